@@ -1,0 +1,34 @@
+"""Prompts: one Jinja template per prompt, rendered in a sandbox with strict variables.
+
+`topics` and `questions` follow the structure of paper 000, app. E.2; `triples` that of app. E.1; `rewrite` is the
+prompted aligner of app. D; `answer` asks an upstream model with no principles (app. C). The wording is our own.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import FileSystemLoader, StrictUndefined, Template
+from jinja2.sandbox import SandboxedEnvironment
+
+PROMPTS_DIR = Path(__file__).parent
+
+
+@cache
+def environment() -> SandboxedEnvironment:
+    """The sandboxed environment every prompt is rendered in; an unknown variable is an error, never an empty string."""
+    return SandboxedEnvironment(
+        loader=FileSystemLoader(PROMPTS_DIR), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+@cache
+def template(name: str) -> Template:
+    return environment().get_template(f"{name}.jinja")
+
+
+def render(name: str, **variables: object) -> str:
+    """The prompt `name` with its variables filled in, without trailing white space.
+
+    Raises jinja2.UndefinedError where the template asks for a variable that is not given.
+    """
+    return template(name).render(**variables).rstrip()
