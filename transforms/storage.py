@@ -1,0 +1,109 @@
+"""Files on any fsspec store (local, memory, s3, gs, hf): a file appears under its name only when it is whole."""
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import fsspec
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from schemas.errors import StageError, UsageError
+
+
+def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The store a path lies on and the path as that store writes it."""
+    try:
+        return url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{path}: this kind of path cannot be opened: {error}") from error
+
+
+def join(directory: str, *names: str) -> str:
+    return "/".join([directory.rstrip("/"), *names])
+
+
+@contextmanager
+def open_output(path: str) -> Iterator[BinaryIO]:
+    """Write a file whole: on a local disk to a temporary name that is renamed at the end, on a store with one put.
+
+    Raises StageError where the disk is full or the path may not be written; what was there before stays.
+    """
+    fs, local = filesystem(path)
+    is_local = isinstance(fs, LocalFileSystem)
+    target = f"{local}.tmp-{uuid.uuid4().hex[:8]}" if is_local else local
+    try:
+        if is_local:
+            os.makedirs(os.path.dirname(local) or ".", exist_ok=True)
+        with fs.open(target, "wb") as file:
+            yield file
+        if is_local:
+            os.replace(target, local)
+    except OSError as error:
+        if is_local and os.path.exists(target):
+            os.remove(target)
+        if error.errno == errno.ENOSPC:
+            raise StageError(f"{path}: no space left on the disk; make room and run the same command again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StageError(f"{path}: may not be written ({error.strerror})") from error
+        raise
+    except BaseException:
+        if is_local and os.path.exists(target):
+            os.remove(target)
+        raise
+
+
+def write_json(path: str, value: object) -> None:
+    with open_output(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False).encode())
+
+
+def read_json(path: str) -> dict:
+    """A JSON object from a file; UsageError where the file is missing or broken."""
+    fs, local = filesystem(path)
+    try:
+        with fs.open(local, "rb") as file:
+            return json.loads(file.read())
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not a JSON file: {error}") from error
+
+
+def exists(path: str) -> bool:
+    fs, local = filesystem(path)
+    return fs.exists(local)
+
+
+def is_directory(path: str) -> bool:
+    fs, local = filesystem(path)
+    return fs.isdir(local)
+
+
+def list_files(pattern: str) -> list[str]:
+    """The paths that match a glob pattern, sorted, each usable wherever `pattern` was; none if there are none."""
+    fs, local = filesystem(pattern)
+    found = sorted(fs.glob(local))
+    return found if isinstance(fs, LocalFileSystem) else [fs.unstrip_protocol(path) for path in found]
+
+
+def remove(path: str) -> None:
+    """Remove a file or a directory with all it holds; nothing happens where it is absent."""
+    fs, local = filesystem(path)
+    if fs.exists(local):
+        fs.rm(local, recursive=True)
+
+
+def check_writable(directory: str) -> None:
+    """Raise UsageError where nothing can be written under `directory`, before any work starts."""
+    probe = join(directory, f".probe-{uuid.uuid4().hex[:8]}")
+    try:
+        with open_output(probe) as file:
+            file.write(b"probe")
+        remove(probe)
+    except (OSError, StageError) as error:
+        raise UsageError(f"{directory}: cannot write there: {error}") from error

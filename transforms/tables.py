@@ -1,0 +1,429 @@
+"""Tables on disk and batches in Beam.
+
+A table is a list of Parquet shards. It is read as `Chunk`s, slices that know their shard and first row, and written
+by `WriteTables`: part files named by (shard, first row), joined per shard, listed in a `manifest.json` that is written
+last. A bundle that is replayed overwrites its own parts; a shard that is complete is not done again.
+"""
+
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from schemas.errors import StageError, UsageError
+from transforms import storage
+from transforms.drops import kept
+
+CHUNK_ROWS = 1024
+CHUNK_BYTES = 4 << 20
+PART_ROWS = 16384
+PART_BYTES = 64 << 20
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows [first_row, first_row + rows) of a shard, as they stand now: a transform may change the batch, never
+    the range of input rows it accounts for."""
+
+    shard: int
+    first_row: int
+    rows: int
+    batch: pa.RecordBatch
+
+    def with_batch(self, batch: pa.RecordBatch) -> "Chunk":
+        return Chunk(self.shard, self.first_row, self.rows, batch)
+
+
+class ChunkCoder(beam.coders.Coder):
+    """Arrow IPC: unlike a pickle, it carries the slice and not the buffer that the slice was cut from."""
+
+    _place = struct.Struct("<qqq")
+
+    def encode(self, chunk: Chunk) -> bytes:
+        sink = pa.BufferOutputStream()
+        sink.write(self._place.pack(chunk.shard, chunk.first_row, chunk.rows))
+        with pa.ipc.new_stream(sink, chunk.batch.schema) as writer:
+            writer.write_batch(chunk.batch)
+        return sink.getvalue().to_pybytes()
+
+    def decode(self, encoded: bytes) -> Chunk:
+        shard, first_row, rows = self._place.unpack_from(encoded)
+        with pa.ipc.open_stream(pa.py_buffer(encoded)[self._place.size :]) as reader:
+            return Chunk(shard, first_row, rows, reader.read_next_batch())
+
+    def is_deterministic(self) -> bool:
+        return True
+
+
+beam.coders.registry.register_coder(Chunk, ChunkCoder)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a table."""
+
+    index: int
+    path: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table on disk: its shards, in order, and their common schema."""
+
+    path: str
+    shards: tuple[Shard, ...]
+    schema: pa.Schema
+
+    @property
+    def rows(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        for shard in self.shards:
+            for chunk in _read_shard(shard, columns, None):
+                yield chunk.batch
+
+    def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
+        """The whole table in memory: for small ones, such as seeds and topics."""
+        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        return pa.Table.from_batches(self.batches(columns), schema)
+
+
+def read_table(path: str, name: str | None = None) -> Table:
+    """The table at `path`: a stage directory (table `name`, or its only one), a Parquet file, a folder or a glob.
+
+    Raises UsageError naming the file that is missing, truncated, or whose columns differ from the first shard's.
+    """
+    manifest_path = storage.join(path, MANIFEST)
+    if name is not None or storage.exists(manifest_path):
+        tables = read_manifest(path)["tables"]
+        name = name or next(iter(tables))
+        if name not in tables:
+            raise UsageError(f"{path}: has no table {name!r}; it holds {', '.join(tables)}")
+        files = [storage.join(path, shard["path"]) for shard in tables[name]["shards"]]
+        if not files:
+            return Table(path, (), pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(tables[name]["schema_ipc"]))))
+    elif storage.is_directory(path):
+        files = storage.list_files(storage.join(path, "**.parquet"))
+    elif any(mark in path for mark in "*?["):
+        files = storage.list_files(path)
+    else:
+        files = [path] if storage.exists(path) else []
+    if not files:
+        raise UsageError(f"{path}: no Parquet file there")
+    shards, schema = [], None
+    for index, file in enumerate(files):
+        metadata, file_schema = _parquet_footer(file)
+        schema = schema or file_schema
+        if not file_schema.equals(schema):
+            raise UsageError(f"{file}: its columns differ from those of {files[0]}: {_difference(schema, file_schema)}")
+        shards.append(Shard(index, file, metadata.num_rows))
+    return Table(path, tuple(shards), schema)
+
+
+def read_manifest(directory: str) -> dict:
+    return storage.read_json(storage.join(directory, MANIFEST))
+
+
+def _parquet_footer(path: str) -> tuple[pq.FileMetaData, pa.Schema]:
+    fs, local = storage.filesystem(path)
+    try:
+        with fs.open(local, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            return parquet.metadata, parquet.schema_arrow.remove_metadata()
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UsageError(f"{path}: not a whole Parquet file ({error})") from error
+
+
+def _difference(ours: pa.Schema, theirs: pa.Schema) -> str:
+    here, there = {str(field) for field in ours}, {str(field) for field in theirs}
+    return f"missing {sorted(here - there)}, more {sorted(there - here)}"
+
+
+def _read_shard(shard: Shard, columns: list[str] | None, row_group: int | None) -> Iterator[Chunk]:
+    fs, local = storage.filesystem(shard.path)
+    with fs.open(local, "rb") as file:
+        parquet = pq.ParquetFile(file)
+        groups = range(parquet.num_row_groups)
+        first_row = 0
+        for group in groups:
+            metadata = parquet.metadata.row_group(group)
+            if row_group in (None, group):
+                bytes_per_row = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
+                rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // bytes_per_row))
+                row = first_row
+                for batch in parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
+                    yield Chunk(shard.index, row, batch.num_rows, batch.replace_schema_metadata(None))
+                    row += batch.num_rows
+            first_row += metadata.num_rows
+
+
+def _row_groups(shard: Shard) -> list[tuple[Shard, int]]:
+    metadata, _ = _parquet_footer(shard.path)
+    return [(shard, group) for group in range(metadata.num_row_groups)]
+
+
+@dataclass
+class ReadTable(beam.PTransform):
+    """Chunks of a table, row group by row group; shards in `skip` are left out."""
+
+    table: Table
+    columns: list[str] | None = None
+    skip: frozenset[int] = frozenset()
+    limit: int | None = None
+
+    def expand(self, root: beam.Pipeline) -> beam.PCollection[Chunk]:
+        shards = [shard for shard in self.table.shards if shard.index not in self.skip]
+        return (
+            root
+            | "Shards" >> beam.Create(shards)
+            | "RowGroups" >> beam.FlatMap(_row_groups)
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.FlatMap(self._read).with_output_types(Chunk)
+        )
+
+    def _read(self, place: tuple[Shard, int]) -> Iterator[Chunk]:
+        first = {shard.index: first for shard, first in self._first_rows()}
+        for chunk in _read_shard(place[0], self.columns, place[1]):
+            room = chunk.rows if self.limit is None else self.limit - first[chunk.shard] - chunk.first_row
+            if room >= chunk.rows:
+                yield chunk
+            elif room > 0:
+                yield Chunk(chunk.shard, chunk.first_row, room, chunk.batch.slice(0, room))
+
+    def _first_rows(self) -> Iterator[tuple[Shard, int]]:
+        row = 0
+        for shard in self.table.shards:
+            yield shard, row
+            row += shard.rows
+
+
+@dataclass
+class MapBatches(beam.PTransform):
+    """Apply pure functions RecordBatch -> RecordBatch, in order."""
+
+    functions: tuple[Callable[[pa.RecordBatch], pa.RecordBatch], ...]
+
+    def __init__(self, *functions: Callable[[pa.RecordBatch], pa.RecordBatch]):
+        super().__init__()
+        self.functions = functions
+
+    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
+        return chunks | beam.Map(self._apply).with_output_types(Chunk)
+
+    def _apply(self, chunk: Chunk) -> Chunk:
+        batch = chunk.batch
+        for function in self.functions:
+            batch = function(batch)
+        return chunk.with_batch(batch)
+
+
+Split = Callable[[Chunk], dict[str, pa.RecordBatch]]
+
+
+@dataclass(frozen=True)
+class SplitMarks:
+    """Part a chunk into the table `name`, its `drops` and its `rejects` by the marks of transforms.drops."""
+
+    name: str
+
+    def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
+        batch = chunk.batch
+        parts = {self.name: batch.filter(kept(batch))}
+        names = batch.schema.names
+        failed = pc.is_valid(batch.column("error")) if "error" in names else None
+        if failed is not None:
+            parts["rejects"] = batch.filter(failed)
+        if "drop_reason" in names:
+            dropped = pc.is_valid(batch.column("drop_reason"))
+            parts["drops"] = batch.filter(pc.and_not(dropped, failed) if failed is not None else dropped)
+        return parts
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with exactly the columns of `schema`: absent ones null, others left out.
+
+    Raises StageError naming the column whose type does not fit.
+    """
+    columns = []
+    for field in schema:
+        index = batch.schema.get_field_index(field.name)
+        if index < 0:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        try:
+            columns.append(batch.column(index).cast(field.type))
+        except pa.ArrowInvalid as error:
+            raise StageError(f"column {field.name!r} does not fit {field.type}: {error}") from error
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+@dataclass
+class WriteTables(beam.PTransform):
+    """Write chunks as one shard per input shard and table, then the manifest. Gives the manifest's path.
+
+    `schemas` names the tables, the main one first: it has a file for every shard, the others only where they have
+    rows. `split` parts a chunk into these tables. `expected_shards` of them must be there before the manifest is
+    written; those in the directory already, from a run before, count.
+    """
+
+    directory: str
+    schemas: dict[str, pa.Schema]
+    split: Split
+    expected_shards: int
+    about: dict
+
+    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[str]:
+        entries = (
+            chunks
+            | "WriteParts" >> beam.ParDo(_WriteParts(self.directory, self.schemas, self.split))
+            | "GroupByShard" >> beam.GroupByKey()
+            | "JoinShard" >> beam.MapTuple(self._join)
+        )
+        return (
+            chunks.pipeline
+            | "Commit" >> beam.Create([time.time()])
+            | "WriteManifest" >> beam.Map(self._commit, beam.pvalue.AsList(entries))
+        )
+
+    def _join(self, shard: int, parts: Iterable[dict]) -> str:
+        parts = sorted(parts, key=lambda part: part["first_row"])
+        entry = {"shard": shard, "in": sum(part["rows"] for part in parts), "tables": {}}
+        for reasons in ("drops", "rejects"):
+            entry[reasons] = dict(sum((Counter(part[reasons]) for part in parts), Counter()))
+        for position, (name, schema) in enumerate(self.schemas.items()):
+            files = [part["files"][name] for part in parts if name in part["files"]]
+            if files or position == 0:
+                path = f"{name}/shard-{shard:05d}.parquet"
+                rows, size = _concatenate(files, storage.join(self.directory, path), schema)
+                entry["tables"][name] = {"path": path, "rows": rows, "bytes": size}
+        storage.write_json(_entry_path(self.directory, shard), entry)
+        for part in parts:
+            for file in part["files"].values():
+                storage.remove(file)
+        return entry
+
+    def _commit(self, started: float, _: list) -> str:
+        entries = read_entries(self.directory)
+        if len(entries) != self.expected_shards:
+            raise StageError(
+                f"{self.directory}: {len(entries)} of {self.expected_shards} shards are complete; run the command again"
+            )
+        tables = {
+            name: {
+                "rows": 0,
+                "schema": [f"{field.name}: {field.type}" for field in schema],
+                "schema_ipc": schema.serialize().to_pybytes().hex(),
+                "shards": [],
+            }
+            for name, schema in self.schemas.items()
+        }
+        drops, rejects = Counter(), Counter()
+        for entry in entries:
+            drops.update(entry["drops"])
+            rejects.update(entry["rejects"])
+            for name, shard in entry["tables"].items():
+                tables[name]["shards"].append(shard)
+                tables[name]["rows"] += shard["rows"]
+        main = next(iter(self.schemas))
+        counts = {
+            "in": sum(entry["in"] for entry in entries),
+            "kept": tables[main]["rows"],
+            "drops": dict(drops.most_common()),
+            "rejects": dict(rejects.most_common()),
+        }
+        path = storage.join(self.directory, MANIFEST)
+        storage.remove(storage.join(self.directory, "parts"))
+        storage.write_json(path, {**self.about, "tables": tables, "counts": counts, "seconds": time.time() - started})
+        return path
+
+
+def _entry_path(directory: str, shard: int) -> str:
+    return storage.join(directory, "entries", f"shard-{shard:05d}.json")
+
+
+def read_entries(directory: str) -> list[dict]:
+    """What is known of the shards that are complete in a stage directory, in order."""
+    return [storage.read_json(path) for path in storage.list_files(storage.join(directory, "entries", "shard-*.json"))]
+
+
+def _concatenate(files: list[str], path: str, schema: pa.Schema) -> tuple[int, int]:
+    rows = 0
+    with storage.open_output(path) as sink:
+        with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+            for file in files:
+                fs, local = storage.filesystem(file)
+                with fs.open(local, "rb") as source:
+                    for table in _groups(pq.ParquetFile(source)):
+                        writer.write_table(table)
+                        rows += table.num_rows
+        size = sink.tell()
+    return rows, size
+
+
+def _groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:
+    for group in range(parquet.num_row_groups):
+        yield parquet.read_row_group(group)
+
+
+class _WriteParts(beam.DoFn):
+    """Gather neighbouring chunks of a shard and write them as one part per table; says what it wrote."""
+
+    def __init__(self, directory: str, schemas: dict[str, pa.Schema], split: Split):
+        self.directory = directory
+        self.schemas = schemas
+        self.split = split
+
+    def start_bundle(self) -> None:
+        self._clear()
+
+    def process(self, chunk: Chunk) -> Iterator[tuple[int, dict]]:
+        if self.rows and (chunk.shard != self.shard or chunk.first_row != self.first_row + self.rows):
+            yield self._flush()
+        if not self.rows:
+            self.shard, self.first_row = chunk.shard, chunk.first_row
+        self.rows += chunk.rows
+        for name, batch in self.split(chunk).items():
+            if batch.num_rows:
+                batch = conform(batch, self.schemas[name])
+                self.batches.setdefault(name, []).append(batch)
+                self.bytes += batch.nbytes
+        if self.rows >= PART_ROWS or self.bytes >= PART_BYTES:
+            yield self._flush()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self.rows:
+            yield WindowedValue(self._flush(), GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+    def _clear(self) -> None:
+        self.shard, self.first_row, self.rows, self.bytes = -1, -1, 0, 0
+        self.batches: dict[str, list[pa.RecordBatch]] = {}
+
+    def _flush(self) -> tuple[int, dict]:
+        part = {"first_row": self.first_row, "rows": self.rows, "files": {}, "drops": {}, "rejects": {}}
+        for name, batches in self.batches.items():
+            table = pa.Table.from_batches(batches)
+            path = storage.join(
+                self.directory, "parts", f"{name}-{self.shard:05d}-{self.first_row:012d}-{self.rows}.parquet"
+            )
+            with storage.open_output(path) as sink:
+                pq.write_table(table, sink, compression="zstd")
+            part["files"][name] = path
+            if name in ("drops", "rejects"):
+                column = table.column("drop_reason" if name == "drops" else "error")
+                part[name] = dict(Counter(str(reason).split(":")[0] for reason in column.to_pylist()))
+        shard = self.shard
+        self._clear()
+        return shard, part
