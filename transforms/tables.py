@@ -73,7 +73,7 @@ class Shard:
 
     index: int
     path: str
-    rows: int
+    rows: int  # how many of its rows, from the first, belong to the table
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,16 @@ class Table:
     @property
     def rows(self) -> int:
         return sum(shard.rows for shard in self.shards)
+
+    def head(self, limit: int | None) -> "Table":
+        """The first `limit` rows (all of them for None); shards without a row are left out."""
+        room, shards = self.rows if limit is None else limit, []
+        for shard in self.shards:
+            rows = min(room, shard.rows)
+            room -= rows
+            if rows:
+                shards.append(Shard(shard.index, shard.path, rows))
+        return Table(self.path, tuple(shards), self.schema)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         for shard in self.shards:
@@ -114,7 +124,7 @@ def read_table(path: str, name: str | None = None) -> Table:
         if not files:
             return Table(path, (), pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(tables[name]["schema_ipc"]))))
     elif storage.is_directory(path):
-        files = storage.list_files(storage.join(path, "**.parquet"))
+        files = storage.list_files(storage.join(path, "**", "*.parquet"))
     elif any(mark in path for mark in "*?["):
         files = storage.list_files(path)
     else:
@@ -156,23 +166,31 @@ def _read_shard(shard: Shard, columns: list[str] | None, row_group: int | None) 
     fs, local = storage.filesystem(shard.path)
     with fs.open(local, "rb") as file:
         parquet = pq.ParquetFile(file)
-        groups = range(parquet.num_row_groups)
         first_row = 0
-        for group in groups:
+        for group in range(parquet.num_row_groups):
             metadata = parquet.metadata.row_group(group)
             if row_group in (None, group):
                 bytes_per_row = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
                 rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // bytes_per_row))
                 row = first_row
                 for batch in parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
-                    yield Chunk(shard.index, row, batch.num_rows, batch.replace_schema_metadata(None))
+                    batch = batch.slice(0, shard.rows - row).replace_schema_metadata(None)
+                    yield Chunk(shard.index, row, batch.num_rows, batch)
                     row += batch.num_rows
+                    if row >= shard.rows:
+                        return
             first_row += metadata.num_rows
+            if first_row >= shard.rows:
+                return
 
 
-def _row_groups(shard: Shard) -> list[tuple[Shard, int]]:
+def _row_groups(shard: Shard) -> Iterator[tuple[Shard, int]]:
     metadata, _ = _parquet_footer(shard.path)
-    return [(shard, group) for group in range(metadata.num_row_groups)]
+    first_row = 0
+    for group in range(metadata.num_row_groups):
+        if first_row < shard.rows:
+            yield shard, group
+        first_row += metadata.row_group(group).num_rows
 
 
 @dataclass
@@ -182,7 +200,6 @@ class ReadTable(beam.PTransform):
     table: Table
     columns: list[str] | None = None
     skip: frozenset[int] = frozenset()
-    limit: int | None = None
 
     def expand(self, root: beam.Pipeline) -> beam.PCollection[Chunk]:
         shards = [shard for shard in self.table.shards if shard.index not in self.skip]
@@ -191,23 +208,11 @@ class ReadTable(beam.PTransform):
             | "Shards" >> beam.Create(shards)
             | "RowGroups" >> beam.FlatMap(_row_groups)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(self._read).with_output_types(Chunk)
+            | "Read" >> beam.FlatMapTuple(self._read).with_output_types(Chunk)
         )
 
-    def _read(self, place: tuple[Shard, int]) -> Iterator[Chunk]:
-        first = {shard.index: first for shard, first in self._first_rows()}
-        for chunk in _read_shard(place[0], self.columns, place[1]):
-            room = chunk.rows if self.limit is None else self.limit - first[chunk.shard] - chunk.first_row
-            if room >= chunk.rows:
-                yield chunk
-            elif room > 0:
-                yield Chunk(chunk.shard, chunk.first_row, room, chunk.batch.slice(0, room))
-
-    def _first_rows(self) -> Iterator[tuple[Shard, int]]:
-        row = 0
-        for shard in self.table.shards:
-            yield shard, row
-            row += shard.rows
+    def _read(self, shard: Shard, row_group: int) -> Iterator[Chunk]:
+        return _read_shard(shard, self.columns, row_group)
 
 
 @dataclass
@@ -298,7 +303,7 @@ class WriteTables(beam.PTransform):
             | "WriteManifest" >> beam.Map(self._commit, beam.pvalue.AsList(entries))
         )
 
-    def _join(self, shard: int, parts: Iterable[dict]) -> str:
+    def _join(self, shard: int, parts: Iterable[dict]) -> int:
         parts = sorted(parts, key=lambda part: part["first_row"])
         entry = {"shard": shard, "in": sum(part["rows"] for part in parts), "tables": {}}
         for reasons in ("drops", "rejects"):
@@ -313,7 +318,7 @@ class WriteTables(beam.PTransform):
         for part in parts:
             for file in part["files"].values():
                 storage.remove(file)
-        return entry
+        return shard
 
     def _commit(self, started: float, _: list) -> str:
         entries = read_entries(self.directory)

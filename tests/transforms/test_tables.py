@@ -1,0 +1,148 @@
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from schemas.errors import StageError, UsageError
+from schemas.tables import RESPONSES, with_drop_reason
+from transforms import storage
+from transforms.drops import drop_where
+from transforms.tables import (
+    Chunk,
+    ChunkCoder,
+    MapBatches,
+    ReadTable,
+    SplitMarks,
+    WriteTables,
+    _WriteParts,
+    read_entries,
+    read_manifest,
+    read_table,
+)
+
+SCHEMAS = {"responses": RESPONSES, "drops": with_drop_reason(RESPONSES)}
+
+
+def rows(start, stop):
+    return pa.table(
+        {
+            "id": [f"id{i:04d}" for i in range(start, stop)],
+            "question": [f"question {i}" for i in range(start, stop)],
+            "response": [f"response {i}" for i in range(start, stop)],
+        }
+    )
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    pq.write_table(rows(0, 50), tmp_path / "a.parquet", row_group_size=7)
+    pq.write_table(rows(50, 53), tmp_path / "b.parquet")
+    return tmp_path
+
+
+def drop_ending_in_3(batch):
+    return drop_where(batch, pa.compute.ends_with(batch["id"], "3"), "ends_in_3")
+
+
+def write(corpus, directory, skip=frozenset(), limit=None):
+    table = read_table(str(corpus)).head(limit)
+    with beam.Pipeline(runner=FnApiRunner()) as root:
+        (
+            root
+            | ReadTable(table, skip=skip)
+            | MapBatches(drop_ending_in_3)
+            | WriteTables(str(directory), SCHEMAS, SplitMarks("responses"), len(table.shards), {"stage": "copy"})
+        )
+
+
+def test_chunk_coder_carries_the_slice_only():
+    batch = rows(0, 50).to_batches()[0].slice(10, 2)
+    chunk = Chunk(3, 10, 2, batch)
+    encoded = ChunkCoder().encode(chunk)
+    assert ChunkCoder().decode(encoded) == chunk
+    assert len(encoded) < 1000
+    assert isinstance(beam.coders.registry.get_coder(Chunk), ChunkCoder)
+
+
+def test_shards_mirror_the_input_in_order(corpus, tmp_path):
+    out = tmp_path / "out"
+    write(corpus, out)
+    written = read_table(str(out), "responses")
+    assert [shard.rows for shard in written.shards] == [45, 3]
+    assert written.to_arrow().column("id").to_pylist() == [f"id{i:04d}" for i in range(53) if i % 10 != 3]
+    drops = read_table(str(out), "drops").to_arrow()
+    assert drops.column("id").to_pylist() == ["id0003", "id0013", "id0023", "id0033", "id0043"]
+    assert set(drops.column("drop_reason").to_pylist()) == {"ends_in_3"}
+    manifest = read_manifest(str(out))
+    assert manifest["counts"] == {"in": 53, "kept": 48, "drops": {"ends_in_3": 5}, "rejects": {}}
+    assert not (out / "parts").exists()
+
+
+def test_limit_takes_the_first_rows(corpus, tmp_path):
+    write(corpus, tmp_path / "out", limit=12)
+    assert read_manifest(str(tmp_path / "out"))["counts"]["in"] == 12
+
+
+def test_a_complete_shard_is_not_written_again(corpus, tmp_path):
+    out = tmp_path / "out"
+    write(corpus, out)
+    (out / "manifest.json").unlink()
+    (out / "entries" / "shard-00001.json").unlink()
+    kept_file = out / "responses" / "shard-00000.parquet"
+    before = kept_file.stat().st_mtime_ns
+    write(corpus, out, skip=frozenset(entry["shard"] for entry in read_entries(str(out))))
+    assert kept_file.stat().st_mtime_ns == before
+    assert read_manifest(str(out))["counts"]["in"] == 53
+
+
+def test_a_missing_shard_keeps_the_manifest_back(corpus, tmp_path):
+    with pytest.raises(Exception, match="1 of 2 shards are complete"):
+        write(corpus, tmp_path / "out", skip=frozenset({0}))
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_replayed_bundle_writes_the_same_parts(corpus, tmp_path):
+    chunks = [Chunk(0, i * 5, 5, batch) for i, batch in enumerate(rows(0, 20).to_batches(5))]
+
+    def bundle(count):
+        writer = _WriteParts(str(tmp_path / "out"), SCHEMAS, SplitMarks("responses"))
+        writer.start_bundle()
+        parts = [part for chunk in chunks[:count] for part in writer.process(chunk)]
+        return parts if count < len(chunks) else parts + [value.value for value in writer.finish_bundle()]
+
+    assert bundle(2) == []  # aborted: nothing was announced
+    first, again = bundle(4), bundle(4)
+    assert first == again and first[0][1]["rows"] == 20
+
+
+def test_errors_name_the_file(tmp_path):
+    with pytest.raises(UsageError, match="absent: no Parquet file there"):
+        read_table(str(tmp_path / "absent"))
+    broken = tmp_path / "broken.parquet"
+    pq.write_table(rows(0, 9), broken)
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(UsageError, match="broken.parquet: not a whole Parquet file"):
+        read_table(str(broken))
+    pq.write_table(rows(0, 9), tmp_path / "a.parquet")
+    pq.write_table(rows(0, 9).drop_columns(["response"]), tmp_path / "b.parquet")
+    broken.unlink()
+    with pytest.raises(UsageError, match="b.parquet: its columns differ"):
+        read_table(str(tmp_path))
+
+
+def test_memory_store(tmp_path):
+    with storage.open_output("memory://t/a.parquet") as file:
+        pq.write_table(rows(0, 3), file)
+    assert read_table("memory://t/a.parquet").rows == 3
+    storage.remove("memory://t")
+
+
+def test_a_full_disk_is_a_stage_error(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(StageError, match="no space left"), storage.open_output(str(tmp_path / "x")) as file:
+        file.write(b"x")
+    assert list(tmp_path.iterdir()) == []
