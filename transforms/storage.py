@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 import fsspec
+import xxhash
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -89,6 +90,25 @@ def list_files(pattern: str) -> list[str]:
     fs, local = filesystem(pattern)
     found = sorted(fs.glob(local))
     return found if isinstance(fs, LocalFileSystem) else [fs.unstrip_protocol(path) for path in found]
+
+
+def content_digest(path: str) -> tuple[str, int]:
+    """A hash of a file's bytes (xxh3-128) and how many there are."""
+    fs, local = filesystem(path)
+    digest, size = xxhash.xxh3_128(), 0
+    with fs.open(local, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size
+
+
+def mark(path: str) -> str:
+    """What changes when a file is changed: its size and the store's own mark of its content or time."""
+    fs, local = filesystem(path)
+    info = fs.info(local)
+    marks = (info.get(key) for key in ("ETag", "checksum", "mtime", "last_modified", "created"))
+    return f"{info['size']} {next((mark for mark in marks if mark), '')}"
 
 
 def remove(path: str) -> None:

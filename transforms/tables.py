@@ -9,7 +9,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 import pyarrow as pa
@@ -21,6 +21,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from schemas.errors import StageError, UsageError
 from transforms import storage
 from transforms.drops import kept
+from transforms.identity import content_id
 
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 4 << 20
@@ -74,6 +75,7 @@ class Shard:
     index: int
     path: str
     rows: int  # how many of its rows, from the first, belong to the table
+    digest: str = ""  # of the file's content, where a manifest gives it
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,16 @@ class Table:
     def rows(self) -> int:
         return sum(shard.rows for shard in self.shards)
 
+    @property
+    def digest(self) -> str:
+        """What stands for the content in the identity of a stage that reads it.
+
+        From the manifest where there is one; else from each file's size and time of change, for reading a corpus
+        twice would cost more than it tells.
+        """
+        marks = [mark for shard in self.shards for mark in (str(shard.rows), shard.digest or storage.mark(shard.path))]
+        return content_id(self.schema.to_string(), *marks)
+
     def head(self, limit: int | None) -> "Table":
         """The first `limit` rows (all of them for None); shards without a row are left out."""
         room, shards = self.rows if limit is None else limit, []
@@ -95,7 +107,7 @@ class Table:
             rows = min(room, shard.rows)
             room -= rows
             if rows:
-                shards.append(Shard(shard.index, shard.path, rows))
+                shards.append(replace(shard, rows=rows))
         return Table(self.path, tuple(shards), self.schema)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -120,7 +132,8 @@ def read_table(path: str, name: str | None = None) -> Table:
         name = name or next(iter(tables))
         if name not in tables:
             raise UsageError(f"{path}: has no table {name!r}; it holds {', '.join(tables)}")
-        files = [storage.join(path, shard["path"]) for shard in tables[name]["shards"]]
+        listed = tables[name]["shards"]
+        files = {storage.join(path, shard["path"]): shard["digest"] for shard in listed}
         if not files:
             return Table(path, (), pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(tables[name]["schema_ipc"]))))
     elif storage.is_directory(path):
@@ -136,8 +149,9 @@ def read_table(path: str, name: str | None = None) -> Table:
         metadata, file_schema = _parquet_footer(file)
         schema = schema or file_schema
         if not file_schema.equals(schema):
-            raise UsageError(f"{file}: its columns differ from those of {files[0]}: {_difference(schema, file_schema)}")
-        shards.append(Shard(index, file, metadata.num_rows))
+            raise UsageError(f"{file}: its columns differ from the first file's: {_difference(schema, file_schema)}")
+        digest = files[file] if isinstance(files, dict) else ""
+        shards.append(Shard(index, file, metadata.num_rows, digest))
     return Table(path, tuple(shards), schema)
 
 
@@ -312,8 +326,7 @@ class WriteTables(beam.PTransform):
             files = [part["files"][name] for part in parts if name in part["files"]]
             if files or position == 0:
                 path = f"{name}/shard-{shard:05d}.parquet"
-                rows, size = _concatenate(files, storage.join(self.directory, path), schema)
-                entry["tables"][name] = {"path": path, "rows": rows, "bytes": size}
+                entry["tables"][name] = {"path": path} | _concatenate(files, storage.join(self.directory, path), schema)
         storage.write_json(_entry_path(self.directory, shard), entry)
         for part in parts:
             for file in part["files"].values():
@@ -364,7 +377,7 @@ def read_entries(directory: str) -> list[dict]:
     return [storage.read_json(path) for path in storage.list_files(storage.join(directory, "entries", "shard-*.json"))]
 
 
-def _concatenate(files: list[str], path: str, schema: pa.Schema) -> tuple[int, int]:
+def _concatenate(files: list[str], path: str, schema: pa.Schema) -> dict:
     rows = 0
     with storage.open_output(path) as sink:
         with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
@@ -374,8 +387,8 @@ def _concatenate(files: list[str], path: str, schema: pa.Schema) -> tuple[int, i
                     for table in _groups(pq.ParquetFile(source)):
                         writer.write_table(table)
                         rows += table.num_rows
-        size = sink.tell()
-    return rows, size
+    digest, size = storage.content_digest(path)
+    return {"rows": rows, "bytes": size, "digest": digest}
 
 
 def _groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:

