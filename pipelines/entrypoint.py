@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+from pipelines.stages import Stage
 from schemas.config import Layer, parse_assignments, print_config, read_yaml, resolve
 from schemas.errors import StageError, UsageError
 
@@ -26,7 +29,7 @@ def setting(help: str, default: Any = dataclasses.MISSING, *, positional: bool =
 def main(
     argv: Sequence[str] | None,
     config_class: type,
-    run: Callable[[Any, Sequence[str]], int],
+    run: Callable[[Any, Sequence[str]], Stage | int],
     *,
     program: str,
     description: str,
@@ -61,9 +64,24 @@ def main(
         if parsed.print_config:
             print(print_config(resolved))
             return DONE
-        return run(resolved.config, beam_arguments)
+        result = run(resolved.config, beam_arguments)
+        return result if isinstance(result, int) else report_stage(result)
 
     return exit_code(command)
+
+
+def report_stage(stage: Stage) -> int:
+    """Say what a stage made, and why rows are missing; gives the exit code."""
+    counts = stage.manifest["counts"]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("in", f"{counts['in']:,}")
+    table.add_row("kept", f"{counts['kept']:,}")
+    for mark, reasons in (("dropped", counts["drops"]), ("rejected", counts["rejects"])):
+        for reason, rows in reasons.items():
+            table.add_row(mark, f"{rows:,}  {reason}")
+    console.print(table)
+    console.print(stage.directory, soft_wrap=True)
+    return DONE_WITH_REJECTS if counts["rejects"] else DONE
 
 
 def exit_code(command: Callable[[], int]) -> int:
@@ -71,20 +89,14 @@ def exit_code(command: Callable[[], int]) -> int:
     try:
         return command()
     except UsageError as error:
-        console.print(f"[red]error:[/red] {_plain(error)}", soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         return WRONG_USE
     except StageError as error:
-        console.print(f"[red]failed:[/red] {_plain(error)}", soft_wrap=True)
+        console.print(f"[red]failed:[/red] {escape(str(error))}", soft_wrap=True)
         return FAILED
     except KeyboardInterrupt:
         console.print("[yellow]interrupted:[/yellow] what was done is kept; the same command goes on from there")
         return INTERRUPTED
-
-
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))
 
 
 def split_beam_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -30,21 +30,27 @@ LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
 class Stage:
     """Where a stage's results lie. `identity` holds all that decides them: settings, and digests of inputs."""
 
-    output: str
+    directory: str
     name: str
     identity: dict = field(hash=False)
 
+    @classmethod
+    def under(cls, output: str, name: str, identity: dict) -> "Stage":
+        """The stage of a run: a directory of its own for every identity, so that older results stay."""
+        return cls(storage.join(output, name, identity_digest(identity)), name, identity)
+
     @cached_property
     def digest(self) -> str:
-        return content_id(json.dumps(self.identity, sort_keys=True))[:12]
-
-    @property
-    def directory(self) -> str:
-        return storage.join(self.output, self.name, self.digest)
+        return identity_digest(self.identity)
 
     @property
     def is_complete(self) -> bool:
-        return storage.exists(storage.join(self.directory, MANIFEST))
+        """Whether the results are there; UsageError where the directory holds those of another command."""
+        if not storage.exists(storage.join(self.directory, MANIFEST)):
+            return False
+        if self.manifest["digest"] != self.digest:
+            raise UsageError(f"{self.directory}: holds the results of another input or settings; choose another output")
+        return True
 
     @property
     def manifest(self) -> dict:
@@ -67,6 +73,10 @@ class Stage:
             if entry["rejects"]:
                 storage.remove(storage.join(self.directory, "entries", f"shard-{entry['shard']:05d}.json"))
         storage.remove(storage.join(self.directory, MANIFEST))
+
+
+def identity_digest(identity: dict) -> str:
+    return content_id(json.dumps(identity, sort_keys=True))[:12]
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,335 @@
+"""Corpora as people have them (Parquet, JSON lines, a JSON array, CSV, each plain or compressed) as batches of a table.
+
+Three kinds of table can be made: `questions`, `responses` (question, response) and `triples` (question, response,
+correction; preference data count as triples whose rejected answer is the response). A line that cannot be read is a
+rejected row with its line number; it never ends the job.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import UsageError
+from schemas.tables import TRIPLES
+from transforms import storage
+from transforms.identity import content_id
+from transforms.tables import Chunk
+
+Kind = Literal["questions", "responses", "triples"]
+
+BATCH_ROWS = 1024
+MAX_TEXT_CHARS = 1 << 20
+RAW_CHARS = 200
+COMPRESSION = (".gz", ".bz2", ".xz", ".zst")
+ACCEPTED = {
+    "question": ("question", "instruction", "prompt", "input", "query"),
+    "response": ("response", "output", "answer", "completion", "rejected"),
+    "correction": ("correction", "chosen", "aligned"),
+}
+FIELDS = {"questions": ("question",), "responses": ("question", "response"), "triples": tuple(ACCEPTED)}
+LAST_ANSWER = re.compile(r"\n\nAssistant:(?!.*\n\nAssistant:)", re.DOTALL)
+
+REJECTS = pa.schema({"source": pa.string(), "line": pa.int64(), "raw": pa.string(), "error": pa.string()})
+
+
+@dataclass(frozen=True)
+class Line:
+    """One record of a file: its number from 1, its values, or why it has none."""
+
+    number: int
+    values: dict[str, Any]
+    error: str | None = None
+    raw: str = ""
+
+
+def format_of(path: str) -> str:
+    """`parquet`, `jsonl`, `json`, `csv` or `tsv`, by the ending; UsageError for any other."""
+    name = path.lower()
+    for ending in COMPRESSION:
+        name = name.removesuffix(ending)
+    for ending, found in (
+        (".parquet", "parquet"),
+        (".jsonl", "jsonl"),
+        (".ndjson", "jsonl"),
+        (".json", "json"),
+        (".csv", "csv"),
+        (".tsv", "tsv"),
+    ):
+        if name.endswith(ending):
+            return found
+    raise UsageError(f"{path}: what is this? Expected .parquet, .jsonl, .json, .csv or .tsv, plain or compressed")
+
+
+def find_files(path: str) -> list[str]:
+    """The corpus files at a path, a folder or a glob, sorted; UsageError where there is none or one is empty."""
+    if storage.is_directory(path):
+        files = [file for file in storage.list_files(storage.join(path, "**", "*")) if not storage.is_directory(file)]
+        files = [file for file in files if "." in file.rsplit("/", 1)[-1].strip(".") and _is_corpus(file)]
+    elif any(mark in path for mark in "*?["):
+        files = storage.list_files(path)
+    else:
+        files = [path] if storage.exists(path) else []
+    if not files:
+        raise UsageError(f"{path}: no such file, or nothing in it that can be read")
+    return files
+
+
+def _is_corpus(path: str) -> bool:
+    try:
+        return bool(format_of(path))
+    except UsageError:
+        return False
+
+
+def read_lines(path: str) -> Iterator[Line]:
+    """The records of a file that is not Parquet, in order."""
+    kind = format_of(path)
+    with fsspec.open(path, "rb", compression="infer") as file:
+        if kind == "jsonl":
+            for number, raw in enumerate(file, 1):
+                if raw.strip():
+                    yield _json_line(number, raw)
+        elif kind == "json":
+            yield from _json_array(path, file.read())
+        else:
+            text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+            csv.field_size_limit(1 << 30)
+            reader = csv.DictReader(text, delimiter="\t" if kind == "tsv" else ",")
+            for values in reader:
+                error = "wrong_number_of_fields" if None in values or None in values.values() else None
+                if any(_has_surrogates(value) for value in values.values()):
+                    error = "invalid_utf8"
+                yield Line(reader.line_num, {} if error else values, error, _raw(str(values)))
+
+
+def _json_line(number: int, raw: bytes) -> Line:
+    try:
+        values = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        return Line(number, {}, "invalid_utf8", _raw(raw.decode("utf-8", "replace")))
+    except ValueError:
+        return Line(number, {}, "malformed_json", _raw(raw.decode("utf-8", "replace")))
+    return _record(number, values)
+
+
+def _json_array(path: str, raw: bytes) -> Iterator[Line]:
+    try:
+        records = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 (byte {error.start})") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from error
+    if not isinstance(records, list):
+        raise UsageError(f"{path}: expected a JSON array of objects, found {type(records).__name__}")
+    for number, values in enumerate(records, 1):
+        yield _record(number, values)
+
+
+def _record(number: int, values: Any) -> Line:
+    if not isinstance(values, dict):
+        return Line(number, {}, "not_an_object", _raw(str(values)))
+    return Line(number, values)
+
+
+def _has_surrogates(value: Any) -> bool:
+    return isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _raw(text: str) -> str:
+    return text[:RAW_CHARS].encode("utf-8", "replace").decode("utf-8")
+
+
+def column_names(path: str) -> list[str]:
+    """The columns of a file: of a Parquet file from its footer, else those of its first good record."""
+    if format_of(path) == "parquet":
+        try:
+            with fsspec.open(path, "rb") as file:
+                return pq.read_schema(file).names
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UsageError(f"{path}: not a whole Parquet file ({error})") from error
+    for line in read_lines(path):
+        if line.error is None:
+            return list(line.values)
+    raise UsageError(f"{path}: holds no record that can be read")
+
+
+def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[str, str]:
+    """Which column of the file is the question, the response, the correction: as given, else by the usual names.
+
+    Raises UsageError naming the file, the column that is missing and those that are there.
+    """
+    names = column_names(path)
+    if kind == "triples" and not given.get("question") and {"chosen", "rejected"} <= set(names):
+        if not set(names) & set(ACCEPTED["question"]):
+            return {"question": "chosen", "response": "rejected", "correction": "chosen"}
+    chosen = {}
+    for field in FIELDS[kind]:
+        accepted = (given[field],) if given.get(field) else ACCEPTED[field]
+        found = next((name for name in accepted if name in names), None)
+        if found is None:
+            raise UsageError(
+                f"{path}: no column for the {field}: looked for {', '.join(accepted)} among {', '.join(names)}; "
+                f"name it with --{field}-column"
+            )
+        chosen[field] = found
+    return chosen
+
+
+def split_dialogue(chosen: str, rejected: str) -> tuple[str, str, str] | None:
+    """(question, rejected answer, chosen answer) of two dialogues that differ in their last turn, else None.
+
+    Turns are marked `Human:` and `Assistant:`. A question of one turn is given without its mark; a longer dialogue is
+    kept as it stands, so that the answer's context is not lost.
+    """
+    good, bad = LAST_ANSWER.search(chosen), LAST_ANSWER.search(rejected)
+    if not good or not bad or chosen[: good.start()].strip() != rejected[: bad.start()].strip():
+        return None
+    context = chosen[: good.start()].strip()
+    question = context.removeprefix("Human:").strip() if context.count("\n\nHuman:") == 0 else context
+    return question, rejected[bad.end() :].strip(), chosen[good.end() :].strip()
+
+
+def normalise(line: Line, kind: Kind, columns: dict[str, str]) -> dict[str, Any] | str:
+    """The fields of a record under our names, or the name of what is wrong with it.
+
+    A question or answer that is null, empty, not text, longer than 1 MiB or not UTF-8 is refused.
+    """
+    values = {field: line.values.get(column) for field, column in columns.items()}
+    if kind == "triples" and columns["question"] == columns["correction"]:
+        if not all(isinstance(value, str) for value in values.values()):
+            return "not_text"
+        parts = split_dialogue(values["correction"], values["response"])
+        if parts is None:
+            return "no_common_question"
+        values = dict(zip(("question", "response", "correction"), parts, strict=True))
+    for field, value in values.items():
+        if value is None:
+            return f"null_{field}"
+        if not isinstance(value, str):
+            return f"{field}_is_not_text"
+        if not value.strip():
+            return f"empty_{field}"
+        if len(value) > MAX_TEXT_CHARS:
+            return f"{field}_too_long"
+        if _has_surrogates(value):
+            return "invalid_utf8"
+    return values
+
+
+def output_schema(path: str, kind: Kind, columns: dict[str, str]) -> pa.Schema:
+    """The table's schema for one file: id and our fields, then the file's other columns with their types.
+
+    Columns whose values have no common Arrow type become JSON texts.
+    """
+    ours = TRIPLES if kind == "triples" else pa.schema([("id", pa.string())] + [(f, pa.string()) for f in columns])
+    taken = {*ours.names, *columns.values()}
+    if format_of(path) == "parquet":
+        with fsspec.open(path, "rb") as file:
+            theirs = pq.read_schema(file).remove_metadata()
+        return pa.schema([*ours, *(field for field in theirs if field.name not in taken)])
+    types: dict[str, pa.DataType] = {}
+    for batch in _batched(read_lines(path)):
+        for name in {name for line in batch for name in line.values if name not in taken}:
+            types[name] = _common_type(types.get(name, pa.null()), [line.values.get(name) for line in batch])
+    return pa.schema([*ours, *((name, pa.string() if pa.types.is_null(t) else t) for name, t in sorted(types.items()))])
+
+
+def _common_type(known: pa.DataType, values: list[Any]) -> pa.DataType:
+    try:
+        found = pa.array(values).type
+        schemas = [pa.schema([("c", known)]), pa.schema([("c", found)])]
+        return pa.unify_schemas(schemas, promote_options="permissive").field("c").type
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return pa.string()
+
+
+def _batched(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    batch: list[Line] = []
+    for line in lines:
+        batch.append(line)
+        if len(batch) == BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _parquet_lines(path: str) -> Iterator[Line]:
+    with fsspec.open(path, "rb") as file:
+        number = 0
+        for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
+            for values in batch.to_pylist():
+                number += 1
+                yield Line(number, values)
+
+
+def read_chunks(
+    shard: int, path: str, kind: Kind, columns: dict[str, str], schema: pa.Schema, limit: int | None = None
+) -> Iterator[Chunk]:
+    """A file as chunks of `schema` plus `error`, `line` and `raw`; a second row with a given id is `duplicate_id`.
+
+    A Parquet file that breaks off in the middle gives the rows before the break and one rejected row.
+    """
+    lines = _parquet_lines(path) if format_of(path) == "parquet" else read_lines(path)
+    seen: set[str] = set()
+    first_row = 0
+    for batch in _batched(_until(lines, limit)):
+        rows = [_row(line, kind, columns, schema, seen) for line in batch]
+        table = pa.Table.from_pylist(rows, _marked(schema))
+        yield Chunk(shard, first_row, len(rows), table.combine_chunks().to_batches()[0])
+        first_row += len(rows)
+
+
+def _until(lines: Iterator[Line], limit: int | None) -> Iterator[Line]:
+    number = 0
+    try:
+        for line in lines:
+            if limit is not None and number >= limit:
+                return
+            number += 1
+            yield line
+    except (pa.ArrowInvalid, OSError, EOFError) as error:
+        yield Line(number + 1, {}, "unreadable_from_here", _raw(str(error)))
+
+
+def _marked(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([*schema, ("error", pa.string()), ("line", pa.int64()), ("raw", pa.string())])
+
+
+def _row(line: Line, kind: Kind, columns: dict[str, str], schema: pa.Schema, seen: set[str]) -> dict[str, Any]:
+    place = {"line": line.number, "raw": line.raw or _raw(json.dumps(line.values, default=str, ensure_ascii=False))}
+    fields = line.error or normalise(line, kind, columns)
+    if isinstance(fields, str):
+        return place | {"error": fields}
+    given = line.values.get("id")
+    row_id = str(given) if given is not None else content_id(kind, *fields.values())
+    if given is not None and row_id in seen:
+        return place | {"error": "duplicate_id"}
+    if given is not None:
+        seen.add(row_id)
+    others = {
+        name: _fit(line.values.get(name), schema.field(name).type)
+        for name in schema.names
+        if name in line.values and name not in columns.values()
+    }
+    row = others | fields | {"id": row_id}
+    if kind == "triples":
+        row |= {"question_id": content_id("questions", fields["question"])}
+        row |= {"identity": fields["response"] == fields["correction"]}
+    return row
+
+
+def _fit(value: Any, type: pa.DataType) -> Any:
+    if pa.types.is_string(type) and value is not None and not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value
+
+
