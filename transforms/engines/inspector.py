@@ -1,0 +1,103 @@
+"""A trained inspector: scores in [0, 1] of how far an answer to a question meets a criterion (paper 000, section 2).
+
+The pair is encoded as one sequence, question [SEP] answer. One that is too long loses tokens from the end of the longer
+of the two texts until it fits (`longest_first`): a long answer must not push out the question it answers, nor a long
+question the answer. Training and scoring both encode with `encode_pairs`.
+"""
+
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from schemas.errors import UsageError
+from transforms.engines.encoder import (
+    model_config,
+    model_digest,
+    open_once,
+    padded_inputs,
+    pick_device,
+    token_batches,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode_pairs(
+    tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], answers: Sequence[str], max_tokens: int
+) -> dict[str, list[list[int]]]:
+    """`input_ids` of every pair, and `token_type_ids` where the model has them; no padding."""
+    encoded = tokenizer(
+        list(questions),
+        list(answers),
+        truncation="longest_first",
+        max_length=max_tokens,
+        return_attention_mask=False,
+    )
+    return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+
+
+class Inspector:
+    """A two-label sequence classifier from a local folder. Safe to share between threads; calls are served in turn.
+
+    device: 'cpu', 'cuda', ...; None takes a GPU if there is one. bf16: score under bfloat16 autocast, faster on a GPU
+    and good to about 1e-2.
+    """
+
+    def __init__(self, folder: str | Path, *, device: str | None = None, bf16: bool = False) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        config = model_config(folder)
+        kind = (config.get("architectures") or ["none"])[0]
+        if not kind.endswith("ForSequenceClassification"):
+            raise UsageError(f"{folder}: not an inspector: its config.json names {kind}, not a sequence classifier")
+        labels = len(config.get("id2label") or {0: "", 1: ""})  # transformers leaves the default of two labels out
+        if labels != 2:
+            raise UsageError(f"{folder}: not an inspector: it has {labels} labels, not 2 (misaligned, aligned)")
+        self.folder = Path(folder)
+        self.device = pick_device(device)
+        self.bf16 = bf16
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = AutoModelForSequenceClassification.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+        self.model.to(self.device).eval()
+        self.max_tokens = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        self._lock = threading.Lock()
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits of weights, config and tokenizer."""
+        return model_digest(self.folder)
+
+    def score(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        """Probability of label 1 (aligned) for every pair, as [N] float64 in [0, 1]."""
+        if len(questions) != len(answers):
+            raise ValueError(f"{len(questions)} questions and {len(answers)} answers: one answer per question, please")
+        scores = np.empty(len(questions), dtype=np.float64)
+        if not len(questions):
+            return scores
+        with self._lock:  # a fast tokenizer is not safe to share either
+            encoded = encode_pairs(self.tokenizer, questions, answers, self.max_tokens)
+            for batch in token_batches(encoded["input_ids"]):
+                scores[batch] = self._forward({name: [rows[i] for i in batch] for name, rows in encoded.items()})
+        return scores
+
+    def _forward(self, rows: dict[str, list[list[int]]]) -> np.ndarray:
+        import torch
+
+        autocast = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        with torch.inference_mode(), autocast:
+            logits_B2 = self.model(**padded_inputs(rows, self.tokenizer.pad_token_id, self.device)).logits
+        return logits_B2.double().softmax(-1)[:, 1].cpu().numpy()
+
+
+def open_inspector(folder: str | Path) -> Inspector:
+    """The inspector of this folder, loaded once per process and shared by its threads."""
+    return open_once(Inspector, folder)
