@@ -1,0 +1,55 @@
+"""The scripted engine: a deterministic function (Request) -> str | Completion stands in for a model, in tests.
+
+`args: {function: "module:name", delay_seconds: 0.01, threads: 4}`; without a delay it answers at once.
+"""
+
+import importlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from schemas.errors import UsageError
+from transforms.engines import Completion, EngineConfig, Request, digest_of
+
+
+class ScriptedEngine:
+    def __init__(self, config: EngineConfig):
+        self._function = _resolve(config.args["function"])
+        self._delay_seconds = float(config.args.get("delay_seconds", 0.0))
+        self.concurrency = int(config.args.get("threads", 4))
+        self.digest = digest_of(config.args["function"], config.model, config.style, config.chat_template_kwargs)
+        self._pool = ThreadPoolExecutor(self.concurrency, "scripted") if self._delay_seconds else None
+        self.requests = 0
+        self._lock = threading.Lock()
+
+    def submit(self, request: Request) -> Future[Completion]:
+        with self._lock:
+            self.requests += 1
+        if self._pool:
+            return self._pool.submit(self._answer, request)
+        future: Future[Completion] = Future()
+        try:
+            future.set_result(self._answer(request))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _answer(self, request: Request) -> Completion:
+        time.sleep(self._delay_seconds)
+        answer = self._function(request)
+        if isinstance(answer, Completion):
+            return answer
+        return Completion(answer, prompt_tokens=len(request.prompt.split()), completion_tokens=len(answer.split()))
+
+
+def _resolve(name: str) -> Callable[[Request], str | Completion]:
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"engine.args.function = {name!r}: there is no such function ({error})") from error

@@ -1,0 +1,267 @@
+"""Ask a model about every row of a table: it is kept busy across batches, and every answer is kept.
+
+Requests of later chunks are sent while earlier ones are still being answered; chunks leave in the order they came.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.utils.windowed_value import WindowedValue
+
+from transforms import progress
+from transforms.drops import kept
+from transforms.engines import Completion, Engine, EngineConfig, Request, Sampling, open_engine
+from transforms.identity import sampling_seed
+from transforms.response_cache import ResponseCache, compact_and_index, open_cache, request_context, request_key
+from transforms.tables import Chunk
+
+WINDOW_ROWS = 4096  # from the oldest unanswered row to the newest one sent
+WINDOW_BYTES = 128 << 20  # of batches that have come in and not left
+BLOCK_ROWS = 64  # looked up and sent together
+
+# Column and type of what a completion adds to a row, with the name it has in Completion.
+COMPLETION_FIELDS = (
+    (pa.field("completion", pa.string()), "text"),
+    (pa.field("reasoning", pa.string()), "reasoning"),
+    (pa.field("finish_reason", pa.string()), "finish_reason"),
+    (pa.field("prompt_tokens", pa.int32()), "prompt_tokens"),
+    (pa.field("completion_tokens", pa.int32()), "completion_tokens"),
+)
+
+
+def requests(batch: pa.RecordBatch, sampling: Sampling, step: str, seed: int) -> list[Request | None]:
+    """The request of every row; None where `prompt` is null or the row is marked as dropped or failed.
+
+    A row's seed comes from its id, the step, its `draw` (0 where there is no such column) and the recipe's seed, so
+    it does not depend on where the row lies. At temperature 0 there is none, and equal prompts are equal requests.
+    """
+    wanted = pc.and_(kept(batch), pc.is_valid(batch.column("prompt"))).to_pylist()
+    prompts = batch.column("prompt").to_pylist()
+    if sampling.temperature == 0:
+        return [Request(prompt, sampling) if ask else None for ask, prompt in zip(wanted, prompts, strict=True)]
+    ids = batch.column("id").to_pylist()
+    draws = batch.column("draw").to_pylist() if "draw" in batch.schema.names else [0] * len(ids)
+    return [
+        Request(prompt, sampling, sampling_seed(row_id, step, draw, seed)) if ask else None
+        for ask, prompt, row_id, draw in zip(wanted, prompts, ids, draws, strict=True)
+    ]
+
+
+def with_completions(batch: pa.RecordBatch, completions: list[Completion | None]) -> pa.RecordBatch:
+    """The batch with the columns of COMPLETION_FIELDS and `error`; a row that was not asked about has nulls there."""
+    for column, attribute in COMPLETION_FIELDS:
+        values = pa.array([done and getattr(done, attribute) for done in completions], column.type)
+        batch = _set_column(batch, column, values)
+    errors = pa.array([done and done.error for done in completions], pa.string())
+    if "error" in batch.schema.names:
+        errors = pc.coalesce(batch.column("error"), errors)
+    return _set_column(batch, pa.field("error", pa.string()), errors)
+
+
+def _set_column(batch: pa.RecordBatch, column: pa.Field, values: pa.Array) -> pa.RecordBatch:
+    index = batch.schema.get_field_index(column.name)
+    return batch.append_column(column, values) if index < 0 else batch.set_column(index, column, values)
+
+
+_in_flight: dict[bytes, Future[Completion]] = {}
+_in_flight_lock = threading.Lock()
+
+
+def send(
+    block: list[Request], engine: Engine, cache: ResponseCache | None, context: str, step: str
+) -> list[Future[Completion]]:
+    """Futures of the completions: from the cache, from an equal request of this process in flight, or newly asked.
+
+    Never waits for an answer. A request is claimed before the cache is read and let go after its answer is in the
+    cache, so no two threads can ask the same.
+    """
+    claimed: dict[bytes, tuple[Request, Future[Completion]]] = {}
+    futures = []
+    with _in_flight_lock:
+        for request in block:
+            key = request_key(request.prompt, request.seed, context)
+            future = _in_flight.get(key)
+            if future is None:
+                future = _in_flight[key] = Future()
+                claimed[key] = (request, future)
+            else:
+                future.add_done_callback(lambda _: progress.add(step, done=1))
+            futures.append(future)
+    try:
+        known = cache.lookup(list(claimed)) if cache else [None] * len(claimed)
+    except BaseException as error:
+        for key, (_, future) in claimed.items():
+            _let_go(key, future, error)
+        raise
+    for (key, (request, future)), completion in zip(claimed.items(), known, strict=True):
+        if completion is not None:
+            progress.add(step, done=1, cached=1)
+            _let_go(key, future, completion)
+            continue
+        try:
+            answer = engine.submit(request)
+        except Exception as error:
+            _let_go(key, future, error)
+        else:
+            answer.add_done_callback(partial(_keep, key, future, cache, step))
+    return futures
+
+
+def _keep(
+    key: bytes, future: Future[Completion], cache: ResponseCache | None, step: str, answer: Future[Completion]
+) -> None:
+    try:
+        completion = answer.result()
+        if cache:
+            cache.put(key, completion)
+    except BaseException as error:
+        _let_go(key, future, error)
+        return
+    progress.add(step, done=1, generated_tokens=completion.completion_tokens)
+    _let_go(key, future, completion)
+
+
+def _let_go(key: bytes, future: Future[Completion], outcome: Completion | BaseException) -> None:
+    with _in_flight_lock:
+        _in_flight.pop(key, None)
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A chunk whose rows have been sent. `last` is the number, counted from the bundle's start, of its last request."""
+
+    chunk: Chunk
+    futures: list[Future[Completion] | None]
+    last: int
+    timestamp: beam.utils.timestamp.Timestamp
+    window: beam.transforms.window.BoundedWindow
+
+
+class _GenerateFn(beam.DoFn):
+    def __init__(
+        self,
+        engine: EngineConfig,
+        sampling: Sampling,
+        step: str,
+        seed: int,
+        cache: str | None,
+        window_rows: int,
+        window_bytes: int,
+    ):
+        self.engine_config = engine
+        self.sampling = sampling
+        self.step = step
+        self.seed = seed
+        self.cache_directory = cache
+        self.window_rows = window_rows
+        self.window_bytes = window_bytes
+
+    def setup(self) -> None:
+        self.engine = open_engine(self.engine_config)
+        self.cache = open_cache(self.cache_directory) if self.cache_directory else None
+        self.context = request_context(self.sampling, self.engine.digest)
+
+    def start_bundle(self) -> None:
+        progress.add(self.step)
+        self.pending: deque[_Pending] = deque()
+        self.unanswered: deque[Future[Completion]] = deque()
+        self.answered = 0
+        self.bytes = 0
+
+    def process(
+        self,
+        chunk: Chunk,
+        timestamp: beam.utils.timestamp.Timestamp = beam.DoFn.TimestampParam,
+        window: beam.transforms.window.BoundedWindow = beam.DoFn.WindowParam,
+    ) -> Iterator[WindowedValue]:
+        size = chunk.batch.nbytes
+        while self.pending and self.bytes + size > self.window_bytes:
+            yield self._next_chunk()
+        futures = self._send(chunk)
+        last = self.answered + len(self.unanswered)
+        self.pending.append(_Pending(chunk, futures, last, timestamp, window))
+        self.bytes += size
+        while self.unanswered and self.unanswered[0].done():
+            self._wait_for(self.answered + 1)
+        while self.pending and self.pending[0].last <= self.answered:
+            yield self._next_chunk()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        while self.pending:
+            yield self._next_chunk()
+
+    def teardown(self) -> None:
+        if self.cache:
+            self.cache.flush()
+
+    def _send(self, chunk: Chunk) -> list[Future[Completion] | None]:
+        futures: list[Future[Completion] | None] = [None] * chunk.batch.num_rows
+        rows = [
+            (row, request)
+            for row, request in enumerate(requests(chunk.batch, self.sampling, self.step, self.seed))
+            if request is not None
+        ]
+        progress.add(self.step, done=len(futures) - len(rows))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            self._wait_for(self.answered + len(self.unanswered) + len(block) - self.window_rows)
+            sent = send([request for _, request in block], self.engine, self.cache, self.context, self.step)
+            for (row, _), future in zip(block, sent, strict=True):
+                futures[row] = future
+            self.unanswered.extend(sent)
+        return futures
+
+    def _wait_for(self, number: int) -> None:
+        """Wait until request `number` of this bundle and all before it are answered. Raises what the engine raised."""
+        while self.answered < number and self.unanswered:
+            self.unanswered.popleft().result()
+            self.answered += 1
+
+    def _next_chunk(self) -> WindowedValue:
+        pending = self.pending.popleft()
+        self._wait_for(pending.last)
+        self.bytes -= pending.chunk.batch.nbytes
+        batch = with_completions(pending.chunk.batch, [future and future.result() for future in pending.futures])
+        return WindowedValue(pending.chunk.with_batch(batch), pending.timestamp, (pending.window,))
+
+
+@dataclass
+class Generate(beam.PTransform):
+    """Answer the `prompt` of every row; adds the columns of COMPLETION_FIELDS and `error`.
+
+    A row whose prompt is null, or that is marked by `drop_reason` or `error`, is passed on as it is; a row that fails
+    gets finish_reason 'error' and a named `error`, and costs no other. Batch pipelines only: answers leave with their
+    bundle, so a runner that closes bundles after a few elements leaves the engine idle.
+
+    step: names the step in seeds and in transforms.progress.
+    seed: the recipe's integer seed.
+    cache: directory of the response cache (any store), or None to keep nothing.
+    window_rows, window_bytes: how far ahead of the oldest unanswered row requests are sent.
+    """
+
+    engine: EngineConfig
+    sampling: Sampling
+    step: str
+    seed: int
+    cache: str | None
+    window_rows: int = WINDOW_ROWS
+    window_bytes: int = WINDOW_BYTES
+
+    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
+        if self.cache:
+            compact_and_index(self.cache)
+        ask = _GenerateFn(
+            self.engine, self.sampling, self.step, self.seed, self.cache, self.window_rows, self.window_bytes
+        )
+        return chunks | "Ask" >> beam.ParDo(ask).with_output_types(Chunk)
