@@ -13,6 +13,7 @@ import numpy as np
 
 from schemas.errors import UsageError
 from transforms.engines.encoder import (
+    batch_tokens,
     model_config,
     model_digest,
     open_once,
@@ -59,7 +60,7 @@ class Embedder:
             return vectors_ND
         with self._lock, torch.inference_mode():
             ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
-            for batch in token_batches(ids):
+            for batch in token_batches(ids, batch_tokens(self.device)):
                 inputs = padded_inputs({"input_ids": [ids[i] for i in batch]}, self.tokenizer.pad_token_id, self.device)
                 states_BTD = self.model(**inputs).last_hidden_state
                 mask_BT1 = inputs["attention_mask"][..., None]

@@ -16,6 +16,7 @@ import numpy as np
 
 from schemas.errors import UsageError
 from transforms.engines.encoder import (
+    batch_tokens,
     model_config,
     model_digest,
     open_once,
@@ -85,7 +86,7 @@ class Inspector:
             return scores
         with self._lock:  # a fast tokenizer is not safe to share either
             encoded = encode_pairs(self.tokenizer, questions, answers, self.max_tokens)
-            for batch in token_batches(encoded["input_ids"]):
+            for batch in token_batches(encoded["input_ids"], batch_tokens(self.device)):
                 scores[batch] = self._forward({name: [rows[i] for i in batch] for name, rows in encoded.items()})
         return scores
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from schemas.errors import UsageError
 from transforms.engines.encoder import (
+    batch_tokens,
     model_config,
     model_digest,
     open_once,
@@ -101,7 +102,7 @@ class PairRanker:
 
         logits = np.empty(len(rows), dtype=np.float64)
         encoded = [self.encode(*row) for row in rows]
-        for batch in token_batches([ids for ids, _ in encoded]):
+        for batch in token_batches([ids for ids, _ in encoded], batch_tokens(self.device)):
             inputs = padded_inputs(
                 {"input_ids": [encoded[i][0] for i in batch]}, self.tokenizer.pad_token_id, self.device
             )
