@@ -8,17 +8,15 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from pipelines.stages import Stage
+from pipelines.watch import console
 from schemas.config import Layer, parse_assignments, print_config, read_yaml, resolve
 from schemas.errors import StageError, UsageError
 
 DONE, FAILED, WRONG_USE, DONE_WITH_REJECTS, INTERRUPTED = 0, 1, 2, 3, 130
-
-console = Console(stderr=True, highlight=False)
 
 
 def setting(help: str, default: Any = dataclasses.MISSING, *, positional: bool = False, short: str = "") -> Any:

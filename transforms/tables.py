@@ -291,11 +291,12 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 @dataclass
 class WriteTables(beam.PTransform):
-    """Write chunks as one shard per input shard and table, then the manifest. Gives the manifest's path.
+    """Write chunks as one shard per input shard and table, then the manifest. Gives the manifest's path, or None.
 
     `schemas` names the tables, the main one first: it has a file for every shard, the others only where they have
     rows. `split` parts a chunk into these tables. `expected_shards` of them must be there before the manifest is
-    written; those in the directory already, from a run before, count.
+    written; those in the directory already, from a run before, count. A `partial` task writes its shards and leaves the
+    manifest to the task that completes them.
     """
 
     directory: str
@@ -303,8 +304,9 @@ class WriteTables(beam.PTransform):
     split: Split
     expected_shards: int
     about: dict
+    partial: bool = False
 
-    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[str]:
+    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[str | None]:
         entries = (
             chunks
             | "WriteParts" >> beam.ParDo(_WriteParts(self.directory, self.schemas, self.split))
@@ -333,8 +335,10 @@ class WriteTables(beam.PTransform):
                 storage.remove(file)
         return shard
 
-    def _commit(self, started: float, _: list) -> str:
+    def _commit(self, started: float, _: list) -> str | None:
         entries = read_entries(self.directory)
+        if self.partial and len(entries) < self.expected_shards:
+            return None
         if len(entries) != self.expected_shards:
             raise StageError(
                 f"{self.directory}: {len(entries)} of {self.expected_shards} shards are complete; run the command again"

@@ -1,0 +1,215 @@
+"""Align a corpus of responses: score each, rewrite those that fall short, keep what is better.
+
+    alignbeam align answers.parquet --aligner models/aligner --inspector models/inspector -o out --limit 20
+    alignbeam show out --diff
+    alignbeam align answers.parquet --aligner models/aligner --inspector models/inspector -o out
+
+The same command again goes on where it stopped. With several criteria, give --aligner and --inspector once for each,
+in the order in which they are to be applied. `--aligner prompted` rewrites with a large model (--model) that is shown
+the principles of --pack.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import apache_beam as beam
+
+from pipelines import entrypoint, ingest, plan, runs, stages
+from pipelines.entrypoint import setting
+from pipelines.watch import console, watch
+from schemas import tables
+from schemas.criteria import load_pack, pack_digest
+from schemas.errors import UsageError
+from transforms import storage
+from transforms.alignment import Align, Member, Routing, SplitAligned
+from transforms.engines import EngineConfig, Sampling, engine_digest
+from transforms.engines.encoder import model_config, model_digest
+from transforms.tables import MANIFEST, ReadTable, Table, WriteTables, read_table
+
+PROMPTED = "prompted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    corpus: str = setting("responses: a file, folder or glob, or a table made by a stage", positional=True)
+    output: str = setting("run directory", short="-o")
+    aligner: tuple[str, ...] = setting("folder of a trained aligner, or 'prompted'; once per criterion", ())
+    inspector: tuple[str, ...] = setting("folder of a trained inspector; once per criterion", ())
+    criterion: tuple[str, ...] = setting("its name in the results (default: the inspector's folder)", ())
+    pack: tuple[str, ...] = setting("criterion pack for a prompted aligner; once per prompted aligner", ())
+    model: str = setting("the model of a prompted aligner", "")
+    every_row: bool = setting("rewrite every row, not only those below the threshold", False)
+    threshold: float = setting("rows that score below this are rewritten", 0.5)
+    guard: bool = setting("refuse a rewrite that its inspector scores lower than the original", True)
+    question_column: str | None = setting("column of the question", None)
+    response_column: str | None = setting("column of the response", None)
+    limit: int | None = setting("align only the first N rows", None)
+    shard: str | None = setting("I/N: do only every N-th input shard, from the I-th (1-based)", None)
+    plan: bool = setting("say what the command would cost, and stop", False)
+    retry_failed: bool = setting("ask again for the rows that failed", False)
+    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
+    seed: int = setting("integer seed of everything that is sampled", 0)
+    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
+    sampling: Sampling = field(default_factory=Sampling)
+    name: str = "align"
+    toy: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold: must be between 0 and 1, not {self.threshold}")
+        if not self.aligner or len(self.aligner) != len(self.inspector):
+            raise ValueError(
+                f"aligner, inspector: give one of each per criterion ({len(self.aligner)} and {len(self.inspector)} given)"
+            )
+        if self.criterion and len(self.criterion) != len(self.aligner):
+            raise ValueError(f"criterion: {len(self.criterion)} names for {len(self.aligner)} aligners")
+        prompted = self.aligner.count(PROMPTED)
+        if prompted != len(self.pack):
+            raise ValueError(f"pack: {prompted} aligners are prompted, but {len(self.pack)} packs are given")
+        if prompted and not self.model:
+            raise ValueError("model: a prompted aligner needs one")
+        parse_shard(self.shard)
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """`"2/8"` as (1, 8): which input shards a task of a batch scheduler does."""
+    if text is None:
+        return None
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise ValueError(f"shard: expected I/N with 1 <= I <= N, such as 3/16, not {text!r}")
+    return int(index) - 1, int(count)
+
+
+def members_of(config: Config) -> tuple[Member, ...]:
+    """The criteria in order; UsageError where a folder is no model, a pack is broken, or two share a name."""
+    packs = iter(config.pack)
+    names = config.criterion or tuple(folder.rstrip("/").rpartition("/")[2] for folder in config.inspector)
+    members = []
+    for name, aligner, inspector in zip(names, config.aligner, config.inspector, strict=True):
+        model_config(inspector)
+        if aligner == PROMPTED:
+            pack = load_pack(next(packs))
+            engine = EngineConfig(**{**config.engine, "model": config.model})
+        else:
+            pack = None
+            engine = EngineConfig(**{**config.engine, "model": aligner})
+        members.append(
+            Member(criterion=name, inspector=inspector, engine=engine, sampling=config.sampling, pack=pack)
+        )
+    if len({member.criterion for member in members}) < len(members):
+        raise UsageError(f"criterion: two share a name: {', '.join(names)}; name them with --criterion")
+    return tuple(members)
+
+
+def read_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> Table:
+    """The corpus as a table: as it is where a stage made it, else imported into the run directory first."""
+    if storage.exists(storage.join(config.corpus, MANIFEST)):
+        return read_table(config.corpus).head(config.limit)
+    if config.shard is not None:
+        raise UsageError(f"--shard {config.shard}: {config.corpus} is no table; make one first: alignbeam import")
+    imported = ingest.run(
+        ingest.Config(
+            corpus=config.corpus,
+            output=storage.join(config.output, "corpus" if config.limit is None else f"corpus-{config.limit}"),
+            question_column=config.question_column,
+            response_column=config.response_column,
+            limit=config.limit,
+        ),
+        beam_arguments,
+    )
+    return imported.table("responses").head(config.limit)
+
+
+def stage_for(config: Config, members: Sequence[Member], corpus: Table) -> stages.Stage:
+    identity = {
+        "corpus": corpus.digest,
+        "members": [
+            {
+                "criterion": member.criterion,
+                "inspector": model_digest(member.inspector),
+                "aligner": engine_digest(member.engine),
+                "pack": member.pack and pack_digest(member.pack),
+                "sampling": asdict(member.sampling),
+            }
+            for member in members
+        ],
+        "every_row": config.every_row,
+        "threshold": config.threshold,
+        "guard": config.guard,
+        "seed": config.seed,
+    }
+    return stages.Stage.under(config.output, "align", identity)
+
+
+def build(
+    config: Config, members: Sequence[Member], corpus: Table, stage: stages.Stage, root: beam.Pipeline
+) -> None:
+    criteria = tuple(member.criterion for member in members)
+    aligned = tables.aligned(corpus.schema, criteria)
+    schemas = {
+        "aligned": aligned,
+        "trajectories": tables.TRAJECTORIES,
+        "rejects": tables.with_error(tables.RESPONSES),
+    }
+    routing: Routing = "all" if config.every_row else "below_threshold"
+    cache = config.cache or storage.join(config.output, "cache")
+    (
+        root
+        | "Read" >> ReadTable(corpus, skip=skipped_shards(config, corpus, stage))
+        | "Align" >> Align(members, routing, config.threshold, config.guard, config.seed, cache)
+        | "Write"
+        >> WriteTables(
+            stage.directory,
+            schemas,
+            SplitAligned(len(members)),
+            len(corpus.shards),
+            stage.about,
+            partial=config.shard is not None,
+        )
+    )
+
+
+def skipped_shards(config: Config, corpus: Table, stage: stages.Stage) -> frozenset[int]:
+    """Shards that are done, and those that --shard leaves to other tasks."""
+    done = stage.done_shards()
+    part = parse_shard(config.shard)
+    if part is None:
+        return done
+    return done | {shard.index for shard in corpus.shards if shard.index % part[1] != part[0]}
+
+
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | int:
+    """Align the corpus, or what is left of it; gives the stage, or the exit code of a plan or of a partial task."""
+    members = members_of(config)
+    storage.check_writable(config.output)
+    corpus = read_corpus(config, beam_arguments)
+    if config.plan:
+        return plan.print_plan(plan.plan_alignment(corpus, members))
+    stage = stage_for(config, members, corpus)
+    record = runs.Run(config.output, config.name, ", ".join(m.criterion for m in members), config.seed, config.toy)
+    models = {f"aligner {m.criterion}": m.engine.model for m in members}
+    models |= {f"inspector {m.criterion}": m.inspector for m in members}
+    if config.retry_failed and stage.is_complete:
+        stage.reopen()
+    if not stage.is_complete:
+        started = time.monotonic()
+        record.record(stage, "running", 0.0, models)
+        with watch(corpus.rows):
+            stages.run_pipeline(lambda root: build(config, members, corpus, stage, root), beam_arguments)
+        if not stage.is_complete:
+            console.print(f"{len(stage.done_shards())} of {len(corpus.shards)} shards are done: {stage.directory}")
+            return entrypoint.DONE
+        record.record(stage, "complete", time.monotonic() - started, models)
+    return stage
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return entrypoint.main(argv, Config, run, program="alignbeam align", description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

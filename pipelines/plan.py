@@ -1,0 +1,111 @@
+"""What a run would cost, before anything is spent: rows, tokens, memory, hours.
+
+Counts of rows and prompts are exact or upper bounds. Tokens are estimated from text (a token is about four bytes of
+English) or are the limit of what may be generated. Hours follow from a stated throughput, which is a guess and is
+printed with them.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table as Grid
+
+from pipelines.watch import console
+from transforms.aligner_format import aligner_prompt
+from transforms.alignment import Member
+from transforms.engines import EngineConfig
+from transforms.tables import Table
+
+BYTES_PER_TOKEN = 4.0
+SAMPLE_ROWS = 200
+BYTES_PER_PARAMETER = 2  # bf16
+GPU_FLOPS = 2e14  # what a current data-centre GPU reaches in batched generation
+CPU_FLOPS = 2e11
+DONE = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The cost of one step. `generated_tokens` is an upper bound: rows times the limit of a completion."""
+
+    step: str
+    model: str
+    rows: int
+    prompt_tokens: int
+    generated_tokens: int
+    parameters: int | None = None
+
+    @property
+    def memory_gb(self) -> float | None:
+        """Weights in bf16; the KV cache comes on top."""
+        return None if self.parameters is None else self.parameters * BYTES_PER_PARAMETER / 1e9
+
+    def hours(self, flops: float) -> float | None:
+        """Hours at `flops` per second: 2 per parameter and token (prompt and generated alike)."""
+        if self.parameters is None:
+            return None
+        return 2 * self.parameters * (self.prompt_tokens + self.generated_tokens) / flops / 3600
+
+
+def tokens_of(text: str) -> int:
+    return max(1, round(len(text.encode()) / BYTES_PER_TOKEN))
+
+
+def parameters_of(config: EngineConfig) -> int | None:
+    """Of a local folder from the size of its weights, of a hub id from its name ('…-8B'); None where neither tells."""
+    folder = Path(config.model)
+    if folder.is_dir():
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        return size // (4 if "float32" in (folder / "config.json").read_text() else BYTES_PER_PARAMETER)
+    found = re.search(r"(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", config.model.lower())
+    if not found:
+        return None
+    return round(float(found.group(1)) * (1e9 if found.group(2) == "b" else 1e6))
+
+
+def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
+    """One estimate per member, as if every row were rewritten: how many fall below a threshold is known only later."""
+    sample = corpus.head(SAMPLE_ROWS).to_arrow(["question", "response"]).to_pylist()
+    sizes = [tokens_of(aligner_prompt(row["question"] or "", row["response"] or "")) for row in sample]
+    mean = sum(sizes) / max(1, len(sizes))
+    return [
+        Estimate(
+            step=f"rewrite {member.criterion}",
+            model=member.engine.model,
+            rows=corpus.rows,
+            prompt_tokens=round(mean * corpus.rows),
+            generated_tokens=corpus.rows * member.sampling.max_tokens,
+            parameters=parameters_of(member.engine),
+        )
+        for member in members
+    ]
+
+
+def print_plan(estimates: Sequence[Estimate]) -> int:
+    """Print the estimates as a table with what they rest on; gives the exit code."""
+    grid = Grid(title="plan (nothing was loaded, asked or spent)", title_justify="left")
+    for heading in ("step", "model", "rows", "prompt tokens", "generated tokens, at most", "weights", "GPU h", "CPU h"):
+        grid.add_column(heading, justify="left" if heading in ("step", "model") else "right")
+    for one in estimates:
+        grid.add_row(
+            one.step,
+            one.model,
+            f"{one.rows:,}",
+            f"{one.prompt_tokens:,}",
+            f"{one.generated_tokens:,}",
+            _unknown(one.memory_gb, "{:,.1f} GB"),
+            _unknown(one.hours(GPU_FLOPS), "{:,.1f}"),
+            _unknown(one.hours(CPU_FLOPS), "{:,.1f}"),
+        )
+    console.print(grid)
+    console.print(
+        "Tokens are estimated from text at four bytes each; hours assume "
+        f"{GPU_FLOPS:.0e} FLOP/s per GPU and {CPU_FLOPS:.0e} per CPU, 2 FLOP per parameter and token; divide by GPUs."
+    )
+    return DONE
+
+
+def _unknown(value: float | None, form: str) -> str:
+    return "?" if value is None else form.format(value)

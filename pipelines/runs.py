@@ -1,0 +1,54 @@
+"""A run directory: the stages done in it, in order, listed in `run.json` for status, show and report."""
+
+import time
+from dataclasses import dataclass
+
+from pipelines.stages import Stage, versions
+from transforms import storage
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's directory and what its head says: name, criterion, models, seed, whether its models are toys."""
+
+    output: str
+    name: str
+    criterion: str
+    seed: int = 0
+    toy: bool = False
+
+    def read(self) -> dict:
+        path = storage.join(self.output, RUN_FILE)
+        return storage.read_json(path) if storage.exists(path) else {"started": _now(), "models": {}, "stages": []}
+
+    def record(self, stage: Stage, status: str, seconds: float, models: dict[str, str] | None = None) -> None:
+        """Write down how a stage stands: `complete`, `failed` or `running`. One entry per stage, the newest."""
+        known = self.read()
+        entry = {
+            "stage": stage.name,
+            "directory": stage.directory.removeprefix(self.output.rstrip("/") + "/"),
+            "digest": stage.digest,
+            "identity": stage.identity,
+            "status": status,
+            "seconds": round(seconds, 2),
+        }
+        stages = [other for other in known["stages"] if other["stage"] != stage.name]
+        place = next((i for i, other in enumerate(known["stages"]) if other["stage"] == stage.name), len(stages))
+        stages.insert(place, entry)
+        head = {"name": self.name, "criterion": self.criterion, "toy": self.toy, "seed": self.seed}
+        storage.write_json(
+            storage.join(self.output, RUN_FILE),
+            head
+            | {"started": known["started"], "versions": versions(), "models": known["models"] | (models or {})}
+            | {"stages": stages},
+        )
+
+    def last_identity(self, stage_name: str) -> dict | None:
+        """What decided the stage's results when it last ran here."""
+        return next((s["identity"] for s in self.read()["stages"] if s["stage"] == stage_name), None)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
