@@ -4,10 +4,12 @@ A judge gives every row a margin: how much better it finds the aligned text than
 the difference of two scores, for a pair-ranker its logit; positive is a win. Paper 000, appendix F.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
+
+Numbers = Sequence[float] | np.ndarray
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 RESAMPLES = 1000
@@ -15,7 +17,7 @@ CONFIDENCE = 0.95
 CALIBRATION_BINS = 15
 
 
-def _finite(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
+def _finite(name: str, values: Numbers) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{name}: expected one number per row, got an array of shape {array.shape}")
@@ -25,7 +27,7 @@ def _finite(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
     return array
 
 
-def _paired(names: str, a: Sequence, b: Sequence) -> None:
+def _paired(names: str, a: Sized, b: Sized) -> None:
     if len(a) != len(b):
         raise ValueError(f"{names}: {len(a)} and {len(b)} rows; they must be the same rows in the same order")
 
@@ -57,7 +59,7 @@ def bootstrap_interval(
     return [float(limit) for limit in np.quantile(draws, [tail, 1 - tail])]
 
 
-def distribution(values: Sequence[float] | np.ndarray) -> dict:
+def distribution(values: Numbers) -> dict:
     """Mean, standard deviation and quantiles of an array [N]."""
     array = _finite("values", values)
     if not array.size:
@@ -70,9 +72,7 @@ def distribution(values: Sequence[float] | np.ndarray) -> dict:
     }
 
 
-def margins(
-    before: Sequence[float] | np.ndarray, after: Sequence[float] | np.ndarray, unchanged: Sequence[bool] | None = None
-) -> np.ndarray:
+def margins(before: Numbers, after: Numbers, unchanged: Sequence[bool] | np.ndarray | None = None) -> np.ndarray:
     """`after - before` as [N] float64; exactly 0 where `unchanged` says that the two texts are the same.
 
     An encoder's score moves in its last bits with the batch it lies in, and such noise must not count as a win.
@@ -85,7 +85,7 @@ def margins(
     return difference
 
 
-def win_rate(margins: Sequence[float] | np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> dict:
+def win_rate(margins: Numbers, *, seed: int = 0, resamples: int = RESAMPLES) -> dict:
     """Wins, losses and ties of the aligned text, and two rates with their bootstrap intervals.
 
     `win_rate` is wins / all rows (app. F; the ties count against it); `decided_win_rate` is wins / (wins + losses),
@@ -110,7 +110,7 @@ def win_rate(margins: Sequence[float] | np.ndarray, *, seed: int = 0, resamples:
     }
 
 
-def two_way_accuracy(margins: Sequence[float] | np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> dict:
+def two_way_accuracy(margins: Numbers, *, seed: int = 0, resamples: int = RESAMPLES) -> dict:
     """Share of two-way items whose right option scores higher; a tie is not a hit (section 3, HHH-style files).
 
     `margins` is score(right option) - score(wrong option), or a pair-ranker's logit for the right option.
@@ -126,8 +126,8 @@ def two_way_accuracy(margins: Sequence[float] | np.ndarray, *, seed: int = 0, re
 
 
 def score_shift(
-    before: Sequence[float] | np.ndarray,
-    after: Sequence[float] | np.ndarray,
+    before: Numbers,
+    after: Numbers,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -164,7 +164,7 @@ def text_change(before: Sequence[str], after: Sequence[str]) -> dict:
     }
 
 
-def auc(labels: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
+def auc(labels: Numbers, scores: Numbers) -> float:
     """Area under the ROC curve: the chance that a row of label 1 scores above one of label 0, ties counted half.
 
     nan where one of the two labels does not occur.
@@ -189,8 +189,8 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int
 
 
 def classification(
-    labels: Sequence[int] | np.ndarray,
-    scores: Sequence[float] | np.ndarray,
+    labels: Numbers,
+    scores: Numbers,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,

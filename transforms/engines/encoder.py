@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import xxhash
 
@@ -25,7 +25,7 @@ CPU_BATCH_TOKENS = 1024
 GPU_BATCH_TOKENS = 32_768
 DIGESTED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
-_opened: dict[tuple[type, str], object] = {}
+_opened: dict[tuple[Callable, str], Any] = {}
 _opening = threading.Lock()
 
 
@@ -72,7 +72,7 @@ def open_once(engine: Callable[[str], T], folder: str | Path) -> T:
     with _opening:
         if key not in _opened:
             _opened[key] = engine(str(folder))
-        return _opened[key]  # type: ignore[return-value]
+        return _opened[key]
 
 
 def pick_device(device: str | None) -> "torch.device":

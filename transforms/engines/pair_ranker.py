@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class PairRanker:
         self.limits = (settings["source_maxlength"], settings["candidate_maxlength"])
         self.mark_ids = tuple(settings[name] for name in MARK_IDS)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        state = {}
+        state: dict[str, Any] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
             state |= load_file(path)
         encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
@@ -119,7 +120,8 @@ class PairRanker:
 
     def encode(self, question: str, first: str, second: str) -> tuple[list[int], list[int]]:
         """Token ids of question and answers in one sequence, and the places of their three marks in it."""
-        ids, places = [], []
+        ids: list[int] = []
+        places: list[int] = []
         limit = self.limits[0]
         for mark, text in zip(self.mark_ids, (question, first, second), strict=True):
             for reserved in (*MARKS, *self.tokenizer.all_special_tokens):
