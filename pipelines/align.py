@@ -10,7 +10,6 @@ the principles of --pack.
 """
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ import apache_beam as beam
 
 from pipelines import entrypoint, ingest, plan, runs, stages
 from pipelines.entrypoint import setting
-from pipelines.watch import console, watch
+from pipelines.watch import console
 from schemas import tables
 from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
@@ -33,7 +32,17 @@ PROMPTED = "prompted"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Settings:
+    """What a recipe may set."""
+
+    every_row: bool = setting("rewrite every row, not only those below the threshold", False)
+    threshold: float = setting("rows that score below this are rewritten", 0.5)
+    guard: bool = setting("refuse a rewrite that its inspector scores lower than the original", True)
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
     corpus: str = setting("responses: a file, folder or glob, or a table made by a stage", positional=True)
     output: str = setting("run directory", short="-o")
     aligner: tuple[str, ...] = setting("folder of a trained aligner, or 'prompted'; once per criterion", ())
@@ -41,9 +50,6 @@ class Config:
     criterion: tuple[str, ...] = setting("its name in the results (default: the inspector's folder)", ())
     pack: tuple[str, ...] = setting("criterion pack for a prompted aligner; once per prompted aligner", ())
     model: str = setting("the model of a prompted aligner", "")
-    every_row: bool = setting("rewrite every row, not only those below the threshold", False)
-    threshold: float = setting("rows that score below this are rewritten", 0.5)
-    guard: bool = setting("refuse a rewrite that its inspector scores lower than the original", True)
     question_column: str | None = setting("column of the question", None)
     response_column: str | None = setting("column of the response", None)
     limit: int | None = setting("align only the first N rows", None)
@@ -53,9 +59,6 @@ class Config:
     cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
     seed: int = setting("integer seed of everything that is sampled", 0)
     engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
-    sampling: Sampling = field(default_factory=Sampling)
-    name: str = "align"
-    toy: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -190,20 +193,20 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | in
     if config.plan:
         return plan.print_plan(plan.plan_alignment(corpus, members))
     stage = stage_for(config, members, corpus)
-    record = runs.Run(config.output, config.name, ", ".join(m.criterion for m in members), config.seed, config.toy)
+    record = runs.Run(config.output, "align", ", ".join(m.criterion for m in members), config.seed)
     models = {f"aligner {m.criterion}": m.engine.model for m in members}
     models |= {f"inspector {m.criterion}": m.inspector for m in members}
-    if config.retry_failed and stage.is_complete:
-        stage.reopen()
+    with record.watched(stage, models):
+        stages.complete(
+            stage,
+            lambda root: build(config, members, corpus, stage, root),
+            beam_arguments,
+            rows=corpus.rows,
+            retry_failed=config.retry_failed,
+        )
     if not stage.is_complete:
-        started = time.monotonic()
-        record.record(stage, "running", 0.0, models)
-        with watch(corpus.rows):
-            stages.run_pipeline(lambda root: build(config, members, corpus, stage, root), beam_arguments)
-        if not stage.is_complete:
-            console.print(f"{len(stage.done_shards())} of {len(corpus.shards)} shards are done: {stage.directory}")
-            return entrypoint.DONE
-        record.record(stage, "complete", time.monotonic() - started, models)
+        console.print(f"{len(stage.done_shards())} of {len(corpus.shards)} shards are done: {stage.directory}")
+        return entrypoint.DONE
     return stage
 
 

@@ -1,6 +1,8 @@
 """A run directory: the stages done in it, in order, listed in `run.json` for status, show and report."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.stages import Stage, versions
@@ -24,7 +26,7 @@ class Run:
         return storage.read_json(path) if storage.exists(path) else {"started": _now(), "models": {}, "stages": []}
 
     def record(self, stage: Stage, status: str, seconds: float, models: dict[str, str] | None = None) -> None:
-        """Write down how a stage stands: `complete`, `failed` or `running`. One entry per stage, the newest."""
+        """Write down how a stage stands: running, complete, partial or failed. One entry per stage, the newest."""
         known = self.read()
         entry = {
             "stage": stage.name,
@@ -45,9 +47,25 @@ class Run:
             | {"stages": stages},
         )
 
+    @contextmanager
+    def watched(self, stage: Stage, models: dict[str, str] | None = None) -> Iterator[None]:
+        """Record a stage as running, then as complete, partial or failed; one that was complete stays as it was."""
+        if stage.is_complete and self.last_identity(stage.name) == stage.identity:
+            yield
+            return
+        started = time.monotonic()
+        self.record(stage, "running", 0.0, models)
+        try:
+            yield
+        except BaseException:
+            self.record(stage, "failed", time.monotonic() - started, models)
+            raise
+        self.record(stage, "complete" if stage.is_complete else "partial", time.monotonic() - started, models)
+
     def last_identity(self, stage_name: str) -> dict | None:
         """What decided the stage's results when it last ran here."""
-        return next((s["identity"] for s in self.read()["stages"] if s["stage"] == stage_name), None)
+        found = (entry["identity"] for entry in self.read()["stages"] if entry["stage"] == stage_name)
+        return next(found, None)
 
 
 def _now() -> str:

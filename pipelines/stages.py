@@ -16,6 +16,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from pipelines.watch import watch
 from schemas.errors import StageError, UsageError
 from transforms import storage
 from transforms.engines import close_engines
@@ -133,6 +134,34 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
     except KeyboardInterrupt:
         close_engines()
         raise
+
+
+def complete(
+    stage: Stage,
+    build: Callable[[beam.Pipeline], object],
+    arguments: Sequence[str],
+    *,
+    rows: int,
+    retry_failed: bool = False,
+) -> None:
+    """Do what is left of a stage: nothing where it is complete, unless its failed rows are to be tried again."""
+    if retry_failed and stage.is_complete:
+        stage.reopen()
+    if not stage.is_complete:
+        with watch(rows):
+            run_pipeline(build, arguments)
+
+
+def check_yield(stage: Stage, minimum: float) -> None:
+    """Raise StageError where too few of a stage's rows survived, with the reasons that took most."""
+    counts = stage.manifest["counts"]
+    if counts["kept"] > minimum * counts["in"] or not counts["in"]:
+        return
+    reasons = ", ".join(f"{rows} {reason}" for reason, rows in [*counts["rejects"].items(), *counts["drops"].items()])
+    raise StageError(
+        f"{stage.name}: {counts['kept']} of {counts['in']} rows survived, under the floor of {minimum:.0%}: {reasons}. "
+        f"The dropped rows are in {stage.directory}/drops; lower minimum_yield to go on all the same"
+    )
 
 
 def _without_step(message: str) -> str:

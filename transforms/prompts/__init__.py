@@ -7,8 +7,10 @@ prompted aligner of app. D; `answer` asks an upstream model with no principles (
 from functools import cache
 from pathlib import Path
 
-from jinja2 import FileSystemLoader, StrictUndefined, Template
+from jinja2 import FileSystemLoader, StrictUndefined, Template, meta
 from jinja2.sandbox import SandboxedEnvironment
+
+from transforms.identity import content_id
 
 PROMPTS_DIR = Path(__file__).parent
 
@@ -24,6 +26,14 @@ def environment() -> SandboxedEnvironment:
 @cache
 def template(name: str) -> Template:
     return environment().get_template(f"{name}.jinja")
+
+
+def template_digest(name: str) -> str:
+    """What changes when the wording of a prompt, or of one it includes, changes."""
+    source, _, _ = environment().loader.get_source(environment(), f"{name}.jinja")
+    included = sorted(meta.find_referenced_templates(environment().parse(source)))
+    parts = [environment().loader.get_source(environment(), other)[0] for other in included]
+    return content_id(source, *parts)
 
 
 def render(name: str, **variables: object) -> str:

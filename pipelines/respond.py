@@ -1,0 +1,119 @@
+"""Have an upstream model answer questions with no principles: the responses that an aligner is to improve.
+
+    python -m pipelines.respond runs/mine/curate/1a2b3c --model Qwen/Qwen3-0.6B -o runs/mine
+
+Paper 000, section 3 and app. C. The answers make a table that `alignbeam align` reads.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import entrypoint, stages
+from pipelines.entrypoint import setting
+from schemas.errors import UsageError
+from schemas.tables import RESPONSES, with_drop_reason, with_error
+from transforms import storage
+from transforms.drops import drop_where
+from transforms.engines import EngineConfig, PromptStyle, Sampling, engine_digest
+from transforms.generate import Generate
+from transforms.prompts import render, template_digest
+from transforms.tables import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
+
+ANSWER_STOP = ("\nQuestion:",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a recipe may set. The paper's own: 256 tokens, repetition penalty 1.5 (app. C)."""
+
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=256, stop=ANSWER_STOP))
+    limit: int | None = setting("only the first N questions", None)
+    minimum_yield: float = setting("stop if a smaller share of the rows survives", 0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    questions: str = setting("table with a column `question`", positional=True)
+    model: str = setting("upstream model: a folder or a hub id", "")
+    output: str = setting("run directory", short="-o")
+    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
+    seed: int = setting("integer seed of everything that is sampled", 0)
+    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
+    retry_failed: bool = setting("ask again for the rows that failed", False)
+
+
+def answer_prompts(batch: pa.RecordBatch, style: PromptStyle) -> pa.RecordBatch:
+    """Questions with their `prompt`: the bare question for a chat model, a question-and-answer page for a base model."""
+    questions = batch.column("question").to_pylist()
+    prompts = [
+        question and (question.strip() if style == "chat" else render("answer", question=question.strip()))
+        for question in questions
+    ]
+    return batch.append_column("prompt", pa.array(prompts, pa.string()))
+
+
+def read_answers(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The completion, stripped, as `response`; an empty one is dropped."""
+    responses = pc.utf8_trim_whitespace(batch.column("completion"))
+    batch = batch.append_column("response", responses)
+    return drop_where(batch, pc.equal(pc.utf8_length(responses), 0), "empty_response")
+
+
+def stage_for(config: Config, engine: EngineConfig, questions: Table) -> stages.Stage:
+    identity = {
+        "questions": questions.digest,
+        "template": template_digest("answer"),
+        "model": engine_digest(engine),
+        "sampling": asdict(config.sampling),
+        "seed": config.seed,
+    }
+    return stages.Stage.under(config.output, "respond", identity)
+
+
+def build(config: Config, engine: EngineConfig, questions: Table, stage: stages.Stage, root: beam.Pipeline) -> None:
+    cache = config.cache or storage.join(config.output, "cache")
+    others = [column for column in questions.schema if column.name not in RESPONSES.names]
+    responses = pa.schema([*RESPONSES, *others])
+    schemas = {"responses": responses, "drops": with_drop_reason(responses), "rejects": with_error(responses)}
+    (
+        root
+        | "Read" >> ReadTable(questions, skip=stage.done_shards())
+        | "Prompt" >> MapBatches(lambda batch: answer_prompts(batch, engine.style))
+        | "Generate" >> Generate(engine, config.sampling, "respond", config.seed, cache)
+        | "ReadAnswers" >> MapBatches(read_answers)
+        | "Write"
+        >> WriteTables(stage.directory, schemas, SplitMarks("responses"), len(questions.shards), stage.about)
+    )
+
+
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
+    """Write the responses, or what is left of them."""
+    engine = EngineConfig(**{"model": config.model, **config.engine})
+    storage.check_writable(config.output)
+    questions = read_table(config.questions).head(config.limit)
+    if missing := {"id", "question"} - set(questions.schema.names):
+        raise UsageError(f"{config.questions}: has no column {', '.join(sorted(missing))}; make a table: alignbeam import")
+    stage = stage_for(config, engine, questions)
+    stages.complete(
+        stage,
+        lambda root: build(config, engine, questions, stage, root),
+        beam_arguments,
+        rows=questions.rows,
+        retry_failed=config.retry_failed,
+    )
+    stages.check_yield(stage, config.minimum_yield)
+    return stage
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return entrypoint.main(argv, Config, run, program="python -m pipelines.respond", description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

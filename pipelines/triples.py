@@ -1,0 +1,105 @@
+"""Questions to triples: one prompt gives a misaligned response, what is wrong with it, and its correction.
+
+    python -m pipelines.triples runs/mine/questions/1a2b3c --criterion ethical --model Qwen/Qwen3-8B -o runs/mine
+
+Paper 000, app. D and E.1. A reply that does not keep to the form, or would teach nothing, is dropped with its reason.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from pipelines import entrypoint, stages
+from pipelines.entrypoint import setting
+from schemas.criteria import Pack, load_pack, pack_digest
+from schemas.tables import QUESTIONS, TRIPLES, with_drop_reason, with_error
+from transforms import storage
+from transforms.engines import EngineConfig, Sampling, engine_digest
+from transforms.generate import Generate
+from transforms.prompts import template_digest
+from transforms.tables import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
+from transforms.triples import TRIPLE_STOP, clean_triples, parse_triples, triple_prompts
+
+DROPS = with_drop_reason(TRIPLES).append(pa.field("completion", pa.string()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a recipe may set. The paper's own: greedy, repetition penalty 2, at most 1,500 tokens (app. C)."""
+
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=1500, stop=TRIPLE_STOP))
+    english: bool = setting("also drop what only makes no sense in plain English text (the paper's rules)", False)
+    minimum_yield: float = setting("stop if a smaller share of the rows survives", 0.1)
+    limit: int | None = setting("only the first N questions", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    questions: str = setting("table of questions", positional=True)
+    criterion: str = setting("criterion pack: a name or a file")
+    model: str = setting("model that writes the triples: a folder or a hub id", "")
+    output: str = setting("run directory", short="-o")
+    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
+    seed: int = setting("integer seed of everything that is sampled", 0)
+    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
+    retry_failed: bool = setting("ask again for the rows that failed", False)
+
+
+def stage_for(config: Config, pack: Pack, engine: EngineConfig, questions: Table) -> stages.Stage:
+    identity = {
+        "questions": questions.digest,
+        "pack": pack_digest(pack),
+        "template": template_digest("triples"),
+        "model": engine_digest(engine),
+        "sampling": asdict(config.sampling),
+        "english": config.english,
+        "seed": config.seed,
+    }
+    return stages.Stage.under(config.output, "triples", identity)
+
+
+def build(
+    config: Config, pack: Pack, engine: EngineConfig, questions: Table, stage: stages.Stage, root: beam.Pipeline
+) -> None:
+    cache = config.cache or storage.join(config.output, "cache")
+    schemas = {"triples": TRIPLES, "drops": DROPS, "rejects": with_error(QUESTIONS)}
+    (
+        root
+        | "Read" >> ReadTable(questions, skip=stage.done_shards())
+        | "Prompt" >> MapBatches(lambda batch: triple_prompts(batch, pack))
+        | "Generate" >> Generate(engine, config.sampling, "triples", config.seed, cache)
+        | "Parse" >> MapBatches(lambda batch: parse_triples(batch, pack))
+        | "Clean" >> MapBatches(lambda batch: clean_triples(batch, pack, english=config.english))
+        | "Write"
+        >> WriteTables(stage.directory, schemas, SplitMarks("triples"), len(questions.shards), stage.about)
+    )
+
+
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
+    """Write the triples, or what is left of them."""
+    pack = load_pack(config.criterion)
+    engine = EngineConfig(**{"model": config.model, **config.engine})
+    storage.check_writable(config.output)
+    questions = read_table(config.questions).head(config.limit)
+    stage = stage_for(config, pack, engine, questions)
+    stages.complete(
+        stage,
+        lambda root: build(config, pack, engine, questions, stage, root),
+        beam_arguments,
+        rows=questions.rows,
+        retry_failed=config.retry_failed,
+    )
+    stages.check_yield(stage, config.minimum_yield)
+    return stage
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return entrypoint.main(argv, Config, run, program="python -m pipelines.triples", description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
