@@ -1,0 +1,229 @@
+"""Triples: one completion gives a misaligned response, its critique and a correction (paper 000, app. D and E.1).
+
+The prompt ends in `Response:`; the completion goes on through `Critique:` and `Correction:`. A triple whose critique
+finds nothing wrong and whose correction repeats the response is an identity triple: the aligner learns from it to leave
+good responses alone. The prompted aligner (app. D) is the same page continued after a response that exists already.
+
+Nothing is removed here: rows get a `drop_reason` (triples) or an `error` (rewrites).
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.criteria import SECTIONS, Pack
+from transforms.drops import drop_where, kept, reject_where
+from transforms.identity import content_id
+from transforms.prompts import render
+from transforms.questions import has_banned_word
+
+TRIPLE_STOP = (f"\n{SECTIONS[0]}:",)  # the next example: stop strings of both prompts
+TRIPLE_SECTIONS = SECTIONS[1:]
+REWRITE_SECTIONS = SECTIONS[2:]
+VAGUE_WORDS = 6  # a shorter critique that cites no principle says nothing specific
+
+HEADING = re.compile(rf"^({'|'.join(SECTIONS)}):", re.MULTILINE)
+SPACE = re.compile(r"\s+")
+NOTHING_WRONG = re.compile(
+    r"\bnothing (?:\w+ ){0,3}?(?:wrong|amiss|to (?:correct|change|fix|improve|mend))\b|\bnothing needs to\b"
+    r"|\bno (?:problems?|faults?|issues?|errors?|corrections?|changes?)\b"
+    r"|\b(?:good|fine|right|correct) as (?:it )?is\b",
+    re.IGNORECASE,
+)
+CITES = re.compile(r"\bprinciples?\s+\d|\d\s*\(\w")
+
+# (drop reason, columns, RE2 pattern that no text there may match)
+RULES = (
+    ("unreadable_character", ("response", "critique", "correction"), r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{FFFD}]"),
+    ("none_text", ("response", "correction"), r"(?i)^\W*none\W*$"),
+)
+# The rest of the paper's cleaning, which makes sense for plain English text alone.
+ENGLISH_RULES = (
+    ("nothing_in_correction", ("correction",), r"Nothing"),
+    ("leaked_keyword", ("question",), r"(?i)\b(?:topic|type|question):"),
+    ("leaked_keyword", ("response", "correction"), r"(?i)\b(?:input|response|critique|corrector|correction):"),
+    ("markup", ("response", "correction"), r"<"),
+    ("code_question", ("question",), r"(?i)\b(?:codes?|programs?|computes?|formulas?)\b"),
+    ("non_ascii", ("response", "correction"), r"[^\x00-\x7f]"),
+)
+IDENTITY_PASSES = {"nothing_in_correction", "unchanged_correction", "copied_question", "vague_critique"}
+
+Mark = Callable[[pa.RecordBatch, pa.BooleanArray, str], pa.RecordBatch]
+
+
+def triple_prompts(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
+    """Questions with their `prompt`; a question without text gets none and the drop reason `empty_question`."""
+    questions = [(question or "").strip() for question in batch.column("question").to_pylist()]
+    prompts = [render("triples", pack=pack, question=question) if question else None for question in questions]
+    batch = _with_columns(batch, prompt=pa.array(prompts, pa.string()))
+    return drop_where(batch, pc.is_null(batch.column("prompt")), "empty_question")
+
+
+def parse_triples(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
+    """Completed questions as triples: `id` becomes `question_id`; adds response, critique, correction and identity.
+
+    A triple's `id` is new; a row that gave none keeps the question's. A row whose sections are not all there, once and in order, keeps nulls and gets a drop reason: empty_completion,
+    truncated, repeated_section, missing_critique, missing_correction, wrong_order, empty_response, empty_critique or
+    empty_correction. Rows that are marked already stay as they are.
+    """
+    question_ids = batch.column("id").to_pylist()
+    texts, reasons = _read_sections(batch, TRIPLE_SECTIONS, kept(batch).to_pylist())
+    identities = []
+    for text in texts:
+        response, critique, correction = text
+        identity = (
+            critique is not None and _plain(response) == _plain(correction) and says_nothing_wrong(critique, pack)
+        )
+        identities.append(identity)
+        if identity:
+            text[2] = response  # an identity must not teach a change of white space
+    ids = [
+        question_id if text[0] is None else content_id(question_id, *text)
+        for question_id, text in zip(question_ids, texts, strict=True)
+    ]
+    batch = _with_columns(
+        batch,
+        id=pa.array(ids, pa.string()),
+        question_id=batch.column("id"),
+        **_columns(texts, TRIPLE_SECTIONS),
+        identity=pa.array(identities, pa.bool_()),
+    )
+    return _mark_each(batch, drop_where, reasons)
+
+
+def clean_triples(batch: pa.RecordBatch, pack: Pack, *, english: bool) -> pa.RecordBatch:
+    """Mark triples that would teach nothing or the wrong thing; `english` adds the paper's rules for plain English.
+
+    Reasons: empty_text, unreadable_character, none_text, banned_word, unchanged_correction (although the critique finds
+    fault), copied_question, vague_critique; in English also nothing_in_correction, leaked_keyword, markup,
+    code_question, non_ascii. Identity triples pass the rules of IDENTITY_PASSES.
+    """
+    live = kept(batch)
+    changing = pc.and_(live, pc.invert(pc.fill_null(batch.column("identity"), False)))
+    for reason, mask in _faults(batch, pack, english):
+        batch = drop_where(batch, pc.and_(mask, changing if reason in IDENTITY_PASSES else live), reason)
+    return batch
+
+
+def rewrite_prompts(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
+    """Rows (question, response) with the `prompt` of the prompted aligner; null where either text is empty."""
+    texts = zip(batch.column("question").to_pylist(), batch.column("response").to_pylist(), strict=True)
+    prompts = [
+        render("rewrite", pack=pack, question=question.strip(), response=response.strip())
+        if (question or "").strip() and (response or "").strip()
+        else None
+        for question, response in texts
+    ]
+    return _with_columns(batch, prompt=pa.array(prompts, pa.string()))
+
+
+def parse_rewrite(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Completed rewrites with critique and correction; a malformed one gets an `error`, named as in parse_triples.
+
+    A row with no completion (it was not asked for) or with an error already stays as it is.
+    """
+    asked = pc.and_(kept(batch), pc.is_valid(batch.column("completion"))).to_pylist()
+    texts, reasons = _read_sections(batch, REWRITE_SECTIONS, asked)
+    return _mark_each(_with_columns(batch, **_columns(texts, REWRITE_SECTIONS)), reject_where, reasons)
+
+
+def says_nothing_wrong(critique: str, pack: Pack) -> bool:
+    """Whether a critique finds no fault: as the pack's own identity demonstrations put it, or in so many words."""
+    own = {_plain(shown.critique) for shown in pack.demonstrations if shown.identity}
+    return _plain(critique) in own or bool(NOTHING_WRONG.search(critique) and not CITES.search(critique))
+
+
+def split_sections(completion: str, sections: tuple[str, ...]) -> tuple[list[str] | None, str | None, bool]:
+    """(texts, reason, ended) of a completion that goes on after the heading of the first of `sections`.
+
+    Texts are null where the reason is not. `ended` tells whether the next example had begun, so that nothing of this
+    one can be missing. A first heading that is repeated at once, as chat models do, is overlooked.
+    """
+    first = f"{sections[0]}:"
+    text = completion.replace("\r\n", "\n").replace("\r", "\n").lstrip()
+    text = first + text.removeprefix(first)
+    headings = list(HEADING.finditer(text))
+    end = next((heading.start() for heading in headings if heading[1] == SECTIONS[0]), None)
+    if end is not None:
+        headings = [heading for heading in headings if heading.start() < end]
+    found = [heading[1] for heading in headings]
+    stops = [heading.start() for heading in headings[1:]] + [len(text) if end is None else end]
+    texts = [text[heading.end() : stop].strip() for heading, stop in zip(headings, stops, strict=True)]
+    reason = None
+    if not any(texts):
+        reason = "empty_completion"
+    elif len(set(found)) < len(found) or not set(found) <= set(sections):
+        reason = "repeated_section"
+    elif missing := [section for section in sections if section not in found]:
+        reason = f"missing_{missing[0].lower()}"
+    elif found != list(sections):
+        reason = "wrong_order"
+    elif not all(texts):
+        reason = f"empty_{sections[texts.index('')].lower()}"
+    return (texts if reason is None else None), reason, end is not None
+
+
+def _read_sections(
+    batch: pa.RecordBatch, sections: tuple[str, ...], wanted: list[bool]
+) -> tuple[list[list[str | None]], list[str | None]]:
+    """Texts of the sections and a reason for every row; nulls where a row is not wanted."""
+    texts: list[list[str | None]] = []
+    reasons: list[str | None] = []
+    finishes = batch.column("finish_reason").to_pylist()
+    completions = batch.column("completion").to_pylist()
+    for completion, finish, want in zip(completions, finishes, wanted, strict=True):
+        found, reason = None, None
+        if want:
+            found, reason, ended = split_sections(completion or "", sections)
+            if finish == "length" and not ended:
+                found, reason = None, "truncated"
+        texts.append(list(found) if found else [None] * len(sections))
+        reasons.append(reason)
+    return texts, reasons
+
+
+def _columns(texts: list[list[str | None]], sections: tuple[str, ...]) -> dict[str, pa.Array]:
+    return {
+        section.lower(): pa.array([text[position] for text in texts], pa.string())
+        for position, section in enumerate(sections)
+    }
+
+
+def _mark_each(batch: pa.RecordBatch, mark: Mark, reasons: list[str | None]) -> pa.RecordBatch:
+    batch = mark(batch, pa.array([False] * batch.num_rows, pa.bool_()), "")  # the column is there, whatever the rows
+    for reason in sorted(set(filter(None, reasons))):
+        batch = mark(batch, pa.array([reason == other for other in reasons], pa.bool_()), reason)
+    return batch
+
+
+def _faults(batch: pa.RecordBatch, pack: Pack, english: bool) -> Iterator[tuple[str, pa.BooleanArray]]:
+    """(drop reason, where it holds, were it not for identity) in the order in which reasons are given."""
+    texts = {name: batch.column(name) for name in ("question", "response", "critique", "correction")}
+    question, response, critique, correction = ([_plain(text) for text in texts[name].to_pylist()] for name in texts)
+    triples = list(zip(question, response, correction, strict=True))
+    yield "empty_text", pa.array([not all(triple) for triple in triples], pa.bool_())
+    for reason, names, pattern in RULES + (ENGLISH_RULES if english else ()):
+        for name in names:
+            yield reason, pc.match_substring_regex(texts[name], pattern)
+    yield "banned_word", has_banned_word(texts["correction"], pack.banned_words)
+    yield "unchanged_correction", pa.array([y == z for _, y, z in triples], pa.bool_())
+    yield "copied_question", pa.array([x in (y, z) for x, y, z in triples], pa.bool_())
+    yield "vague_critique", pa.array([_is_vague(text, pack, english) for text in critique], pa.bool_())
+
+
+def _is_vague(critique: str | None, pack: Pack, english: bool) -> bool:
+    if critique is None:
+        return False
+    if says_nothing_wrong(critique, pack):
+        return True
+    return english and len(critique.split()) < VAGUE_WORDS and not CITES.search(critique)
+
+
+def _plain(text: str | None) -> str | None:
+    return text and SPACE.sub(" ", text).strip()
+
+
+def _with_columns(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict(dict(zip(batch.schema.names, batch.columns, strict=True)) | columns)
