@@ -1,4 +1,4 @@
-"""Packaging: four packages and one module. `--setup_file=./setup.py` hands the same source to a Beam runner's workers."""
+"""Packaging. `--setup_file=./setup.py` hands the same source to a Beam runner's workers."""
 
 import re
 from pathlib import Path

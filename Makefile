@@ -1,0 +1,55 @@
+# `make` lists the targets. Everything runs in .venv, which the first target builds from requirements/cpu.txt.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint bench lock clean
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The lock is made with 3.11; of several Pythons take that.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
+# Where pip finds torch's CPU wheel, if its own settings do not say: make setup TORCH_INDEX=URL
+TORCH_INDEX ?=
+PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(INSTALLED)  ## build .venv: the CPU environment of the demo and the tests (3.5 GB, a few minutes)
+
+$(INSTALLED): requirements/cpu.txt setup.py pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found. Install one, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing the locked environment into $(VENV) (3.5 GB; 2 minutes with a fast connection) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) $(addprefix --extra-index-url ,$(TORCH_INDEX)) -r requirements/cpu.txt || { \
+		echo "The environment could not be installed. If pip found no torch with +cpu in its version: give it PyTorch's" >&2; \
+		echo "CPU wheel index, make setup TORCH_INDEX=URL (docs/install.md). Otherwise run make setup again." >&2; exit 1; }
+	@$(PIP_INSTALL) --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## the whole job on this machine with a tiny model, in about 10 minutes; prints where the report lies
+	@$(BIN)/alignbeam run demo/recipe.yaml -o runs/demo
+
+test: setup  ## the tests, without the slow ones
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: setup  ## all tests
+	@$(BIN)/python -m pytest -q
+
+lint: setup  ## style, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup  ## every benchmark; each writes a dated table to docs/benchmarks.md
+	@for benchmark in benchmarks/*.py; do echo "$$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+
+lock: setup  ## resolve requirements/cpu.txt anew from setup.py
+	@$(BIN)/python requirements/lock.py
+
+clean:  ## remove .venv, builds and caches; runs/ stays
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
