@@ -289,6 +289,35 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def write_tables(
+    directory: str, tables: dict[str, pa.Table], about: dict, shard_rows: int, counts: dict | None = None
+) -> None:
+    """Write tables that are in memory, cut into shards of `shard_rows`, and the manifest; for what a driver makes."""
+    listed = {}
+    for name, table in tables.items():
+        shards = []
+        for index, start in enumerate(range(0, max(1, table.num_rows), shard_rows)):
+            path = f"{name}/shard-{index:05d}.parquet"
+            part = table.slice(start, shard_rows)
+            with storage.open_output(storage.join(directory, path)) as sink:
+                pq.write_table(part, sink, compression="zstd", row_group_size=PART_ROWS)
+            digest, size = storage.content_digest(storage.join(directory, path))
+            shards.append({"path": path, "rows": part.num_rows, "bytes": size, "digest": digest})
+        listed[name] = _describe(table.schema) | {"rows": table.num_rows, "shards": shards}
+    rows = next(iter(tables.values())).num_rows
+    counts = counts or {"in": rows, "kept": rows, "drops": {}, "rejects": {}}
+    storage.write_json(storage.join(directory, MANIFEST), {**about, "tables": listed, "counts": counts, "seconds": 0.0})
+
+
+def _describe(schema: pa.Schema) -> dict:
+    return {
+        "rows": 0,
+        "schema": [f"{field.name}: {field.type}" for field in schema],
+        "schema_ipc": schema.serialize().to_pybytes().hex(),
+        "shards": [],
+    }
+
+
 @dataclass
 class WriteTables(beam.PTransform):
     """Write chunks as one shard per input shard and table, then the manifest. Gives the manifest's path, or None.
@@ -343,15 +372,7 @@ class WriteTables(beam.PTransform):
             raise StageError(
                 f"{self.directory}: {len(entries)} of {self.expected_shards} shards are complete; run the command again"
             )
-        tables = {
-            name: {
-                "rows": 0,
-                "schema": [f"{field.name}: {field.type}" for field in schema],
-                "schema_ipc": schema.serialize().to_pybytes().hex(),
-                "shards": [],
-            }
-            for name, schema in self.schemas.items()
-        }
+        tables = {name: _describe(schema) for name, schema in self.schemas.items()}
         drops, rejects = Counter(), Counter()
         for entry in entries:
             drops.update(entry["drops"])

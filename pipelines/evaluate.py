@@ -1,0 +1,242 @@
+"""Judge an aligned corpus: is each aligned text better than the response it replaced?
+
+    alignbeam evaluate out --inspector models/judge -o out
+    alignbeam evaluate out --inspector strict=models/judge --pair-ranker models/pair-ranker --two-way hhh.jsonl.gz -o out
+
+Win rate as paper 000, app. F defines it (wins / all rows), wins / decided rows, ties; two-way accuracy on files with a
+right and a wrong option; shift of scores; change of length and edit distance. Written to metrics.json and as a table.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.table import Table as Grid
+
+from pipelines import entrypoint, ingest, runs, stages
+from pipelines.entrypoint import setting
+from pipelines.watch import console
+from schemas.errors import UsageError
+from transforms import evaluation, progress, storage
+from transforms.engines.encoder import model_config, model_digest
+from transforms.tables import Chunk, ReadTable, Table, WriteTables, read_table
+
+TEXT_ROWS = 100_000  # rows whose texts are compared word by word
+JUDGED = ("id", "question", "response", "aligned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a recipe may set."""
+
+    inspector: tuple[str, ...] = setting("a judge: FOLDER or NAME=FOLDER of an inspector; may be repeated", ())
+    pair_ranker: str | None = setting("a judge: folder of converted pair-ranker weights", None)
+    two_way: tuple[str, ...] = setting("file of items with columns prompt, chosen, rejected; may be repeated", ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    aligned: str = setting("run directory of `alignbeam align`, or a table with response and aligned", positional=True)
+    output: str = setting("run directory for the results", short="-o")
+    seed: int = setting("seed of the bootstrap intervals", 0)
+
+    def __post_init__(self) -> None:
+        if not self.inspector and not self.pair_ranker:
+            raise ValueError("inspector, pair_ranker: give at least one judge")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model that compares two answers: an inspector by their scores, a pair-ranker directly."""
+
+    name: str
+    kind: str  # inspector | pair-ranker
+    folder: str
+
+    def compare(self, questions: list[str], before: list[str], after: list[str]) -> dict[str, np.ndarray]:
+        """`margin` [N], positive where `after` is better, and an inspector's scores `before` and `after`."""
+        if self.kind == "inspector":
+            from transforms.engines.inspector import open_inspector
+
+            inspector = open_inspector(self.folder)
+            scores = inspector.score(questions * 2, before + after)
+            first, second = scores[: len(before)], scores[len(before) :]
+            same = np.array([x == y for x, y in zip(before, after, strict=True)], dtype=bool)
+            return {"margin": evaluation.margins(first, second, same), "before": first, "after": second}
+        from transforms.engines.pair_ranker import open_pair_ranker
+
+        return {"margin": open_pair_ranker(self.folder).compare(questions, after, before)}
+
+
+def judges_of(config: Config) -> list[Judge]:
+    """The judges in the order given; UsageError where a folder is no model or two judges share a name."""
+    judges = []
+    for given in config.inspector:
+        name, equals, folder = given.partition("=")
+        folder = folder if equals else given
+        judges.append(Judge(name if equals else folder.rstrip("/").rpartition("/")[2], "inspector", folder))
+    if config.pair_ranker:
+        judges.append(Judge("pair-ranker", "pair-ranker", config.pair_ranker))
+    for judge in judges:
+        model_config(judge.folder)
+    if len({judge.name for judge in judges}) < len(judges):
+        raise UsageError(f"inspector: two judges are called alike: {[j.name for j in judges]}; give NAME=FOLDER")
+    return judges
+
+
+def find_aligned(path: str) -> Table:
+    """The newest aligned table of a run directory, or the table at the path itself; UsageError if columns are missing."""
+    if storage.exists(storage.join(path, runs.RUN_FILE)):
+        entries = storage.read_json(storage.join(path, runs.RUN_FILE))["stages"]
+        found = next((entry for entry in entries if entry["stage"] == "align" and entry["status"] == "complete"), None)
+        if found is None:
+            raise UsageError(f"{path}: no aligned corpus in this run; finish alignbeam align first")
+        path = storage.join(path, found["directory"])
+    table = read_table(path)
+    if missing := set(JUDGED) - set(table.schema.names):
+        raise UsageError(f"{path}: has no column {', '.join(sorted(missing))}")
+    return table
+
+
+@dataclass(frozen=True)
+class JudgeBatch:
+    """Adds one struct column per judge; rows without a response or an aligned text get nulls."""
+
+    judges: tuple[Judge, ...]
+
+    def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
+        batch = chunk.batch
+        wanted = pc.and_(pc.is_valid(batch.column("response")), pc.is_valid(batch.column("aligned")))
+        rows = batch.filter(pc.and_(wanted, pc.is_valid(batch.column("question"))))
+        texts = [rows.column(name).to_pylist() for name in ("question", "response", "aligned")]
+        columns = {"id": rows.column("id").cast(pa.string())}
+        for judge in self.judges:
+            verdict = judge.compare(*texts)
+            columns |= {f"{judge.name}/{name}": pa.array(values) for name, values in verdict.items()}
+        progress.add("judge", done=chunk.rows)
+        return {"judgements": pa.RecordBatch.from_pydict(columns)}
+
+    def schema(self) -> pa.Schema:
+        fields = [("id", pa.string())]
+        for judge in self.judges:
+            names = ("margin", "before", "after") if judge.kind == "inspector" else ("margin",)
+            fields += [(f"{judge.name}/{name}", pa.float64()) for name in names]
+        return pa.schema(fields)
+
+
+def build(judges: Sequence[Judge], aligned: Table, stage: stages.Stage, root: beam.Pipeline) -> None:
+    judge = JudgeBatch(tuple(judges))
+    (
+        root
+        | "Read" >> ReadTable(aligned, list(JUDGED), skip=stage.done_shards())
+        | "JudgeAndWrite"
+        >> WriteTables(stage.directory, {"judgements": judge.schema()}, judge, len(aligned.shards), stage.about)
+    )
+
+
+def measure(judges: Sequence[Judge], judgements: pa.Table, aligned: Table, seed: int) -> dict:
+    """The metrics of all judges, and of the texts themselves (the first 100,000 rows)."""
+    results, shifts = [], {}
+    for judge in judges:
+        counts = evaluation.win_rate(judgements[f"{judge.name}/margin"].to_numpy(), seed=seed)
+        results.append(
+            {
+                "judge": judge.name,
+                "kind": judge.kind,
+                "n": counts["rows"],
+                "win_rate": counts["win_rate"],
+                "ci95": counts["win_rate_interval"],
+                "wins_over_decided": counts["decided_win_rate"],
+                "wins_over_decided_ci95": counts["decided_win_rate_interval"],
+                "wins": counts["wins"],
+                "losses": counts["losses"],
+                "ties": counts["ties"],
+            }
+        )
+        if judge.kind == "inspector":
+            columns = (judgements[f"{judge.name}/{name}"].to_numpy() for name in ("before", "after"))
+            shifts[judge.name] = evaluation.score_shift(*columns, seed=seed)
+    texts = aligned.head(TEXT_ROWS).to_arrow(["response", "aligned"])
+    texts = texts.filter(pc.and_(pc.is_valid(texts["response"]), pc.is_valid(texts["aligned"])))
+    change = evaluation.text_change(texts["response"].to_pylist(), texts["aligned"].to_pylist())
+    return {"judges": results, "score_shift": shifts, "text_change": change, "two_way": []}
+
+
+def measure_two_way(judges: Sequence[Judge], path: str, output: str, seed: int) -> list[dict]:
+    """Two-way accuracy of every judge on one file."""
+    name = path.rsplit("/", 1)[-1].split(".")[0]
+    config = ingest.Config(
+        corpus=path, output=storage.join(output, "two_way", name), kind="triples", response_column="rejected"
+    )
+    items = ingest.run(config).table("triples").to_arrow(["question", "response", "correction"])
+    wrong, right = items["response"].to_pylist(), items["correction"].to_pylist()
+    return [
+        {"judge": judge.name, "file": name}
+        | evaluation.two_way_accuracy(judge.compare(items["question"].to_pylist(), wrong, right)["margin"], seed=seed)
+        for judge in judges
+    ]
+
+
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
+    """Judge the corpus unless it has been; writes metrics.json beside the judgements and prints the table."""
+    judges = judges_of(config)
+    storage.check_writable(config.output)
+    aligned = find_aligned(config.aligned)
+    identity = {
+        "aligned": aligned.digest,
+        "judges": [[judge.name, judge.kind, model_digest(judge.folder)] for judge in judges],
+        "two_way": [[path, storage.mark(path)] for path in config.two_way],
+        "seed": config.seed,
+    }
+    stage = stages.Stage.under(config.output, "evaluate", identity)
+    metrics_path = storage.join(stage.directory, "metrics.json")
+    if not stage.is_complete or not storage.exists(metrics_path):
+        stages.complete(stage, lambda root: build(judges, aligned, stage, root), beam_arguments, rows=aligned.rows)
+        metrics = measure(judges, stage.table("judgements").to_arrow(), aligned, config.seed)
+        for path in config.two_way:
+            metrics["two_way"] += measure_two_way(judges, path, config.output, config.seed)
+        storage.write_json(metrics_path, metrics)
+    print_metrics(storage.read_json(metrics_path))
+    return stage
+
+
+def print_metrics(metrics: dict) -> None:
+    grid = Grid(title="aligned against original", title_justify="left")
+    for heading in ("judge", "rows", "win rate", "95 %", "wins / decided", "wins", "losses", "ties", "mean shift"):
+        grid.add_column(heading, justify="left" if heading == "judge" else "right")
+    for one in metrics["judges"]:
+        shift = metrics["score_shift"].get(one["judge"])
+        grid.add_row(
+            one["judge"],
+            f"{one['n']:,}",
+            _rate(one["win_rate"]),
+            f"{one['ci95'][0]:.3f}–{one['ci95'][1]:.3f}" if one["ci95"] else "",
+            _rate(one["wins_over_decided"]),
+            *(f"{one[name]:,}" for name in ("wins", "losses", "ties")),
+            f"{shift['shift']['mean']:+.3f}" if shift and shift["shift"]["mean"] is not None else "",
+        )
+    console.print(grid)
+    for one in metrics["two_way"]:
+        console.print(f"two-way accuracy, {one['file']}, {one['judge']}: {_rate(one['accuracy'])} of {one['items']}")
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    def command(config: Config, beam_arguments: Sequence[str]) -> stages.Stage:
+        stage = run(config, beam_arguments)
+        record = runs.Run(config.output, "evaluate", "", config.seed)
+        record.record(stage, "complete", 0.0)
+        return stage
+
+    return entrypoint.main(argv, Config, command, program="alignbeam evaluate", description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""Topic-guided self-instruct: from a pack's seeds to many questions, in rounds.
+
+    python -m pipelines.questions --criterion ethical --model Qwen/Qwen3-8B --count 1000 -o runs/mine
+
+Topics first: every question type gets new ones. Then questions, from hints of topic and type, whose demonstrations are
+drawn from what was kept so far. A round is one bounded pipeline; the loop over rounds runs here (paper 000, app. D, E.2).
+"""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import entrypoint, stages
+from pipelines.entrypoint import setting
+from schemas.criteria import Pack, load_pack, pack_digest
+from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
+from transforms import storage
+from transforms.engines import EngineConfig, Sampling, engine_digest
+from transforms.generate import Generate
+from transforms.prompts import template_digest
+from transforms.questions import (
+    QUESTION_CANDIDATES,
+    drop_repeated_questions,
+    filter_questions,
+    parse_questions,
+    question_prompts,
+    seed_questions,
+)
+from transforms.tables import MapBatches, ReadTable, SplitMarks, WriteTables, read_table, write_tables
+from transforms.topics import TOPIC_CANDIDATES, balance_topics, parse_topics, seed_topics, topic_prompts
+
+SHARD_ROWS = 8192
+PROMPTS_PER_SHARD = 1024
+SURPLUS = 1.5  # prompts sent over those that would do if every line were kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a recipe may set. The paper's own: sampled at temperature 1, at most 300 tokens (app. C)."""
+
+    count: int = setting("stop at so many questions", 1000)
+    topic_rounds: int = setting("rounds of new topics", 2)
+    question_rounds: int = setting("rounds of new questions, at most", 20)
+    topics_per_type: int | None = setting("at most so many topics per question type", None)
+    topics_per_prompt: int = setting("how many topics a prompt asks for", 10)
+    examples: int = setting("demonstrations in a prompt", 5)
+    hints: int = setting("questions that a prompt asks for", 15)
+    english: bool = setting("also drop what only makes no sense in plain English text", False)
+    always_drop_last: bool = setting("drop the last line of a completion even if it ended by itself", False)
+    minimum_yield: float = setting("stop if a smaller share of the candidates survives", 0.05)
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=300, temperature=1.0))
+
+    def __post_init__(self) -> None:
+        for name in ("count", "topics_per_prompt", "examples", "hints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    criterion: str = setting("criterion pack: a name or a file")
+    model: str = setting("model that writes the questions: a folder or a hub id", "")
+    output: str = setting("run directory", short="-o")
+    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
+    seed: int = setting("integer seed of everything that is sampled", 0)
+    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
+
+
+def stage_for(config: Config, pack: Pack, engine: EngineConfig) -> stages.Stage:
+    settings = {item: getattr(config, item) for item in Settings.__dataclass_fields__ if item != "minimum_yield"}
+    identity = settings | {
+        "pack": pack_digest(pack),
+        "templates": [template_digest("topics"), template_digest("questions")],
+        "model": engine_digest(engine),
+        "sampling": asdict(config.sampling),
+        "seed": config.seed,
+    }
+    return stages.Stage.under(config.output, "questions", identity)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Runs the rounds of one stage, each in a directory of its own that outlives an interruption."""
+
+    config: Config
+    pack: Pack
+    engine: EngineConfig
+    stage: stages.Stage
+    beam_arguments: Sequence[str]
+
+    def ask(
+        self, name: str, prompts: pa.RecordBatch, parse: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Schema
+    ) -> pa.Table:
+        """One round: answer the prompts, parse the completions into candidates, and give those back."""
+        if not prompts.num_rows:
+            return schema.empty_table()
+        identity = {"prompts": list(prompts.column("id").to_pylist()), "stage": self.stage.digest}
+        directory = storage.join(self.stage.directory, "rounds", f"{name}-{stages.identity_digest(identity)}")
+        done = stages.Stage(directory, name, identity)
+        asked = storage.join(directory, "prompts")
+        write_tables(asked, {"prompts": pa.Table.from_batches([prompts])}, {"stage": name}, PROMPTS_PER_SHARD)
+        table = read_table(asked)
+        stages.complete(
+            done,
+            lambda root: self.build(done, table, parse, schema, root),
+            self.beam_arguments,
+            rows=table.rows,
+        )
+        return done.table("candidates").to_arrow()
+
+    def build(
+        self,
+        done: stages.Stage,
+        prompts: Any,
+        parse: Callable[[pa.RecordBatch], pa.RecordBatch],
+        schema: pa.Schema,
+        root: beam.Pipeline,
+    ) -> None:
+        config = self.config
+        cache = config.cache or storage.join(config.output, "cache")
+        (
+            root
+            | "Read" >> ReadTable(prompts, skip=done.done_shards())
+            | "Generate" >> Generate(self.engine, config.sampling, done.name, config.seed, cache)
+            | "Parse" >> MapBatches(parse)
+            | "Write"
+            >> WriteTables(
+                done.directory, {"candidates": schema}, _all_candidates, len(prompts.shards), done.about
+            )
+        )
+
+    def topics(self) -> pa.Table:
+        """Topics of all rounds, with the drop reasons of those that did not make it."""
+        config = self.config
+        topics = _widen(seed_topics(self.pack), TOPIC_CANDIDATES)
+        for round in range(1, config.topic_rounds + 1):
+            prompts = topic_prompts(
+                _live(topics).select(TOPICS.names),
+                round=round,
+                seed=config.seed,
+                examples=config.examples,
+                count=config.topics_per_prompt,
+            )
+            found = self.ask(f"topics-{round}", prompts, self._parse_topics, TOPIC_CANDIDATES)
+            topics = pa.concat_tables([topics, found])
+        return balance_topics(topics, at_most=config.topics_per_type)
+
+    def questions(self, topics: pa.Table) -> pa.Table:
+        """Questions of all rounds, with the drop reasons of those that did not make it, in the order of rounds."""
+        config = self.config
+        questions = _widen(seed_questions(self.pack), QUESTION_CANDIDATES)
+        for round in range(1, config.question_rounds + 1):
+            kept = _live(questions).select(QUESTIONS.names)
+            missing = config.count - kept.num_rows
+            if missing <= 0:
+                break
+            prompts = question_prompts(
+                topics, kept, self.pack, round=round, seed=config.seed, examples=config.examples, hints=config.hints
+            )
+            prompts = prompts.slice(0, math.ceil(SURPLUS * missing / config.hints))
+            if not prompts.num_rows:
+                break
+            found = self.ask(f"questions-{round}", prompts, self._parse_questions, QUESTION_CANDIDATES)
+            found = drop_repeated_questions(found, kept).sort_by("id")
+            questions = pa.concat_tables([questions, found])
+        return questions
+
+    def _parse_topics(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return parse_topics(batch, english=self.config.english)
+
+    def _parse_questions(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        candidates = parse_questions(batch, always_drop_last=self.config.always_drop_last)
+        return filter_questions(candidates, self.pack, english=self.config.english)
+
+
+def _all_candidates(chunk: Any) -> dict[str, pa.RecordBatch]:
+    return {"candidates": chunk.batch}
+
+
+def _widen(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    for field_ in schema:
+        if field_.name not in table.schema.names:
+            table = table.append_column(field_, pa.nulls(table.num_rows, field_.type))
+    return table.select(schema.names)
+
+
+def _live(candidates: pa.Table) -> pa.Table:
+    return candidates.filter(pc.and_(pc.is_null(candidates["drop_reason"]), pc.is_null(candidates["error"])))
+
+
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
+    """Write the questions and topics; rounds that are done are not done again."""
+    pack = load_pack(config.criterion)
+    engine = EngineConfig(**{"model": config.model, **config.engine})
+    storage.check_writable(config.output)
+    stage = stage_for(config, pack, engine)
+    if not stage.is_complete:
+        rounds = Rounds(config, pack, engine, stage, beam_arguments)
+        topics = rounds.topics()
+        kept_topics = _live(topics).select(TOPICS.names)
+        questions = rounds.questions(kept_topics)
+        live = _live(questions).select(QUESTIONS.names).slice(0, config.count)
+        dropped = questions.filter(pc.is_valid(questions["drop_reason"]))
+        failed = questions.filter(pc.is_valid(questions["error"]))
+        counts = {
+            "in": questions.num_rows,
+            "kept": live.num_rows,
+            "drops": dict(Counter(dropped["drop_reason"].to_pylist()).most_common()),
+            "rejects": dict(Counter(failed["error"].to_pylist()).most_common()),
+        }
+        if surplus := _live(questions).num_rows - live.num_rows:
+            counts["drops"]["over_count"] = surplus
+        dropped_topics = topics.filter(pc.is_valid(topics["drop_reason"]))
+        write_tables(
+            stage.directory,
+            {
+                "questions": live,
+                "topics": kept_topics,
+                "drops": dropped.select(with_drop_reason(QUESTIONS).names),
+                "dropped_topics": dropped_topics.select(with_drop_reason(TOPICS).names),
+                "rejects": failed.select(with_error(QUESTIONS).names),
+            },
+            stage.about,
+            SHARD_ROWS,
+            counts,
+        )
+    stages.check_yield(stage, config.minimum_yield)
+    return stage
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return entrypoint.main(argv, Config, run, program="python -m pipelines.questions", description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
