@@ -64,30 +64,25 @@ def triple_prompts(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
 def parse_triples(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
     """Completed questions as triples: `id` becomes `question_id`; adds response, critique, correction and identity.
 
-    A triple's `id` is new; a row that gave none keeps the question's. A row whose sections are not all there, once and in order, keeps nulls and gets a drop reason: empty_completion,
-    truncated, repeated_section, missing_critique, missing_correction, wrong_order, empty_response, empty_critique or
-    empty_correction. Rows that are marked already stay as they are.
+    A triple has an `id` of its own; a row that gave none keeps the question's, its sections are null and it has a drop
+    reason: empty_completion, truncated, repeated_section, missing_critique, missing_correction, wrong_order,
+    empty_response, empty_critique or empty_correction. Rows that are marked already stay as they are.
     """
-    question_ids = batch.column("id").to_pylist()
-    texts, reasons = _read_sections(batch, TRIPLE_SECTIONS, kept(batch).to_pylist())
-    identities = []
-    for text in texts:
-        response, critique, correction = text
-        identity = (
-            critique is not None and _plain(response) == _plain(correction) and says_nothing_wrong(critique, pack)
-        )
-        identities.append(identity)
-        if identity:
-            text[2] = response  # an identity must not teach a change of white space
-    ids = [
-        question_id if text[0] is None else content_id(question_id, *text)
-        for question_id, text in zip(question_ids, texts, strict=True)
-    ]
+    ids = batch.column("id").to_pylist()
+    identities = [False] * batch.num_rows
+    triples, reasons = _read_sections(batch, TRIPLE_SECTIONS, kept(batch).to_pylist())
+    for row, triple in enumerate(triples):
+        if triple is not None:
+            response, critique, correction = triple
+            identities[row] = _plain(response) == _plain(correction) and says_nothing_wrong(critique, pack)
+            if identities[row]:
+                triple[2] = response  # an identity must not teach a change of white space
+            ids[row] = content_id(ids[row], *triple)
     batch = _with_columns(
         batch,
         id=pa.array(ids, pa.string()),
         question_id=batch.column("id"),
-        **_columns(texts, TRIPLE_SECTIONS),
+        **_columns(triples, TRIPLE_SECTIONS),
         identity=pa.array(identities, pa.bool_()),
     )
     return _mark_each(batch, drop_where, reasons)
@@ -167,26 +162,22 @@ def split_sections(completion: str, sections: tuple[str, ...]) -> tuple[list[str
 
 def _read_sections(
     batch: pa.RecordBatch, sections: tuple[str, ...], wanted: list[bool]
-) -> tuple[list[list[str | None]], list[str | None]]:
-    """Texts of the sections and a reason for every row; nulls where a row is not wanted."""
-    texts: list[list[str | None]] = []
-    reasons: list[str | None] = []
+) -> tuple[list[list[str] | None], list[str | None]]:
+    """For every row the texts of its sections, or why there are none; neither where a row is not wanted."""
+    texts: list[list[str] | None] = [None] * batch.num_rows
+    reasons: list[str | None] = [None] * batch.num_rows
     finishes = batch.column("finish_reason").to_pylist()
-    completions = batch.column("completion").to_pylist()
-    for completion, finish, want in zip(completions, finishes, wanted, strict=True):
-        found, reason = None, None
-        if want:
-            found, reason, ended = split_sections(completion or "", sections)
-            if finish == "length" and not ended:
-                found, reason = None, "truncated"
-        texts.append(list(found) if found else [None] * len(sections))
-        reasons.append(reason)
+    for row, completion in enumerate(batch.column("completion").to_pylist()):
+        if wanted[row]:
+            texts[row], reasons[row], ended = split_sections(completion or "", sections)
+            if finishes[row] == "length" and not ended:
+                texts[row], reasons[row] = None, "truncated"
     return texts, reasons
 
 
-def _columns(texts: list[list[str | None]], sections: tuple[str, ...]) -> dict[str, pa.Array]:
+def _columns(texts: list[list[str] | None], sections: tuple[str, ...]) -> dict[str, pa.Array]:
     return {
-        section.lower(): pa.array([text[position] for text in texts], pa.string())
+        section.lower(): pa.array([text and text[position] for text in texts], pa.string())
         for position, section in enumerate(sections)
     }
 
