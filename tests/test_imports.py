@@ -1,0 +1,124 @@
+"""Who may import whom, and that the core works where nothing heavy is installed."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Imports point one way.
+MAY_IMPORT = {
+    "schemas": {"schemas"},
+    "transforms": {"schemas", "transforms"},
+    "training": {"schemas", "training"},
+    "pipelines": {"schemas", "transforms", "pipelines", "alignbeam"},
+}
+OURS = {"alignbeam", *MAY_IMPORT}
+# What the extras bring: the core has none of it.
+HEAVY = (
+    "torch",
+    "vllm",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "sklearn",
+    "safetensors",
+    "tokenizers",
+)
+VAGUE = {"utils", "util", "helpers", "helper", "manager", "base", "common", "misc"}
+
+
+def modules_of(package: str) -> dict[str, Path]:
+    """Dotted name -> file of every module of a package."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+MODULES = {name: file for package in MAY_IMPORT for name, file in modules_of(package).items()}
+
+
+def imports(source: str) -> set[str]:
+    """What a module imports anywhere, functions included, as dotted names; `from a import b` gives a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import: name the package, so that directions can be seen"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@cache
+def imports_of(name: str) -> frozenset[str]:
+    return frozenset(imports(MODULES[name].read_text(encoding="utf-8")))
+
+
+def reached_from(name: str) -> set[str]:
+    """The modules of ours that importing one brings in, itself and the packages around them included."""
+    reached: set[str] = set()
+    waiting = [name]
+    while waiting:
+        module = waiting.pop()
+        if module in reached or module not in MODULES:
+            continue
+        reached.add(module)
+        waiting += [*imports_of(module), module.rpartition(".")[0]]
+    return reached
+
+
+def test_imports_sees_plain_and_nested_ones() -> None:
+    assert imports("import a.b\ndef f():\n    from c import d\n") == {"a.b", "c", "c.d"}
+
+
+def test_imports_point_one_way() -> None:
+    astray = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        for imported in sorted(imports_of(name))
+        if (top := imported.partition(".")[0]) in OURS and top not in MAY_IMPORT[name.partition(".")[0]]
+    ]
+    assert astray == []
+
+
+def test_trainers_and_engines_never_reach_beam() -> None:
+    guilty = [
+        f"{name} through {module}"
+        for name in MODULES
+        if name.startswith(("training", "transforms.engines"))
+        for module in sorted(reached_from(name))
+        if any(imported.startswith("apache_beam") for imported in imports_of(module))
+    ]
+    assert guilty == []
+
+
+def test_core_imports_without_torch() -> None:
+    core = [name for name in MODULES if not name.startswith(("training", "transforms.engines."))]
+    code = f"""
+import importlib, importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for name in {[*core, "transforms.engines.scripted", "transforms.engines.server"]}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_modules_are_named_after_an_idea_and_say_which() -> None:
+    assert [name for name in MODULES if name.rpartition(".")[2] in VAGUE] == []
+    sources = {name: file.read_text(encoding="utf-8") for name, file in MODULES.items()}
+    assert [name for name, source in sources.items() if source and not ast.get_docstring(ast.parse(source))] == []
+
+
+def test_every_folder_with_modules_is_a_package() -> None:
+    folders = {file.parent for file in MODULES.values()}
+    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
