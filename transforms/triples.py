@@ -138,7 +138,7 @@ def split_sections(completion: str, sections: tuple[str, ...]) -> tuple[list[str
     """
     first = f"{sections[0]}:"
     text = completion.replace("\r\n", "\n").replace("\r", "\n").lstrip()
-    text = first + text.removeprefix(first)
+    text = f"{first}\n{text.removeprefix(first)}"
     headings = list(HEADING.finditer(text))
     end = next((heading.start() for heading in headings if heading[1] == SECTIONS[0]), None)
     if end is not None:
