@@ -193,7 +193,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | in
     if config.plan:
         return plan.print_plan(plan.plan_alignment(corpus, members))
     stage = stage_for(config, members, corpus)
-    record = runs.Run(config.output, "align", ", ".join(m.criterion for m in members), config.seed)
+    record = runs.Run(config.output, criterion=", ".join(m.criterion for m in members), seed=config.seed)
     models = {f"aligner {m.criterion}": m.engine.model for m in members}
     models |= {f"inspector {m.criterion}": m.inspector for m in members}
     with record.watched(stage, models):

@@ -31,8 +31,9 @@ def main(
     *,
     program: str,
     description: str,
+    file_flag: str = "--config",
 ) -> int:
-    """Parse a stage's command line, run the stage, and give the exit code.
+    """Parse a stage's command line, run the stage, and give the exit code. `file_flag` names the file of settings.
 
     0 done, 1 failed, 2 wrong use, 3 done with rejects, 130 interrupted.
     """
@@ -46,13 +47,14 @@ def main(
         epilog="Flags of Beam stand after --, for example: -- --runner=FlinkRunner --flink_master=localhost:8081",
     )
     names = add_flags(parser, config_class)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML; flags and --set win over them")
+    parser.add_argument(file_flag, metavar="FILE", help="settings as YAML; flags and --set win over them")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting by dotted name")
     parser.add_argument("--print-config", action="store_true", help="print every setting and its source, then stop")
 
     def command() -> int:
         parsed = parser.parse_args(own)
-        layers = [Layer(parsed.config, read_yaml(parsed.config) or {})] if parsed.config else []
+        file = getattr(parsed, file_flag.removeprefix("--"))
+        layers = [Layer(file, read_yaml(file) or {})] if file else []
         layers.append(Layer("--set", parse_assignments(parsed.set)))
         for name, flag in names.items():
             value = getattr(parsed, name)

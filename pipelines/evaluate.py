@@ -231,8 +231,7 @@ def _rate(value: float | None) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     def command(config: Config, beam_arguments: Sequence[str]) -> stages.Stage:
         stage = run(config, beam_arguments)
-        record = runs.Run(config.output, "evaluate", "", config.seed)
-        record.record(stage, "complete", 0.0)
+        runs.Run(config.output).record(stage, "complete", 0.0)
         return stage
 
     return entrypoint.main(argv, Config, command, program="alignbeam evaluate", description=__doc__)

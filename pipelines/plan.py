@@ -5,21 +5,30 @@ English) or are the limit of what may be generated. Hours follow from a stated t
 printed with them.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table as Grid
 
 from pipelines.watch import console
+from schemas.criteria import Pack
 from transforms.aligner_format import aligner_prompt
 from transforms.alignment import Member
 from transforms.engines import EngineConfig
+from transforms.prompts import render
+from transforms.questions import hint
 from transforms.tables import Table
+
+if TYPE_CHECKING:
+    from pipelines.run import Config as Recipe
 
 BYTES_PER_TOKEN = 4.0
 SAMPLE_ROWS = 200
+TEST_SHARE = 0.15
 BYTES_PER_PARAMETER = 2  # bf16
 GPU_FLOPS = 2e14  # what a current data-centre GPU reaches in batched generation
 CPU_FLOPS = 2e11
@@ -80,6 +89,48 @@ def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
             parameters=parameters_of(member.engine),
         )
         for member in members
+    ]
+
+
+def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:
+    """The generating stages of a recipe, in order; rows are those that it asks for, upper bounds where rows are lost."""
+    teacher, upstream = (EngineConfig(**recipe.engine(name)) for name in ("teacher", "upstream"))
+    wanted = recipe.stages.questions
+    count = min(wanted.count, recipe.limit or wanted.count)
+    types = sorted({seed.question_type for seed in pack.seeds})
+    topics = [seed.topic for seed in pack.seeds][:1]
+    hints = [hint(seed.topic, seed.question_type) for seed in pack.seeds]
+    shown = [seed.question for seed in pack.seeds][: wanted.examples]
+    length = wanted.examples + wanted.hints
+    listed = (hints * (length // len(hints) + 1))[:length]
+    prompts = {
+        "topics": render("topics", question_type=types[0], topics=topics, count=wanted.topics_per_prompt),
+        "questions": render("questions", failure=pack.failure, hints=listed, examples=shown),
+        "triples": render("triples", pack=pack, question=shown[0]),
+        "respond": render("answer", question=shown[0]),
+        "align": aligner_prompt(shown[0], pack.demonstrations[0].response),
+    }
+    tests = recipe.stages.respond.limit or round(count * TEST_SHARE)
+    triples, respond, align = recipe.stages.triples, recipe.stages.respond, recipe.stages.align
+    aligner = EngineConfig(model=recipe.stages.train_aligner.get("base") or "aligner")
+    asked = math.ceil(count / wanted.hints)
+    steps = [
+        ("topics", teacher, min(count, len(types) * wanted.topic_rounds * wanted.topics_per_prompt), wanted.sampling),
+        ("questions", teacher, asked, wanted.sampling),
+        ("triples", teacher, min(count, triples.limit or count), triples.sampling),
+        ("respond", upstream, min(tests, recipe.limit or tests), respond.sampling),
+        ("align", aligner, min(tests, recipe.limit or tests), align.sampling),
+    ]
+    return [
+        Estimate(
+            step=step,
+            model=engine.model,
+            rows=rows,
+            prompt_tokens=rows * tokens_of(prompts[step]),
+            generated_tokens=rows * sampling.max_tokens,
+            parameters=parameters_of(engine),
+        )
+        for step, engine, rows, sampling in steps
     ]
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipelines import entrypoint, stages
 from pipelines.entrypoint import setting
 from schemas.errors import UsageError
-from schemas.tables import RESPONSES, with_drop_reason, with_error
+from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms import storage
 from transforms.drops import drop_where
 from transforms.engines import EngineConfig, PromptStyle, Sampling, engine_digest
@@ -78,12 +78,12 @@ def stage_for(config: Config, engine: EngineConfig, questions: Table) -> stages.
 
 def build(config: Config, engine: EngineConfig, questions: Table, stage: stages.Stage, root: beam.Pipeline) -> None:
     cache = config.cache or storage.join(config.output, "cache")
-    others = [column for column in questions.schema if column.name not in RESPONSES.names]
-    responses = pa.schema([*RESPONSES, *others])
+    kept_columns = [column for column in questions.schema if column.name in QUESTIONS.names]
+    responses = pa.unify_schemas([RESPONSES, pa.schema(kept_columns)])
     schemas = {"responses": responses, "drops": with_drop_reason(responses), "rejects": with_error(responses)}
     (
         root
-        | "Read" >> ReadTable(questions, skip=stage.done_shards())
+        | "Read" >> ReadTable(questions, [column.name for column in kept_columns], stage.done_shards())
         | "Prompt" >> MapBatches(lambda batch: answer_prompts(batch, engine.style))
         | "Generate" >> Generate(engine, config.sampling, "respond", config.seed, cache)
         | "ReadAnswers" >> MapBatches(read_answers)

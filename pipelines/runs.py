@@ -16,14 +16,17 @@ class Run:
     """A run's directory and what its head says: name, criterion, models, seed, whether its models are toys."""
 
     output: str
-    name: str
-    criterion: str
-    seed: int = 0
-    toy: bool = False
+    name: str | None = None  # None in any of these keeps what the run's file says
+    criterion: str | None = None
+    seed: int | None = None
+    toy: bool | None = None
 
     def read(self) -> dict:
         path = storage.join(self.output, RUN_FILE)
-        return storage.read_json(path) if storage.exists(path) else {"started": _now(), "models": {}, "stages": []}
+        if storage.exists(path):
+            return storage.read_json(path)
+        name = self.output.rstrip("/").rpartition("/")[2]
+        return {"name": name, "criterion": "", "toy": False, "started": _now(), "models": {}, "stages": []}
 
     def record(self, stage: Stage, status: str, seconds: float, models: dict[str, str] | None = None) -> None:
         """Write down how a stage stands: running, complete, partial or failed. One entry per stage, the newest."""
@@ -40,12 +43,25 @@ class Run:
         place = next((i for i, other in enumerate(known["stages"]) if other["stage"] == stage.name), len(stages))
         stages.insert(place, entry)
         head = {"name": self.name, "criterion": self.criterion, "toy": self.toy, "seed": self.seed}
+        head |= {name: known[name] for name, value in head.items() if value is None and name in known}
         storage.write_json(
             storage.join(self.output, RUN_FILE),
-            head
-            | {"started": known["started"], "versions": versions(), "models": known["models"] | (models or {})}
-            | {"stages": stages},
+            known
+            | head
+            | {"versions": versions(), "models": known["models"] | (models or {}), "stages": stages},
         )
+
+    def note_failure(self, stage_name: str, seconds: float) -> None:
+        """Mark a stage as failed, if it is known; its directory stays."""
+        known = self.read()
+        for entry in known["stages"]:
+            if entry["stage"] == stage_name:
+                entry |= {"status": "failed", "seconds": round(seconds, 2)}
+        storage.write_json(storage.join(self.output, RUN_FILE), known)
+
+    def keep_recipe(self, recipe: dict) -> None:
+        """Remember the settings of a run that ended, to tell later what was edited."""
+        storage.write_json(storage.join(self.output, RUN_FILE), self.read() | {"recipe": recipe})
 
     @contextmanager
     def watched(self, stage: Stage, models: dict[str, str] | None = None) -> Iterator[None]:

@@ -7,10 +7,12 @@ its manifest there, the stage is done; without, its complete shards stay and the
 import importlib.metadata
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
@@ -134,6 +136,12 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
     except KeyboardInterrupt:
         close_engines()
         raise
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a program of our own: it finds our packages wherever it is started."""
+    root = str(Path(__file__).resolve().parent.parent)
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
 def complete(

@@ -1,0 +1,72 @@
+"""alignbeam: from a criterion in plain text to an aligned corpus.
+
+    alignbeam doctor                                         what this installation can do
+    alignbeam align data.parquet --aligner A --inspector I -o out --limit 20
+    alignbeam show out --diff                                before, after, scores
+    alignbeam status out ; alignbeam report out
+    alignbeam check mine.yaml                                a criterion pack, a recipe or a corpus; loads no model
+    alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --limit 50
+    alignbeam train inspector|aligner … ; alignbeam evaluate … ; alignbeam import … ; alignbeam curate …
+
+`alignbeam COMMAND --help` explains each. Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with rejects.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+PACKAGES = ("schemas", "transforms", "pipelines", "training")
+COMMANDS = {
+    "align": "pipelines.align",
+    "check": "pipelines.check",
+    "curate": "pipelines.curate",
+    "doctor": "pipelines.doctor",
+    "evaluate": "pipelines.evaluate",
+    "import": "pipelines.ingest",
+    "report": "pipelines.report",
+    "run": "pipelines.run",
+    "show": "pipelines.show",
+    "status": "pipelines.status",
+    "train": "pipelines.train",
+}
+DONE, WRONG_USE = 0, 2
+
+
+def intruders() -> list[str]:
+    """Modules of other projects that stand where ours should be, as `name (file)`."""
+    root = Path(__file__).resolve().parent
+    found = []
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        places = list(spec.submodule_search_locations or []) or [spec.origin] if spec else []
+        if not any(Path(place or "").resolve().parent == root for place in places):
+            found.append(f"{name} ({places[0] if places else 'not found'})")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; gives its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return DONE if arguments else WRONG_USE
+    if arguments[0] == "--version":
+        print(__version__)
+        return DONE
+    if found := intruders():
+        print(f"error: modules of another project hide alignbeam's own: {', '.join(found)}", file=sys.stderr)
+        print("start alignbeam from another directory, or take that one off PYTHONPATH", file=sys.stderr)
+        return WRONG_USE
+    command, *rest = arguments
+    if command not in COMMANDS:
+        print(f"error: no command {command!r}; one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return WRONG_USE
+    return importlib.import_module(COMMANDS[command]).main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

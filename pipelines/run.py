@@ -1,0 +1,322 @@
+"""Run a recipe: from a criterion in plain text to an aligned corpus, its evaluation and a report.
+
+    alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --limit 50
+    alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --plan
+    alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --only curate
+
+The same command again goes on where it stopped; after an edit it says what changed and does again what that touches.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import yaml
+from rich.table import Table as Grid
+
+from pipelines import align, curate, entrypoint, evaluate, ingest, plan, questions, report, respond, runs, stages, triples
+from pipelines.entrypoint import setting
+from pipelines.train import run_trainer
+from pipelines.watch import console
+from schemas.config import flatten, to_dict
+from schemas.criteria import load_pack
+from schemas.errors import UsageError
+from transforms import storage
+from transforms.engines.encoder import model_digest
+from transforms.tables import MANIFEST, read_table
+
+STAGES = ("questions", "triples", "curate", "train_inspector", "train_aligner", "respond", "align", "evaluate", "report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """Settings of transforms.engines.EngineConfig for each model that generates.
+
+    teacher writes questions and triples; upstream answers the held-out questions; aligner holds how the trained aligner
+    is run (its `model` is the trained one).
+    """
+
+    teacher: dict[str, Any] = field(default_factory=dict)
+    upstream: dict[str, Any] = field(default_factory=dict)
+    aligner: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """What each stage may be told; a trainer's settings are those of training.inspector and training.aligner."""
+
+    questions: questions.Settings = field(default_factory=questions.Settings)
+    triples: triples.Settings = field(default_factory=triples.Settings)
+    curate: curate.Settings = field(default_factory=curate.Settings)
+    train_inspector: dict[str, Any] = field(default_factory=dict)
+    train_aligner: dict[str, Any] = field(default_factory=dict)
+    respond: respond.Settings = field(default_factory=respond.Settings)
+    align: align.Settings = field(default_factory=align.Settings)
+    evaluate: evaluate.Settings = field(default_factory=evaluate.Settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a recipe's YAML file says."""
+
+    name: str
+    criterion: str  # a pack: its name, or a file
+    seed: int = 0
+    toy: bool = False  # the models prove that the job works, not how well it does; the report says so
+    heldout: str | None = None  # file or table of questions to evaluate on; default: the curated test split
+    models: Models = field(default_factory=Models)
+    stages: StageSettings = field(default_factory=StageSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Recipe):
+    output: str = setting("run directory", short="-o")
+    model: str | None = setting("teacher and upstream model, where the recipe names none: a folder or a hub id", None)
+    limit: int | None = setting("at most so many questions, in all stages; a larger one later extends the run", None)
+    only: str | None = setting(f"run one stage: {', '.join(STAGES)}", None)
+    plan: bool = setting("say what the recipe would cost, and stop", False)
+    retry_failed: bool = setting("ask again for the rows that failed", False)
+
+    def __post_init__(self) -> None:
+        if self.only is not None and self.only not in STAGES:
+            raise ValueError(f"only: no stage {self.only!r}; one of {', '.join(STAGES)}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit: must be at least 1, not {self.limit}")
+        for name in ("teacher", "upstream"):
+            if not self.engine(name).get("model") and self.engine(name).get("engine") != "scripted":
+                raise ValueError(f"models.{name}.model: the recipe names no model; give one with --model")
+
+    def engine(self, name: str) -> dict[str, Any]:
+        """The engine settings of `teacher` or `upstream`, with --model where they name none."""
+        given = getattr(self.models, name)
+        return {"model": self.model or "", **given}
+
+
+class Job:
+    """One run of a recipe: each method does a stage and gives its directory."""
+
+    def __init__(self, config: Config, beam_arguments: Sequence[str]):
+        self.config = config
+        self.beam_arguments = beam_arguments
+        self.pack = load_pack(config.criterion)
+        self.record = runs.Run(config.output, config.name, self.pack.name, config.seed, config.toy)
+        self.results: dict[str, stages.Stage] = {}
+
+    def directory(self, name: str) -> str:
+        """Where the results of an earlier stage lie; UsageError where it has none."""
+        if name in self.results:
+            return self.results[name].directory
+        entry = next((entry for entry in self.record.read()["stages"] if entry["stage"] == name), None)
+        if entry is None or entry["status"] != "complete":
+            raise UsageError(f"--only {self.config.only}: stage {name} is not complete in {self.config.output}")
+        return storage.join(self.config.output, entry["directory"])
+
+    def common(self) -> dict[str, Any]:
+        config = self.config
+        return {"output": config.output, "cache": storage.join(config.output, "cache"), "seed": config.seed}
+
+    def limited(self, name: str, **more: Any) -> dict[str, Any]:
+        """A stage's settings from the recipe, with what the command adds."""
+        settings = getattr(self.config.stages, name)
+        return {item.name: getattr(settings, item.name) for item in fields(settings)} | self.common() | more
+
+    def limit(self, of_stage: int | None) -> int | None:
+        limits = [number for number in (of_stage, self.config.limit) if number is not None]
+        return min(limits, default=None)
+
+    def questions(self) -> stages.Stage:
+        engine = self.config.engine("teacher")
+        count = self.limit(self.config.stages.questions.count) or 1
+        return questions.run(
+            questions.Config(
+                **self.limited("questions", criterion=self.config.criterion, engine=engine, count=count)
+            ),
+            self.beam_arguments,
+        )
+
+    def triples(self) -> stages.Stage:
+        return triples.run(
+            triples.Config(
+                **self.limited(
+                    "triples",
+                    questions=self.directory("questions"),
+                    criterion=self.config.criterion,
+                    engine=self.config.engine("teacher"),
+                    limit=self.limit(self.config.stages.triples.limit),
+                    retry_failed=self.config.retry_failed,
+                )
+            ),
+            self.beam_arguments,
+        )
+
+    def heldout(self) -> str | None:
+        """The held-out questions as a table, imported once."""
+        path = self.config.heldout
+        if path is None or storage.exists(storage.join(path, MANIFEST)):
+            return path
+        output = storage.join(self.config.output, "heldout")
+        return ingest.run(ingest.Config(corpus=path, output=output, kind="questions")).directory
+
+    def curate(self) -> stages.Stage:
+        heldout = self.heldout()
+        settings = self.limited("curate", input=self.directory("triples"))
+        known = {item.name for item in fields(curate.Config)}
+        settings = {name: value for name, value in settings.items() if name in known}
+        if heldout:
+            settings["heldout"] = (*settings["heldout"], heldout)
+        return curate.run(curate.Config(**settings), self.beam_arguments)
+
+    def train(self, method: str) -> stages.Stage:
+        settings = getattr(self.config.stages, f"train_{method}")
+        data = storage.join(self.directory("curate"), method)
+        base = settings.get("base")
+        identity = {
+            "data": read_table(self.directory("curate")).digest,
+            "settings": settings,
+            "base": model_digest(base) if base and storage.is_directory(base) else base,
+        }
+        stage = stages.Stage.under(self.config.output, f"train_{method}", identity)
+        if not stage.is_complete:
+            given = settings | {"data": data, "output": stage.directory}
+            path = f"{stage.directory}.yaml"
+            with storage.open_output(path) as file:
+                file.write(yaml.safe_dump(given).encode())
+            run_trainer(method, ["--config", path])
+            rows = storage.read_json(storage.join(stage.directory, "metrics.json"))["rows"]
+            counts = {"in": sum(rows.values()), "kept": rows["train"], "drops": {}, "rejects": {}}
+            storage.write_json(
+                storage.join(stage.directory, MANIFEST), {**stage.about, "tables": {}, "counts": counts, "seconds": 0.0}
+            )
+        return stage
+
+    def train_inspector(self) -> stages.Stage:
+        return self.train("inspector")
+
+    def train_aligner(self) -> stages.Stage:
+        return self.train("aligner")
+
+    def respond(self) -> stages.Stage:
+        heldout = self.heldout() or storage.join(self.directory("curate"), "aligner", "test")
+        return respond.run(
+            respond.Config(
+                **self.limited(
+                    "respond",
+                    questions=heldout,
+                    engine=self.config.engine("upstream"),
+                    limit=self.limit(self.config.stages.respond.limit),
+                    retry_failed=self.config.retry_failed,
+                )
+            ),
+            self.beam_arguments,
+        )
+
+    def align(self) -> stages.Stage:
+        done = align.run(
+            align.Config(
+                **self.limited(
+                    "align",
+                    corpus=self.directory("respond"),
+                    aligner=(self.directory("train_aligner"),),
+                    inspector=(self.directory("train_inspector"),),
+                    criterion=(self.pack.name,),
+                    engine=self.config.models.aligner,
+                    retry_failed=self.config.retry_failed,
+                )
+            ),
+            self.beam_arguments,
+        )
+        assert isinstance(done, stages.Stage)
+        return done
+
+    def evaluate(self) -> stages.Stage:
+        settings = self.config.stages.evaluate
+        own = f"{self.pack.name}={self.directory('train_inspector')}"
+        return evaluate.run(
+            evaluate.Config(
+                aligned=self.directory("align"),
+                output=self.config.output,
+                seed=self.config.seed,
+                inspector=(own, *settings.inspector),
+                pair_ranker=settings.pair_ranker,
+                two_way=settings.two_way,
+            ),
+            self.beam_arguments,
+        )
+
+
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
+    """Do the stages in order; gives the exit code."""
+    if config.plan:
+        return plan.print_plan(plan.plan_recipe(config, load_pack(config.criterion)))
+    storage.check_writable(config.output)
+    job = Job(config, beam_arguments)
+    say_changes(config, job.record)
+    rejects = 0
+    for name in STAGES[:-1]:
+        if config.only not in (None, name):
+            continue
+        started = time.monotonic()
+        console.print(f"[bold]{name}[/bold]")
+        try:
+            stage = getattr(job, name)()
+        except BaseException:
+            job.record.note_failure(name, time.monotonic() - started)
+            raise
+        job.results[name] = stage
+        job.record.record(stage, "complete", time.monotonic() - started, models_of(config))
+        rejects += sum(stage.manifest["counts"]["rejects"].values())
+    job.record.keep_recipe(to_dict(config))
+    if config.only in (None, "report"):
+        console.print(f"report: {report.write(config.output)}", soft_wrap=True)
+    print_summary(job.record)
+    return entrypoint.DONE_WITH_REJECTS if rejects else entrypoint.DONE
+
+
+def models_of(config: Config) -> dict[str, str]:
+    return {name: config.engine(name)["model"] for name in ("teacher", "upstream")}
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """The settings in which two recipes differ, as `name: old → new`."""
+    old, new = flatten(before), flatten(now)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) and name not in ("only", "plan", "retry_failed"):
+            yield f"{name}: {old.get(name)!r} → {new.get(name)!r}"
+
+
+def say_changes(config: Config, record: runs.Run) -> None:
+    """Tell what was edited since the last run here; what does not depend on it is found done and left alone."""
+    before = record.read().get("recipe")
+    if before is None:
+        return
+    edits = list(changes(before, to_dict(config)))
+    for edit in edits:
+        console.print(f"changed  {edit}", markup=False)
+    touched = [name for name in STAGES if any(edit.startswith((f"stages.{name}.", f"{name}.")) for edit in edits)]
+    if touched:
+        console.print(f"stale    {touched[0]} and what follows from it; completions already there are used again")
+
+
+def print_summary(record: runs.Run) -> None:
+    grid = Grid(box=None, pad_edge=False)
+    for heading in ("stage", "status", "in", "kept", "seconds"):
+        grid.add_column(heading, justify="left" if heading in ("stage", "status") else "right")
+    for entry in record.read()["stages"]:
+        manifest = storage.join(record.output, entry["directory"], MANIFEST)
+        counts = storage.read_json(manifest)["counts"] if storage.exists(manifest) else {"in": 0, "kept": 0}
+        grid.add_row(
+            entry["stage"], entry["status"], f"{counts['in']:,}", f"{counts['kept']:,}", f"{entry['seconds']:,.1f}"
+        )
+    console.print(grid)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return entrypoint.main(
+        argv, Config, run, program="alignbeam run", description=__doc__, file_flag="recipe"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
