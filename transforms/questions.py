@@ -35,7 +35,7 @@ ENGLISH_RULES = (
         "rejected_word",
         r"(?i)\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to|video|audio|music|flowchart|diagram)\b",
     ),
-    ("asks_for_program", r"^Write a program"),
+    ("asks_for_program", r"^Write a program\b"),
 )
 
 QUESTION_PROMPTS = pa.schema(
