@@ -1,0 +1,126 @@
+"""Decisions about rows, by their place: what crosses a shuffle in place of text.
+
+Steps that compare rows with each other (duplicates, clusters) send hashes and places through a shuffle and end in
+decisions: for one shard, a batch of row numbers and marks. `OpenShards` groups them by shard, opens that shard once and
+gives its chunks with the marks as columns. A row gets at most one drop decision: each step looks at what is left.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.drops import kept
+from transforms.tables import Chunk, Table
+
+MARKS = ("drop_reason", "duplicate_of", "leaked_from", "cluster")
+DECISIONS = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in MARKS)])
+
+Keyed = tuple[int, pa.RecordBatch]  # a shard or a bucket, and rows of hashes, places and marks
+
+
+class BatchCoder(beam.coders.Coder):
+    """Arrow IPC: unlike a pickle, it carries the slice and not the buffer that the slice was cut from."""
+
+    def encode(self, batch: pa.RecordBatch) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return sink.getvalue().to_pybytes()
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        with pa.ipc.open_stream(pa.py_buffer(encoded)) as reader:
+            return reader.read_next_batch()
+
+    def is_deterministic(self) -> bool:
+        return True
+
+
+beam.coders.registry.register_coder(pa.RecordBatch, BatchCoder)
+
+
+def decide(rows: pl.DataFrame) -> Iterator[Keyed]:
+    """Decisions from a frame with columns `shard`, `row` and any of the marks, one batch per shard."""
+    marks = [pl.col(name) if name in rows.columns else pl.lit(None, pl.String).alias(name) for name in MARKS]
+    rows = rows.select("shard", "row", *marks)
+    for (shard,), of_shard in rows.partition_by("shard", as_dict=True, include_key=False).items():
+        yield int(shard), one_batch(of_shard)
+
+
+def one_batch(frame: pl.DataFrame) -> pa.RecordBatch:
+    """A frame as a single Arrow batch."""
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
+    return table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], table.schema)
+
+
+def decisions_of(chunk: Chunk) -> Iterator[Keyed]:
+    """The marks that a chunk's rows carry already, as decisions; none for a chunk without a marked row."""
+    marked = pc.is_valid(chunk.batch.column("drop_reason"))
+    rows = np.flatnonzero(marked) + chunk.first_row
+    if len(rows):
+        batch = chunk.batch.filter(marked)
+        marks = [batch.column(name) if name in batch.schema.names else pa.nulls(len(rows), pa.string()) for name in MARKS]
+        yield chunk.shard, pa.RecordBatch.from_arrays([pa.array(rows), *marks], schema=DECISIONS)
+
+
+def undecided(chunk: Chunk) -> tuple[pa.RecordBatch, np.ndarray]:
+    """The rows that are still in, and their numbers in the shard."""
+    mask = kept(chunk.batch)
+    return chunk.batch.filter(mask), np.flatnonzero(mask) + chunk.first_row
+
+
+def by_bucket(batch: pa.RecordBatch, keys: np.ndarray, buckets: int) -> Iterator[Keyed]:
+    """The rows of a batch, those with equal keys (uint64) in the same of `buckets` parts."""
+    bucket = (keys % np.uint64(buckets)).astype(np.int64)
+    batch = batch.take(pa.array(np.argsort(bucket, kind="stable")))
+    ends = np.cumsum(np.bincount(bucket, minlength=buckets))
+    for index, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        if start < end:
+            yield index, batch.slice(start, end - start)
+
+
+def with_decisions(batch: pa.RecordBatch, first_row: int, decisions: pa.Table) -> pa.RecordBatch:
+    """The batch, whose rows begin at `first_row` of its shard, with the marks decided for them as columns."""
+    rows = decisions.column("row").to_numpy()
+    inside = np.flatnonzero((first_row <= rows) & (rows < first_row + batch.num_rows))
+    source = np.full(batch.num_rows, -1)
+    source[rows[inside] - first_row] = inside
+    source = pa.array(source, mask=source < 0)
+    for name in MARKS:
+        batch = batch.append_column(name, decisions.column(name).combine_chunks().take(source))
+    return batch
+
+
+@dataclass
+class OpenShards(beam.PTransform):
+    """All chunks of a table with the decisions about their rows as columns; `columns` are those read."""
+
+    table: Table
+    columns: list[str] | None = None
+
+    def expand(self, decisions: Iterable[beam.PCollection[Keyed]]) -> beam.PCollection[Chunk]:
+        root = decisions[0].pipeline
+        every_shard = [(shard.index, DECISIONS.empty_table().to_batches()) for shard in self.table.shards]
+        return (
+            (*decisions, root | "Shards" >> beam.Create(every_shard).with_output_types(Keyed))
+            | beam.Flatten()
+            | "ByShard" >> beam.GroupByKey()
+            | "Open" >> beam.FlatMapTuple(self._open).with_output_types(Chunk)
+        )
+
+    def _open(self, shard: int, batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
+        decisions = pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="permissive")
+        first_row = 0
+        for batch in open_shard(self.table, shard, self.columns):
+            yield Chunk(shard, first_row, batch.num_rows, with_decisions(batch, first_row, decisions))
+            first_row += batch.num_rows
+
+
+def open_shard(table: Table, index: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The batches of one shard, in order."""
+    shard = next(shard for shard in table.shards if shard.index == index)
+    return Table(table.path, (shard,), table.schema).batches(columns)
