@@ -1,0 +1,91 @@
+"""Check a criterion pack, a recipe or a corpus before anything is spent on it; loads no model.
+
+    alignbeam check mine.yaml
+    alignbeam check recipe.yaml
+    alignbeam check answers.jsonl.gz --kind responses
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import get_args
+
+from pipelines import entrypoint
+from pipelines.run import Config as RecipeConfig
+from pipelines.watch import console
+from schemas.config import Layer, read_yaml, resolve
+from schemas.criteria import check_pack, load_pack
+from schemas.errors import UsageError
+from transforms import corpora
+
+CORPUS_ROWS = 10_000
+
+
+def check_recipe(path: str) -> int:
+    """Every setting of a recipe and the pack it names; a model may still be missing (`--model` gives it)."""
+    config = resolve(RecipeConfig, [Layer(path, read_yaml(path)), Layer("check", {"output": "unused", "model": "any"})])
+    pack = load_pack(config.config.criterion)
+    console.print(f"{path}: a recipe for criterion {pack.name}; nothing wrong", markup=False)
+    return entrypoint.DONE
+
+
+def check_criterion(path: str) -> int:
+    """All mistakes of a pack, each with file, line and field."""
+    problems = check_pack(path)
+    for problem in problems:
+        console.print(f"{problem.level}: {problem.file}:{problem.line}: {problem.field}: {problem.message}", markup=False)
+    if any(problem.level == "error" for problem in problems):
+        return entrypoint.WRONG_USE
+    pack = load_pack(path)
+    console.print(
+        f"{path}: a pack with {len(pack.principles)} principles, {len(pack.demonstrations)} demonstrations and "
+        f"{len(pack.seeds)} seeds; {'nothing wrong' if not problems else 'usable'}",
+        markup=False,
+    )
+    return entrypoint.DONE
+
+
+def check_corpus(path: str, kind: corpora.Kind) -> int:
+    """Columns, and what is wrong with the first 10,000 rows of each file."""
+    rejects = 0
+    for file in corpora.find_files(path):
+        columns = corpora.choose_columns(file, kind, {})
+        schema = corpora.output_schema(file, kind, columns)
+        errors: Counter[str] = Counter()
+        rows = 0
+        for chunk in corpora.read_chunks(0, file, kind, columns, schema, CORPUS_ROWS):
+            rows += chunk.rows
+            errors.update(error for error in chunk.batch.column("error").to_pylist() if error)
+        named = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in columns.items())
+        found = ", ".join(f"{count:,} {error}" for error, count in errors.most_common()) or "nothing wrong"
+        console.print(f"{file}: {named}; {rows:,} rows read: {found}", markup=False)
+        rejects += errors.total()
+    return entrypoint.DONE_WITH_REJECTS if rejects else entrypoint.DONE
+
+
+def check(path: str, kind: corpora.Kind) -> int:
+    """Tell what `path` is, and check it as that."""
+    if not path.endswith((".yaml", ".yml")):
+        return check_corpus(path, kind)
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected a pack or a recipe (settings by name), found {type(content).__name__}")
+    return check_recipe(path) if {"criterion", "stages", "models"} & content.keys() else check_criterion(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="alignbeam check",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("path", help="a pack or a recipe (YAML), or a corpus (file, folder or glob)")
+    parser.add_argument("--kind", choices=get_args(corpora.Kind), default="responses", help="what a corpus should be")
+    arguments = parser.parse_args(argv)
+    return entrypoint.exit_code(lambda: check(arguments.path, arguments.kind))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
