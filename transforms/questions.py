@@ -116,10 +116,9 @@ def parse_questions(batch: pa.RecordBatch, *, always_drop_last: bool = False) ->
         if row.get("error") is not None:
             rows.append(failed | {"error": row["error"]})
             continue
-        first = row["examples"] + 1
         completion = (row["completion"] or "").lstrip()
-        if not completion.startswith(f"{first}."):
-            completion = completion and f"{first}. {completion}"
+        if completion and not NUMBERED.match(completion):  # the prompt ended in the first line's number
+            completion = f"{row['examples'] + 1}. {completion}"
         lines, last_is_whole = completion_lines(completion)
         if not lines:
             rows.append(failed | {"drop_reason": "empty_completion"})

@@ -169,6 +169,10 @@ def test_a_repeated_first_number_and_windows_line_ends_are_read():
     ]
 
 
+def test_a_completion_may_skip_a_hint():
+    assert parsed("3. Rain | weather: Why?") == [("Rain", "Why?", None)]
+
+
 @pytest.mark.parametrize(
     ("line", "row"),
     [
