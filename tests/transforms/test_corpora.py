@@ -1,0 +1,165 @@
+import bz2
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import ingest
+from schemas.errors import StageError, UsageError
+from transforms import corpora
+
+
+def imported(path, out, **settings):
+    stage = ingest.run(ingest.Config(corpus=str(path), output=str(out), **settings))
+    kind = settings.get("kind", "responses")
+    rejects = stage.table("rejects").to_arrow().select(["line", "error"]).to_pylist()
+    return stage.table(kind).to_arrow().to_pylist(), [(row["line"], row["error"]) for row in rejects]
+
+
+ROWS = [{"question": "Why?", "response": "So.", "score": 3}, {"question": "Who?", "response": "Me.", "score": 4}]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.bz2", "json", "csv", "tsv", "parquet"])
+def test_every_format_gives_the_same_rows(tmp_path, ending):
+    path = tmp_path / f"rows.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    elif ending == "json":
+        path.write_text(json.dumps(ROWS))
+    elif ending in ("csv", "tsv"):
+        separator = "," if ending == "csv" else "\t"
+        path.write_text("\n".join(separator.join(map(str, row)) for row in [ROWS[0].keys(), *(r.values() for r in ROWS)]))
+    else:
+        data = "\n".join(map(json.dumps, ROWS)).encode()
+        path.write_bytes({"jsonl": bytes, "jsonl.gz": gzip.compress, "jsonl.bz2": bz2.compress}[ending](data))
+    rows, rejects = imported(path, tmp_path / "out")
+    assert [(row["question"], row["response"], int(row["score"])) for row in rows] == [("Why?", "So.", 3), ("Who?", "Me.", 4)]
+    assert rejects == []
+    assert rows[0]["id"] != rows[1]["id"]
+
+
+def test_a_bad_line_costs_one_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [
+        b'{"question": "Why?", "response": "So."}',
+        b'{"question": "cut',
+        b'["a list"]',
+        b'{"question": "Why\xff?", "response": "So."}',
+        b'{"question": null, "response": "So."}',
+        b'{"question": "Why?", "response": "  "}',
+        b'{"question": "Why?", "response": 3}',
+        b"",
+        json.dumps({"question": "Why?", "response": "x" * (corpora.MAX_TEXT_CHARS + 1)}).encode(),
+        b'{"question": "Last?", "response": "Yes."}',
+    ]
+    path.write_bytes(b"\n".join(lines))
+    rows, rejects = imported(path, tmp_path / "out")
+    assert [row["question"] for row in rows] == ["Why?", "Last?"]
+    assert rejects == [
+        (2, "malformed_json"),
+        (3, "not_an_object"),
+        (4, "invalid_utf8"),
+        (5, "null_question"),
+        (6, "empty_response"),
+        (7, "response_is_not_text"),
+        (9, "response_too_long"),
+    ]
+
+
+def test_a_csv_with_bad_bytes_and_a_short_line(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b'question,response\nWhy?,"So,\nsir."\nWh\xe9?,So.\nalone\n')
+    rows, rejects = imported(path, tmp_path / "out")
+    assert [row["response"] for row in rows] == ["So,\nsir."]
+    assert [error for _, error in rejects] == ["invalid_utf8", "wrong_number_of_fields"]
+
+
+def test_given_ids_are_kept_and_a_repeated_one_is_rejected(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"id": 7, "question": "a?", "response": "b"}, {"id": 7, "question": "c?", "response": "d"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    rows, rejects = imported(path, tmp_path / "out")
+    assert [row["id"] for row in rows] == ["7"]
+    assert rejects == [(2, "duplicate_id")]
+
+
+def test_equal_rows_without_ids_both_stay(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, [ROWS[0], ROWS[0]])))
+    rows, _ = imported(path, tmp_path / "out")
+    assert len(rows) == 2 and rows[0]["id"] == rows[1]["id"]
+
+
+def test_other_columns_keep_their_types_and_mixed_ones_become_json(tmp_path):
+    table = pa.table({"question": ["a?"], "response": ["b"], "n": pa.array([1], pa.int16()), "tags": [["x", "y"]]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    stage = ingest.run(ingest.Config(corpus=str(tmp_path / "rows.parquet"), output=str(tmp_path / "out")))
+    assert stage.table("responses").schema.field("n").type == pa.int16()
+    assert stage.table("responses").to_arrow()["tags"].to_pylist() == [["x", "y"]]
+    path = tmp_path / "mixed.jsonl"
+    path.write_text('{"question": "a?", "response": "b", "m": 1}\n{"question": "c?", "response": "d", "m": {"k": 2}}')
+    rows, rejects = imported(path, tmp_path / "mixed")
+    assert [row["m"] for row in rows] == ["1", '{"k": 2}'] and rejects == []
+
+
+def test_preference_dialogues_become_triples(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    head = "\n\nHuman: Hello?\n\nAssistant: "
+    longer = "\n\nHuman: Hi.\n\nAssistant: Yes?\n\nHuman: And?\n\nAssistant: "
+    rows = [
+        {"chosen": head + "Good day.", "rejected": head + "Go away."},
+        {"chosen": longer + "Well.", "rejected": longer + "No."},
+        {"chosen": head + "Good day.", "rejected": longer + "No."},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found, rejects = imported(path, tmp_path / "out", kind="triples")
+    assert [(row["question"], row["response"], row["correction"]) for row in found] == [
+        ("Hello?", "Go away.", "Good day."),
+        ("Human: Hi.\n\nAssistant: Yes?\n\nHuman: And?", "No.", "Well."),
+    ]
+    assert rejects == [(3, "no_common_question")]
+
+
+def test_questions_answers_and_corrections_become_triples(tmp_path):
+    path = tmp_path / "qac.jsonl"
+    path.write_text(json.dumps({"question": "q?", "answer": "a", "correction": "a"}))
+    found, _ = imported(path, tmp_path / "out", kind="triples")
+    assert found[0]["identity"] is True and found[0]["correction"] == "a"
+
+
+def test_what_is_wrong_with_a_whole_file_is_said_before_work(tmp_path):
+    def fails(name, content, message, **settings):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises((UsageError, StageError), match=message):
+            imported(path, tmp_path / f"out-{name}", **settings)
+
+    fails("a.jsonl", b"", "holds no record that can be read")
+    fails("b.jsonl", b'{"ask": "?", "response": "!"}', "b.jsonl: no column for the question.*ask, response.*--question-column")
+    fails("c.docx", b"x", "c.docx: what is this")
+    fails("d.json", b'{"question": 1}', "d.json: expected a JSON array")
+    fails("e.parquet", b"PAR1 no", "e.parquet: not a whole Parquet file")
+    fails("f.jsonl", b'{"question": "a?", "response": "b"}', "no column for the response: looked for reply", response_column="reply")
+    fails("g.jsonl", b'{"question": null, "response": null}', "not one row could be used")
+    with pytest.raises(UsageError, match="absent.jsonl: no such file"):
+        imported(tmp_path / "absent.jsonl", tmp_path / "out")
+
+
+def test_another_corpus_in_the_same_place_is_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": name, "response": "x"}))
+    imported(tmp_path / "a.jsonl", tmp_path / "out")
+    with pytest.raises(UsageError, match="holds the results of another input"):
+        imported(tmp_path / "b.jsonl", tmp_path / "out")
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_can_break_a_jsonl_file(tmp_path_factory, junk):
+    path = tmp_path_factory.mktemp("junk") / "rows.jsonl"
+    path.write_bytes(b'{"question": "a?", "response": "b"}\n' + junk + b'\n{"question": "c?", "response": "d"}')
+    lines = [line for line in corpora.read_lines(str(path)) if line.error is None]
+    assert lines[0].values["question"] == "a?" and lines[-1].values["question"] == "c?"
