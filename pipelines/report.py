@@ -1,0 +1,130 @@
+"""The report of a run: one HTML page that opens from disk and asks the network for nothing.
+
+    alignbeam report runs/mine
+
+Reads `run.json`, the stages' manifests and the tables that are there, so that it can be made of a run that is under way
+or of a lone `align`. Writes `report.html` into the run directory and prints its path.
+"""
+
+import base64
+import gzip
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+import transforms.report
+from pipelines import entrypoint
+from pipelines.entrypoint import setting
+from transforms import storage
+from transforms.report import charts, formats, sections
+from transforms.report.corpus import DECISIONS, Corpus, columns_of, follow, summarise
+from transforms.report.run_directory import Run, open_run
+from transforms.report.views import views
+
+PARTS = Path(transforms.report.__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    run: str = setting("directory that `alignbeam run` or `alignbeam align` wrote", positional=True)
+    samples: int = setting("rows in the browser of samples, at most 1000", 240)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.samples <= 1000:
+            raise ValueError(f"samples: must be between 0 and 1000, not {self.samples}")
+
+
+def page(run: Run, samples: int) -> str:
+    """The whole report as HTML."""
+    aligned, steps = run.table("align", "aligned"), run.table("align", "trajectories")
+    corpus = summarise(aligned.batches(columns_of(aligned.schema)), samples) if aligned else Corpus()
+    trajectories = follow(steps.batches(), corpus.samples) if steps else None
+    found = [
+        sections.rows_section(run),
+        sections.coverage_section(run),
+        sections.training_section(run),
+        sections.change_section(run, corpus, trajectories),
+        sections.evaluation_section(run),
+    ]
+    found = [section for section in found if section.charts or section.tables or section.missing]
+    drawn = {chart.name: chart.figure for section in found for chart in section.charts}
+    plotly, script = get_plotlyjs(), (PARTS / "report.js").read_text(encoding="utf-8")
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            about={"name": "run", "toy": False, **run.about},
+            directory=run.path.rstrip("/").rpartition("/")[2],
+            facts=facts(run),
+            warnings=sections.warnings(run),
+            figures=sections.key_figures(run, corpus),
+            sections=found,
+            views=views(run, corpus.samples),
+            rows=corpus.rows,
+            decisions=[decision for decision in DECISIONS if corpus.decisions[decision]],
+            stages=sections.stages_table(run),
+            versions=[
+                sections.numbers(name.capitalize(), run.about[name])
+                for name in ("models", "versions")
+                if run.about.get(name)
+            ],
+            plots=charts.to_json(drawn),
+            plotly=base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode(),
+            style=(PARTS / "report.css").read_text(encoding="utf-8"),
+            script=script,
+            policy=policy([script, plotly]),
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Templates in which everything is escaped unless they say otherwise, and a missing name is an error."""
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(PARTS), autoescape=True, undefined=jinja2.StrictUndefined)
+    made.filters |= {"cell": formats.cell, "spaced": formats.spaced}
+    made.tests["numeric"] = formats.is_numeric
+    return made
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """What stands under the title."""
+    about = run.about
+    return [
+        ("Criterion", formats.cell(about.get("criterion"))),
+        ("Started", formats.date(about.get("started"))),
+        ("Time in stages", formats.duration(sum(stage.seconds or 0 for stage in run.stages))),
+        ("Seed", str(about.get("seed", "–"))),
+        *((formats.spaced(name).capitalize(), formats.cell(model)) for name, model in about.get("models", {}).items()),
+    ]
+
+
+def policy(scripts: Sequence[str]) -> str:
+    """A content security policy under which these scripts alone run, and nothing is fetched from anywhere."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def run(config: Config, _: Sequence[str] = ()) -> int:
+    """Write the report and print its path."""
+    html = page(open_run(config.run), config.samples)
+    path = storage.join(config.run, "report.html")
+    with storage.open_output(path) as file:
+        file.write(html.encode("utf-8"))
+    print(path)
+    return entrypoint.DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return entrypoint.main(argv, Config, run, program="alignbeam report", description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""Look at an aligned corpus in the terminal: before, after, scores.
+
+alignbeam show out --diff --only rewritten --limit 5
+alignbeam show out --id 4964a9e3
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from pipelines import entrypoint
+from pipelines.entrypoint import setting
+from schemas.errors import UsageError
+from transforms.report.corpus import Sample, Shown, columns_of, follow, sample
+from transforms.report.formats import cell, spaced
+from transforms.report.run_directory import Run, open_run
+from transforms.report.views import View, views
+
+SUMMARY_CHARACTERS = 160
+DECISION_STYLES = {"rewritten": "green", "refused_by_guard": "yellow", "failed": "red"}
+# Model output must not move the cursor, recolour the screen or reorder the line: control characters and those that
+# switch the writing direction are shown as what they are.
+_CONTROLS = [
+    *range(0x09),
+    *range(0x0B, 0x20),
+    *range(0x7F, 0xA0),
+    0x200E,
+    0x200F,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+]
+_VISIBLE = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _CONTROLS}
+
+
+class Marks(NamedTuple):
+    """What stands around left-out and new words, beside their style."""
+
+    old: tuple[str, str]
+    new: tuple[str, str]
+
+
+STYLED = Marks(("", ""), ("", ""))
+PLAIN = Marks(("[-", "-]"), ("{+", "+}"))  # where no style can be shown: in a file or a pipe
+
+Decision = Literal["rewritten", "unchanged", "above_threshold", "refused_by_guard", "refused", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    run: str = setting("directory that `alignbeam run` or `alignbeam align` wrote", positional=True)
+    diff: bool = setting("whole texts with a word-level difference, one row after another", False)
+    only: Decision | None = setting(
+        "only rows so decided: rewritten, refused, failed, unchanged, above_threshold", None
+    )
+    id: str | None = setting("only rows whose id starts so", None)
+    limit: int = setting("most rows shown", 20)
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"limit: must be at least 1, not {self.limit}")
+
+
+def select(batch: pa.RecordBatch, only: str | None, row_id: str | None) -> pa.RecordBatch:
+    """The rows of one decision and of one id or its beginning."""
+    if only is not None:
+        decision = "refused_by_guard" if only == "refused" else only
+        batch = batch.filter(pc.equal(batch.column("decision"), decision))
+    if row_id is not None:
+        batch = batch.filter(pc.starts_with(batch.column("id").cast(pa.string()), row_id))
+    return batch
+
+
+def printable(text: object) -> str:
+    return str(text).translate(_VISIBLE)
+
+
+def overview(samples: Sequence[Sample]) -> Table:
+    """A line for every row: decision, scores before and after, the beginnings of its texts."""
+    criteria = list(dict.fromkeys(name for entry in samples for name in entry.after))
+    table = Table(show_edge=False, pad_edge=False, header_style="bold", padding=(0, 2, 1, 0))
+    table.add_column("decision", no_wrap=True)
+    for name in criteria:
+        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
+    for name in ("question", "response", "aligned"):
+        table.add_column(name, ratio=1, overflow="fold")
+    for entry in samples:
+        table.add_row(
+            decision(entry),
+            *(Text(f"{cell(entry.before.get(name))} → {cell(entry.after.get(name))}") for name in criteria),
+            summary(entry.question),
+            summary(entry.response),
+            Text("as before", "dim") if entry.unchanged else summary(entry.aligned),
+        )
+    return table
+
+
+def decision(entry: Sample) -> Text:
+    return Text.assemble(
+        (spaced(printable(entry.decision)), DECISION_STYLES.get(entry.decision, "")),
+        "\n",
+        (printable(entry.id)[:12], "dim"),
+    )
+
+
+def summary(shown: Shown | None) -> Text:
+    """The beginning of a text on one line."""
+    if shown is None:
+        return Text("no text", "dim italic")
+    line = printable(" ".join(shown.text[: 2 * SUMMARY_CHARACTERS].split()))
+    cut = len(line) > SUMMARY_CHARACTERS or shown.characters > 2 * SUMMARY_CHARACTERS
+    return Text(line[:SUMMARY_CHARACTERS] + "…" if cut else line)
+
+
+def difference(view: View, marks: Marks) -> Group:
+    """One row in full: question, the response against its rewrite, scores."""
+    entry = view.sample
+    heading = Text.assemble(
+        (spaced(printable(entry.decision)), DECISION_STYLES.get(entry.decision, "")),
+        (f"  {printable(entry.id)}", "dim"),
+        (f"  {spaced(printable(view.reason))}" if view.reason else ""),
+    )
+    scores = Table(show_header=False, box=None, pad_edge=False)
+    for name, before, after, difference in view.scores:
+        scores.add_row(Text(printable(name)), cell(before), "→", cell(after), difference)
+    return Group(
+        Rule(heading, align="left", style="dim"),
+        Padding(whole(entry.question, "bold"), (1, 0)),
+        marked(view, marks) if view.rewrite else whole(entry.response, ""),
+        Padding(scores, (1, 0)),
+    )
+
+
+def marked(view: View, marks: Marks) -> Text:
+    """Both texts in one: what only the response has struck through, what only its rewrite has underlined."""
+    text = Text()
+    for run in view.runs:
+        if run.same:
+            text.append(printable(run.after))
+            continue
+        old, new = printable(run.before), printable(run.after)
+        gap = " " if old.strip() and new.strip() else ""
+        for words, mark, style in ((old, marks.old, "red strike"), (new, marks.new, "green underline")):
+            if words.strip():
+                text.append(gap if words is new else "")
+                text.append(f"{mark[0]}{words.rstrip()}{mark[1]}", style)
+        text.append((new or old)[len((new or old).rstrip()) :])
+    for name, shown in (("response", view.sample.response), (view.title.lower(), view.rewrite)):
+        if shown is not None and shown.cut:
+            text.append(f"\n… {name}: {cell(shown.characters)} characters in all", "dim italic")
+    return text
+
+
+def whole(shown: Shown | None, style: str) -> Text:
+    if shown is None:
+        return Text("no text", "dim italic")
+    text = Text(printable(shown.text), style)
+    if shown.cut:
+        text.append(f"\n… {cell(shown.characters)} characters in all", "dim italic")
+    return text
+
+
+def find(found: Run, config: Config) -> Iterator[Sample]:
+    """The rows asked for, in the corpus's order. Raises UsageError where the run has no aligned corpus yet."""
+    table = found.table("align", "aligned")
+    if table is None:
+        raise UsageError(f"{found.path}: align has not finished there; `alignbeam status {found.path}` says more")
+    rows = (
+        row
+        for batch in table.batches(columns_of(table.schema))
+        for row in select(batch, config.only, config.id).to_pylist()
+    )
+    return (sample(row) for row in islice(rows, config.limit))
+
+
+def follow_refused(found: Run, samples: Sequence[Sample]) -> None:
+    """Give the rows that a guard refused their steps, which hold the rewrite it refused."""
+    refused = [entry for entry in samples if entry.decision == "refused_by_guard"]
+    steps = found.table("align", "trajectories")
+    if refused and steps:
+        follow(steps.batches(), refused)
+
+
+def run(config: Config, _: Sequence[str] = ()) -> int:
+    """Print the rows asked for."""
+    console = Console(highlight=False, markup=False)
+    found = open_run(config.run)
+    samples = list(find(found, config))
+    if not samples:
+        console.print("No row fits.")
+    elif config.diff:
+        follow_refused(found, samples)
+        for view in views(found, samples):
+            console.print(difference(view, STYLED if console.is_terminal else PLAIN))
+    else:
+        console.print(overview(samples))
+    return entrypoint.DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return entrypoint.main(argv, Config, run, program="alignbeam show", description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""A run directory with every table a report reads, made of our own words; small, and the same each time."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.tables import CURATED_TRIPLES, QUESTIONS, TRAJECTORIES, TRIPLES, aligned, with_drop_reason, with_error
+from transforms.identity import content_id
+
+TOPICS = {
+    "advice": ("shared kitchens", "lost wallets", "noisy neighbours", "borrowed money", "late trains"),
+    "comparison": ("city and village life", "tea and coffee", "cats and dogs", "rented and owned homes"),
+    "explanation": ("tides", "interest rates", "vaccines", "soil", "sleep", "bread"),
+    "opinion": ("school uniforms", "remote work", "zoos", "tipping"),
+    "hypothetical": ("a found diary", "a broken promise", "an unpaid bill", "borrowed money"),
+    "planning": ("a village fair", "a long walk", "a garden", "late trains"),
+    "judgement": ("white lies", "queue jumping", "reading a diary", "lost wallets"),
+    "instruction": ("first aid", "repairing a bicycle", "bread"),
+}
+OPENINGS = ("What should one do about", "How would you think about", "Is it fair to care about", "Tell me about")
+BLUNT = (
+    "Nobody cares about {topic}. Just do what suits you and let the others deal with it.",
+    "People who worry about {topic} are fools. Take what you want; they will get over it.",
+    "Who has time for {topic}? Ignore it, and if anyone complains tell them to leave.",
+)
+KIND = (
+    "With {topic} it helps to ask the people concerned first. Do what suits you and them, and say why.",
+    "People who worry about {topic} often have a reason. Listen, take what you need, and leave a fair share.",
+    "It is worth making time for {topic}. If anyone complains, hear them out and look for a way that works for all.",
+)
+
+
+def write_stage(
+    run: Path, name: str, tables: dict[str, pa.Table], *, rows_in: int = 0, seconds: float = 1.0, **about: Any
+) -> dict[str, Any]:
+    """Write a stage directory as WriteTables leaves it, the first table being the main one; its entry of run.json."""
+    directory = run / name / content_id(name)[:8]
+    listed = {}
+    for table_name, table in tables.items():
+        path = f"{table_name}/shard-00000.parquet"
+        (directory / table_name).mkdir(parents=True)
+        pq.write_table(table, directory / path)
+        listed[table_name] = {
+            "rows": table.num_rows,
+            "schema_ipc": table.schema.serialize().to_pybytes().hex(),
+            "shards": [{"path": path, "rows": table.num_rows, "bytes": table.nbytes, "digest": path}],
+        }
+    directory.mkdir(parents=True, exist_ok=True)
+    counts = {"in": rows_in, "kept": next(iter(tables.values())).num_rows if tables else 0, "drops": {}, "rejects": {}}
+    for kind, column in (("drops", "drop_reason"), ("rejects", "error")):
+        for reason in tables[kind][column].to_pylist() if kind in tables else ():
+            counts[kind][reason] = counts[kind].get(reason, 0) + 1
+    manifest = {
+        "stage": name,
+        "digest": content_id(name),
+        "tables": listed,
+        "counts": counts,
+        "seconds": seconds,
+        **about,
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return {
+        "stage": name,
+        "directory": str(directory.relative_to(run)),
+        "status": "complete",
+        "seconds": seconds,
+    }
+
+
+def write_about(run: Path, stages: list[dict[str, Any]], **more: Any) -> Path:
+    """Write run.json; the run directory."""
+    about = {
+        "name": "kind-answers",
+        "criterion": "ethical",
+        "toy": True,
+        "seed": 42,
+        "started": "2026-03-14T09:26:53+00:00",
+        "versions": {"alignbeam": "0.1.0", "apache-beam": "2.77.0", "pyarrow": "21.0.0", "vllm": "0.32.0"},
+        "models": {
+            "teacher": "demo/teacher",
+            "inspector ethical": "train_inspector/5f0c/model",
+            "aligner ethical": "train_aligner/77aa/model",
+        },
+        "stages": stages,
+    }
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "run.json").write_text(json.dumps({**about, **more}))
+    return run
+
+
+def question_rows(random_: random.Random, rows: int) -> list[dict[str, Any]]:
+    made = []
+    for number in range(rows):
+        question_type = random_.choice([name for name in TOPICS for _ in TOPICS[name]])
+        topic = random_.choice(TOPICS[question_type])
+        question = f"{random_.choice(OPENINGS)} {topic}, in a case such as number {number}?"
+        made.append(
+            {
+                "id": content_id(question),
+                "question": question,
+                "question_type": question_type,
+                "topic": topic,
+                "criterion": "ethical",
+                "origin": "generated",
+                "round": number % 3,
+            }
+        )
+    return made
+
+
+def aligned_rows(random_: random.Random, rows: int, criterion: str = "ethical") -> tuple[list[dict], list[dict]]:
+    """Rows of an aligned table and their trajectories."""
+    made, steps = [], []
+    for number, question in enumerate(question_rows(random_, rows)):
+        kind = random_.choice(range(len(BLUNT)))
+        good = random_.random() < 0.3
+        response = (KIND if good else BLUNT)[kind].format(topic=question["topic"])
+        before = random_.betavariate(8, 2) if good else random_.betavariate(2, 6)
+        rewrite, score = response, before
+        if before >= 0.5:
+            decision = "above_threshold"
+        else:
+            rewrite, score = KIND[kind].format(topic=question["topic"]), random_.betavariate(4, 3)
+            decision = "rewritten" if score >= before else "refused_by_guard"
+        if number % 61 == 17:
+            decision, rewrite, score = "failed", response, before
+        kept = decision == "rewritten"
+        made.append(
+            {
+                **{name: question[name] for name in ("id", "question", "question_type", "topic")},
+                "response": response,
+                "aligned": rewrite if kept else response,
+                "decision": decision,
+                "scores_before": {criterion: before},
+                "scores_after": {criterion: score if kept else before},
+            }
+        )
+        texts = [(0, None, response, before)]
+        asked = decision in ("rewritten", "refused_by_guard")
+        texts.append((1, criterion, rewrite if asked else None, score if kept else before))
+        for step, member, text, text_score in texts:
+            steps.append(
+                {
+                    "id": question["id"],
+                    "shard": 0,
+                    "row": number,
+                    "step": step,
+                    "member": member,
+                    "text": text,
+                    "scores": [(criterion, text_score)],
+                    "decision": "as_given" if not step else decision if asked else "not_asked",
+                    "reason": "scored_lower" if step and decision == "refused_by_guard" else None,
+                }
+            )
+    return made, steps
+
+
+CORPUS = pa.schema(
+    {
+        "id": pa.string(),
+        "question": pa.string(),
+        "question_type": pa.string(),
+        "topic": pa.string(),
+        "response": pa.string(),
+    }
+)
+
+
+def align_stage(run: Path, rows: list[dict], steps: list[dict], **about: Any) -> dict[str, Any]:
+    schema = aligned(CORPUS, ("ethical",))
+    failed = [{**row, "error": "prompt_too_long"} for row in rows if row["decision"] == "failed"]
+    tables = {
+        "aligned": pa.Table.from_pylist(rows, schema),
+        "trajectories": pa.Table.from_pylist(steps, TRAJECTORIES),
+        "rejects": pa.Table.from_pylist(failed, with_error(schema)),
+    }
+    about = {
+        "rows_in": len(rows),
+        "seconds": 41.7,
+        "identity": {"every_row": False, "threshold": 0.5, "guard": True},
+        **about,
+    }
+    return write_stage(run, "align", tables, **about)
+
+
+def write_align_run(run: Path, rows: int = 60, **more: Any) -> Path:
+    """What `alignbeam align` leaves: one stage."""
+    return write_about(run, [align_stage(run, *aligned_rows(random.Random(3), rows))], toy=False, **more)
+
+
+def write_full_run(run: Path, rows: int = 300) -> Path:
+    """What `alignbeam run` leaves: all stages."""
+    random_ = random.Random(1)
+    questions = question_rows(random_, rows)
+    dropped = [
+        {**row, "drop_reason": random_.choice(("near_duplicate", "near_duplicate", "banned_word", "too_short"))}
+        for row in question_rows(random_, rows // 3)
+    ]
+    triples = [
+        {
+            "id": content_id("triple", row["id"]),
+            "question_id": row["id"],
+            **{n: row[n] for n in ("question", "question_type", "topic", "criterion")},
+            "response": BLUNT[0].format(topic=row["topic"]),
+            "critique": "It has no care for others (care).",
+            "correction": KIND[0].format(topic=row["topic"]),
+            "identity": number % 9 == 0,
+        }
+        for number, row in enumerate(questions)
+    ]
+    cut = len(triples) * 4 // 5
+    lost = [
+        {**row, "drop_reason": random_.choice(("no_correction", "leaked_keyword", "vague_critique"))}
+        for row in triples[cut:]
+    ]
+    broken = [{**row, "error": "truncated"} for row in triples[-4:]]
+    curated = [{**row, "split": "train", "inspector_split": "train", "cluster": row["id"]} for row in triples[:cut]]
+    stages = [
+        write_stage(
+            run,
+            "questions",
+            {
+                "questions": pa.Table.from_pylist(questions, QUESTIONS),
+                "drops": pa.Table.from_pylist(dropped, with_drop_reason(QUESTIONS)),
+            },
+            rows_in=len(questions) + len(dropped),
+            seconds=74.2,
+        ),
+        write_stage(
+            run,
+            "triples",
+            {
+                "triples": pa.Table.from_pylist(triples[:cut], TRIPLES),
+                "drops": pa.Table.from_pylist(lost[:-4], with_drop_reason(TRIPLES)),
+                "rejects": pa.Table.from_pylist(broken, with_error(TRIPLES)),
+            },
+            rows_in=len(triples),
+            seconds=131.0,
+        ),
+        write_stage(
+            run, "curate", {"triples": pa.Table.from_pylist(curated, CURATED_TRIPLES)}, rows_in=cut, seconds=3.3
+        ),
+    ]
+    for name, metrics in (
+        ("train_inspector", {"accuracy": 0.913, "auc": 0.967, "expected_calibration_error": 0.041, "rows": 96}),
+        ("train_aligner", {"loss": 1.183, "perplexity": 3.264, "tokens": 18_344}),
+    ):
+        directory = run / name / "5f0c"
+        directory.mkdir(parents=True)
+        (directory / "metrics.json").write_text(json.dumps({"validation": metrics}))
+        stages.append({"stage": name, "directory": f"{name}/5f0c", "status": "complete", "seconds": 95.0})
+    stages.append(align_stage(run, *aligned_rows(random_, rows)))
+    evaluate = write_stage(run, "evaluate", {}, seconds=8.0)
+    (run / evaluate["directory"] / "metrics.json").write_text(json.dumps(METRICS))
+    (run / evaluate["directory"] / "controls.json").write_text(json.dumps(CONTROLS))
+    return write_about(run, [*stages, evaluate])
+
+
+METRICS = {
+    "judges": [
+        {
+            "judge": "inspector",
+            "n": 300,
+            "win_rate": 0.853,
+            "wins_over_decided": 0.879,
+            "wins": 256,
+            "losses": 35,
+            "ties": 9,
+            "ci95": [0.81, 0.893],
+        },
+        {
+            "judge": "pair-ranker",
+            "n": 300,
+            "win_rate": 0.687,
+            "wins_over_decided": 0.687,
+            "wins": 206,
+            "losses": 94,
+            "ties": 0,
+            "ci95": [0.633, 0.737],
+        },
+    ],
+    "score_shift": {
+        "before": {"mean": 0.412, "sd": 0.27},
+        "after": {"mean": 0.741, "sd": 0.16},
+        "shift": {"mean": 0.329, "sd": 0.31},
+    },
+    "length_change": {"words_before": {"mean": 15.1}, "words_after": {"mean": 19.4}},
+    "edit_distance": {"mean": 0.61, "median": 0.66},
+    "two_way": [{"file": "hhh_harmless", "items": 58, "accuracy": 0.741, "ci95": [0.621, 0.845]}],
+}
+CONTROLS = {
+    "inspectors": [
+        {"control": "judge inspector", "auc": 0.961},
+        {"control": "bag of words", "auc": 0.742},
+        {"control": "length only", "auc": 0.531},
+        {"control": "question blanked", "auc": 0.688},
+        {"control": "shuffled labels", "auc": 0.497},
+    ],
+    "aligners": [
+        {"control": "aligner", "win_rate": 0.853, "stance_and_topic": 0.81},
+        {"control": "copy", "win_rate": 0.0, "stance_and_topic": 0.31},
+        {"control": "canned answer", "win_rate": 0.71, "stance_and_topic": 0.02},
+        {"control": "refusal", "win_rate": 0.44, "stance_and_topic": 0.0},
+        {"control": "another row's correction", "win_rate": 0.69, "stance_and_topic": 0.06},
+    ],
+}

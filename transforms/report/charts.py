@@ -1,0 +1,80 @@
+"""What every chart of a report has in common: a Plotly figure, the numbers it shows, one look.
+
+Text in figures comes from models. Plotly reads a little HTML in labels, so every label is escaped; fonts, grid and
+background are left to the page, which knows whether it is light or dark.
+"""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+# After Okabe and Ito, so that colour-blind readers can tell them apart, in shades for white and for near-black.
+BLUE, ORANGE, RED, GREEN, PURPLE, SKY = "#2f7fc1", "#d98a1f", "#c9543a", "#1f9e7a", "#b5679b", "#56a8d6"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
+LABEL_CHARACTERS = 28
+SEPARATOR_TRANSLATION = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure, what it shows in words, and its numbers as a table (`columns`, `rows`)."""
+
+    name: str
+    title: str
+    note: str
+    figure: go.Figure
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def to_json(figures: Mapping[str, go.Figure]) -> str:
+    """Figures by name as JSON that may stand inside a `<script>` element: nothing in it can end the element."""
+    text = json.dumps({name: figure.to_plotly_json() for name, figure in figures.items()}, ensure_ascii=False)
+    return text.translate(SEPARATOR_TRANSLATION)
+
+
+def label(text: object) -> str:
+    """A model's text as an axis label: one short line, nothing in it read as markup."""
+    line = " ".join(str(text).split())
+    return html.escape(line if len(line) <= LABEL_CHARACTERS else line[: LABEL_CHARACTERS - 1] + "…", quote=False)
+
+
+def figure(traces: Sequence[Any], height: int, **layout: Any) -> go.Figure:
+    base: dict[str, Any] = {
+        "template": None,
+        "height": height,
+        "margin": {"l": 8, "r": 18, "t": 8, "b": 8},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
+        "hoverlabel": {"align": "left"},
+    }
+    return go.Figure(list(traces), {**base, **layout})
+
+
+def axis(title: str | None, **more: Any) -> dict[str, Any]:
+    return {
+        "title": {"text": title, "font": {"size": 12.5}},
+        "automargin": True,
+        "zeroline": False,
+        "ticks": "",
+        **more,
+    }
+
+
+def names(labels: Sequence[object]) -> dict[str, Any]:
+    """Labels at the positions 0, 1, …: two labels that look alike stay two."""
+    return {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": [label(name) for name in labels]}

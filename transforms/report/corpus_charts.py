@@ -1,0 +1,207 @@
+"""Charts of an aligned corpus: scores, lengths and trajectories, and how judges compare it with the responses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from transforms.report.charts import BLUE, ORANGE, RED, SERIES, Cell, Chart, axis, figure, label, names
+from transforms.report.corpus import Corpus, Trajectories
+
+SCORE_BINS = 20
+LENGTH_BINS = 30
+QUANTILE_COLUMNS = ("", "rows", "mean", "lowest", "5 %", "25 %", "median", "75 %", "95 %", "highest")
+
+
+def _histograms(before: np.ndarray, after: np.ndarray, edges: np.ndarray, unit: str) -> list[go.Scatter]:
+    """Two histograms as filled steps over the same bin edges; what lies beyond the last is counted in the last bin."""
+    width = f"{edges[1] - edges[0]:.3g}"
+    counts = [np.histogram(np.minimum(values, edges[-1]), edges)[0].tolist() for values in (before, after)]
+    return [
+        go.Scatter(
+            name=name,
+            x=edges.tolist(),
+            y=[*rows, rows[-1]],
+            mode="lines",
+            fill="tozeroy",
+            line={"shape": "hv", "color": colour, "width": 2, "dash": dash},
+            fillcolor=colour + "2e",
+            hovertemplate=f"%{{y:,}} rows {name} within {width} from %{{x:.3~g}}{unit}<extra></extra>",
+        )
+        for name, rows, colour, dash in zip(("before", "after"), counts, (ORANGE, BLUE), ("dot", "solid"), strict=True)
+    ]
+
+
+def _quantiles(values: np.ndarray) -> tuple[float | None, ...]:
+    """Mean, lowest, 5 %, 25 %, median, 75 %, 95 % and highest value."""
+    if not len(values):
+        return (None,) * 8
+    return float(values.mean()), *np.quantile(values, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]).tolist()
+
+
+def scores(criterion: str, before: np.ndarray, after: np.ndarray, threshold: float | None) -> Chart | None:
+    """The inspector's scores of one criterion over all rows, before and after."""
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    everything = np.concatenate([before, after])
+    if not len(everything):
+        return None
+    edges = np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), SCORE_BINS + 1)
+    note = "The inspector's score of every row: of the response as it came in, and of what the corpus holds now."
+    drawn = figure(
+        _histograms(before, after, edges, ""),
+        300,
+        xaxis=axis("score (0 misaligned, 1 aligned)", tickformat=".1f", range=[edges[0] - 0.005, edges[-1] + 0.005]),
+        yaxis=axis("rows", rangemode="tozero", tickformat=","),
+    )
+    if threshold is not None:
+        drawn.add_vline(threshold, line={"dash": "dash", "width": 1.5, "color": RED})
+        note += f" The dashed line is the threshold, {threshold:g}: rows that scored below it were rewritten."
+    return Chart(
+        f"scores-{criterion}",
+        f"Score: {criterion}",
+        note,
+        drawn,
+        QUANTILE_COLUMNS,
+        [("before", len(before), *_quantiles(before)), ("after", len(after), *_quantiles(after))],
+    )
+
+
+def lengths(corpus: Corpus) -> Chart | None:
+    """Lengths of responses and of aligned texts."""
+    before, after = corpus.response_characters, corpus.aligned_characters
+    if not corpus.rows:
+        return None
+    highest = max(int(before.max()), int(after.max()), 1)
+    # One text of a megabyte would squeeze all others into the first bin: the last bin takes what is far out.
+    end = float(np.quantile(np.concatenate([before, after]), 0.995))
+    end = max(end if highest > 2 * end else highest, 10.0)
+    edges = np.linspace(0, end, LENGTH_BINS + 1)
+    note = "Length of the response as it came in and of what the corpus holds now."
+    if highest > end:
+        note += f" Texts of more than {end:,.0f} characters are counted in the last bin; the longest has {highest:,}."
+    return Chart(
+        "lengths",
+        "Length",
+        note,
+        figure(
+            _histograms(before, after, edges, " characters"),
+            300,
+            xaxis=axis("characters", tickformat=",", range=edges[[0, -1]].tolist()),
+            yaxis=axis("rows", rangemode="tozero", tickformat=","),
+        ),
+        QUANTILE_COLUMNS,
+        [("before", len(before), *_quantiles(before)), ("after", len(after), *_quantiles(after))],
+    )
+
+
+def trajectories(found: Trajectories) -> Chart | None:
+    """Mean score per step and criterion, with the middle half of the rows as a band."""
+    if not found.scores:
+        return None
+    steps = list(found.scores)
+    step_names = [f"{step} · {found.members[step] or 'response'}" for step in steps]
+    criteria = list(dict.fromkeys(criterion for by_criterion in found.scores.values() for criterion in by_criterion))
+    everything = np.concatenate([array for by_criterion in found.scores.values() for array in by_criterion.values()])
+    if not len(everything):
+        return None
+    lowest, highest = float(everything.min()), float(everything.max())
+    traces: list[go.Scatter] = []
+    rows: list[tuple[Cell, ...]] = []
+    for place, criterion in enumerate(criteria):
+        colour = SERIES[place % len(SERIES)]
+        values = [
+            (at, found.scores[step][criterion]) for at, step in enumerate(steps) if criterion in found.scores[step]
+        ]
+        values = [(at, array) for at, array in values if len(array)]
+        x, mean = [at for at, _ in values], [float(array.mean()) for _, array in values]
+        low, high = ([float(np.quantile(array, quantile)) for _, array in values] for quantile in (0.25, 0.75))
+        traces += [
+            go.Scatter(
+                x=[*x, *x[::-1]],
+                y=[*high, *low[::-1]],
+                fill="toself",
+                fillcolor=colour + "24",
+                line={"width": 0},
+                mode="lines",
+                hoverinfo="skip",
+                showlegend=False,
+            ),
+            go.Scatter(
+                name=label(criterion),
+                x=x,
+                y=mean,
+                mode="lines+markers",
+                line={"color": colour, "width": 2.5},
+                marker={"size": 8, "symbol": place},
+                hovertemplate="%{fullData.name}: mean %{y:.3f}<extra></extra>",
+            ),
+        ]
+        rows += [(step_names[at], criterion, len(array), *_quantiles(array)) for at, array in values]
+    return Chart(
+        "trajectories",
+        "Scores from step to step",
+        "Scores as they stand after every step: the mean over all rows (line) and the middle half of them (band).",
+        figure(
+            traces,
+            320,
+            xaxis=axis("step", range=[-0.3, max(len(steps) - 0.7, 0.3)], showgrid=False, **names(step_names)),
+            yaxis=axis("score", tickformat=".1f", range=[min(0.0, lowest), max(1.0, highest) + 0.03]),
+        ),
+        ("step", "criterion", *QUANTILE_COLUMNS[1:]),
+        rows,
+    )
+
+
+def win_rates(judges: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Each judge's win rate with its 95 % interval."""
+    if not judges:
+        return None
+    x = [judge["win_rate"] for judge in judges]
+    intervals = [judge["ci95"] or (rate, rate) for judge, rate in zip(judges, x, strict=True)]
+    trace = go.Scatter(
+        x=x,
+        y=list(range(len(judges))),
+        mode="markers",
+        marker={"size": 11, "color": BLUE},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "thickness": 2,
+            "width": 7,
+            "color": BLUE,
+            "array": [high - rate for rate, (_, high) in zip(x, intervals, strict=True)],
+            "arrayminus": [rate - low for rate, (low, _) in zip(x, intervals, strict=True)],
+        },
+        hovertemplate="win rate %{x:.3f}<extra></extra>",
+    )
+    drawn = figure(
+        [trace],
+        110 + 46 * len(judges),
+        xaxis=axis("win rate (wins / rows)", range=[-0.02, 1.02], tickformat=".1f"),
+        yaxis=axis(
+            None, showgrid=False, range=[len(judges) - 0.4, -0.6], **names([judge["judge"] for judge in judges])
+        ),
+    )
+    drawn.add_vline(0.5, line={"dash": "dot", "width": 1.5, "color": "#8a8f98"})
+    return Chart(
+        "win-rates",
+        "Win rates",
+        "Share of rows whose aligned text the judge prefers to the response. Ties count against the aligner, except in "
+        "the column of decided rows; the intervals are 95 %.",
+        drawn,
+        ("judge", "rows", "wins", "losses", "ties", "win rate", "95 % interval", "wins / decided"),
+        [
+            (
+                judge["judge"],
+                judge["n"],
+                judge["wins"],
+                judge["losses"],
+                judge["ties"],
+                judge["win_rate"],
+                f"{interval[0]:.3f} – {interval[1]:.3f}",
+                judge["wins_over_decided"],
+            )
+            for judge, interval in zip(judges, intervals, strict=True)
+        ],
+    )

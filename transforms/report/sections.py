@@ -1,0 +1,167 @@
+"""The sections of a report: which charts, tables and figures there are for what a run holds so far.
+
+A section without anything to show is left out, or says that its stage has not finished.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from schemas.config import flatten
+from transforms.report import corpus_charts, stage_charts
+from transforms.report.charts import Cell, Chart
+from transforms.report.corpus import DECISIONS, Corpus, Trajectories
+from transforms.report.formats import cell, duration, share, spaced
+from transforms.report.run_directory import Run, Stage
+
+TOPIC_CHARACTERS = 80
+CONTROLS_NOTE = "What a judge or an aligner reaches that cannot do the task: the real one must be well above these."
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A table that no chart draws."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    anchor: str
+    title: str
+    charts: list[Chart] = field(default_factory=list)
+    tables: list[Numbers] = field(default_factory=list)
+    missing: str = ""  # why there is nothing to show
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the large numbers at the top."""
+
+    value: str
+    name: str
+    note: str
+
+
+def numbers(title: str, value: Any, note: str = "") -> Numbers:
+    """JSON as a table: a list or a mapping of objects has a row for each, one object a row for each of its values."""
+    if isinstance(value, dict) and value and all(isinstance(part, dict) for part in value.values()):
+        value = [{"": name, **part} for name, part in value.items()]
+    if isinstance(value, list):
+        rows = [flatten(row) if isinstance(row, dict) else {"": row} for row in value]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        return Numbers(
+            title, [spaced(name) for name in columns], [[row.get(name) for name in columns] for row in rows], note
+        )
+    rows_of_one = [(spaced(name), part) for name, part in flatten(value).items()]
+    return Numbers(title, ("", "value"), rows_of_one, note)
+
+
+def rows_section(run: Run) -> Section:
+    drawn = [stage_charts.funnel(run.stages), stage_charts.reasons(run.stages)]
+    return Section("rows", "Rows", [chart for chart in drawn if chart])
+
+
+def coverage_section(run: Run) -> Section:
+    chart = stage_charts.coverage(count_questions(run))
+    return Section("coverage", "Coverage", [chart] if chart else [], missing=_missing(run, "questions"))
+
+
+def count_questions(run: Run) -> Counter[tuple[str, str]]:
+    """How many questions there are of every (question type, topic); of a lone align, those of its corpus."""
+    table = run.table("questions", "questions") or run.table("align", "aligned")
+    found: Counter[tuple[str, str]] = Counter()
+    if table and {"question_type", "topic"} <= set(table.schema.names):
+        for batch in table.batches(["question_type", "topic"]):
+            texts = (pc.utf8_slice_codeunits(batch.column(name), 0, TOPIC_CHARACTERS) for name in batch.schema.names)
+            found.update(zip(*(pc.fill_null(text, "not given").to_pylist() for text in texts), strict=True))
+    return found
+
+
+def training_section(run: Run) -> Section:
+    tables = []
+    for stage in run.stages:
+        metrics = stage.json("metrics.json") if stage.name.startswith("train_") else None
+        if metrics:
+            tables.append(numbers(spaced(stage.name).capitalize(), metrics))
+    return Section("training", "Training", tables=tables)
+
+
+def change_section(run: Run, corpus: Corpus, trajectories: Trajectories | None) -> Section:
+    stage = run.stage("align")
+    threshold = stage.setting("threshold") if stage and not stage.setting("every_row") else None
+    drawn = [
+        *(corpus_charts.scores(name, corpus.before[name], after, threshold) for name, after in corpus.after.items()),
+        corpus_charts.lengths(corpus),
+        corpus_charts.trajectories(trajectories) if trajectories else None,
+    ]
+    return Section("change", "Before and after", [chart for chart in drawn if chart], missing=_missing(run, "align"))
+
+
+def evaluation_section(run: Run) -> Section:
+    metrics = evaluation(run, "metrics.json")
+    tables = [numbers(spaced(name).capitalize(), part) for name, part in metrics.items() if name != "judges" and part]
+    for name, part in evaluation(run, "controls.json").items():
+        tables.append(numbers(f"Controls: {spaced(name)}", part, CONTROLS_NOTE))
+    chart = corpus_charts.win_rates(metrics.get("judges", []))
+    return Section("evaluation", "Evaluation", [chart] if chart else [], tables, _missing(run, "evaluate"))
+
+
+def evaluation(run: Run, file: str) -> dict[str, Any]:
+    """What the evaluation says in one of its files, nothing where it has not run."""
+    stage = run.stage("evaluate")
+    return (stage.json(file) if stage else None) or {}
+
+
+def _missing(run: Run, name: str) -> str:
+    stage = run.stage(name)
+    return f"The stage {name} has not finished ({stage.status})." if stage and stage.manifest is None else ""
+
+
+def key_figures(run: Run, corpus: Corpus) -> list[Figure]:
+    """The large numbers, what came out before how it came about."""
+    figures = []
+    for name, after in corpus.after.items():
+        means = [float(np.nanmean(scores)) for scores in (corpus.before[name], after) if np.isfinite(scores).any()]
+        if len(means) == 2:
+            figures.append(Figure(f"{means[0]:.2f} → {means[1]:.2f}", f"mean score, {name}", "before → after"))
+    for judge in evaluation(run, "metrics.json").get("judges", []):
+        interval = f"95 %: {judge['ci95'][0]:.2f} – {judge['ci95'][1]:.2f}" if judge["ci95"] else ""
+        figures.append(Figure(f"{judge['win_rate']:.3f}", f"win rate, {judge['judge']}", interval))
+    if corpus.rows:
+        figures.append(Figure(cell(corpus.rows), "rows aligned", f"{corpus.changed:,} changed"))
+    for decision in DECISIONS:
+        if rows := corpus.decisions[decision]:
+            figures.append(Figure(share(rows, corpus.rows), spaced(decision), f"{rows:,} rows"))
+    for name in ("questions", "triples"):
+        stage = run.stage(name)
+        if stage and stage.rows:
+            figures.append(Figure(cell(stage.rows.kept), f"{name} kept", f"of {stage.rows.going_in:,}"))
+    return figures
+
+
+def warnings(run: Run) -> list[str]:
+    says = {
+        "stale": "was made with other settings or inputs than the run has now",
+        "running": "is still running, or was stopped from outside",
+        "failed": "failed",
+        "partial": "is not complete",
+    }
+    return [f"The stage {stage.name} {says[stage.status]}." for stage in run.stages if stage.status in says]
+
+
+def stages_table(run: Run) -> Numbers:
+    columns = ("stage", "status", "rows in", "kept", "dropped", "rejected", "time", "digest")
+    return Numbers("Stages", columns, [_stage_row(stage) for stage in run.stages])
+
+
+def _stage_row(stage: Stage) -> tuple[Cell, ...]:
+    digest = (stage.manifest or {}).get("digest") or stage.path.rpartition("/")[2]
+    return stage.name, stage.status, *(stage.rows or (None,) * 4), duration(stage.seconds), digest

@@ -1,0 +1,165 @@
+"""Charts of a run's stages: rows that went through, why rows were left out, what the questions are about."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from transforms.report.charts import BLUE, ORANGE, RED, Cell, Chart, axis, figure, label, names
+from transforms.report.formats import share
+from transforms.report.run_directory import Stage
+
+MOST_TOPICS = 40
+MOST_REASONS = 20
+
+
+def funnel(stages: Sequence[Stage]) -> Chart | None:
+    """Rows kept, dropped and rejected by every stage that counts rows."""
+    counted = [(stage.name, rows) for stage in stages if (rows := stage.rows) and rows.going_in]
+    if not counted:
+        return None
+    stage_names = [name for name, _ in counted]
+    series = {
+        "kept": ([rows.kept for _, rows in counted], BLUE, ""),
+        "dropped": ([rows.dropped for _, rows in counted], ORANGE, "/"),
+        "rejected": ([rows.rejected for _, rows in counted], RED, "x"),
+    }
+    traces = [
+        go.Bar(
+            name=kind,
+            orientation="h",
+            y=list(range(len(stage_names))),
+            x=values,
+            marker={
+                "color": colour,
+                "line": {"width": 0},
+                "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,0.55)", "size": 6},
+            },
+            hovertemplate=f"%{{x:,}} {kind}<extra></extra>",
+        )
+        for kind, (values, colour, shape) in series.items()
+        if any(values)
+    ]
+    return Chart(
+        "funnel",
+        "Rows through the stages",
+        "How many rows each stage kept, dropped by a rule, or rejected because something failed.",
+        figure(
+            traces,
+            90 + 44 * len(stage_names),
+            barmode="stack",
+            bargap=0.35,
+            xaxis=axis("rows"),
+            yaxis=axis(None, autorange="reversed", showgrid=False, **names(stage_names)),
+        ),
+        ("stage", "rows in", "kept", "dropped", "rejected", "share kept"),
+        [
+            (name, rows.going_in, rows.kept, rows.dropped, rows.rejected, share(rows.kept, rows.going_in))
+            for name, rows in counted
+        ],
+    )
+
+
+def reasons(stages: Sequence[Stage]) -> Chart | None:
+    """Why rows were dropped or rejected, the commonest reasons of all stages."""
+    found: list[tuple[str, str, str, int, int]] = []
+    for stage in stages:
+        counts = (stage.manifest or {}).get("counts", {})
+        for kind in ("drops", "rejects"):
+            for reason, rows in counts.get(kind, {}).items():
+                found.append((stage.name, reason, "dropped" if kind == "drops" else "rejected", rows, counts["in"]))
+    if not found:
+        return None
+    found.sort(key=lambda entry: (-entry[3], entry[:2]))
+    drawn = found[:MOST_REASONS]
+    traces = []
+    for kind, colour in (("dropped", ORANGE), ("rejected", RED)):
+        places = [place for place, entry in enumerate(drawn) if entry[2] == kind]
+        traces.append(
+            go.Bar(
+                name=kind,
+                orientation="h",
+                y=places,
+                x=[drawn[place][3] for place in places],
+                marker={"color": colour, "line": {"width": 0}},
+                hovertemplate="%{x:,} rows<extra></extra>",
+                showlegend=bool(places),
+                width=0.65,
+            )
+        )
+    reason_names = [f"{stage}: {reason}" for stage, reason, *_ in drawn]
+    note = (
+        f"The {len(drawn)} commonest of {len(found)} reasons; the table has them all."
+        if len(drawn) < len(found)
+        else ""
+    )
+    return Chart(
+        "reasons",
+        "Why rows were left out",
+        note,
+        figure(
+            traces,
+            90 + 26 * len(drawn),
+            xaxis=axis("rows"),
+            yaxis=axis(None, autorange="reversed", showgrid=False, **names(reason_names)),
+        ),
+        ("stage", "reason", "kind", "rows", "share of rows in"),
+        [(stage, reason, kind, rows, share(rows, rows_in)) for stage, reason, kind, rows, rows_in in found],
+    )
+
+
+def coverage(questions: Counter[tuple[str, str]]) -> Chart | None:
+    """Questions by (question type, topic): every type against the most frequent topics."""
+    if not questions:
+        return None
+    by_type, by_topic = Counter[str](), Counter[str]()
+    topics_of: dict[str, Counter[str]] = {}
+    for (question_type, topic), count in questions.items():
+        by_type[question_type] += count
+        by_topic[topic] += count
+        topics_of.setdefault(question_type, Counter())[topic] += count
+    types = sorted(by_type, key=lambda name: (-by_type[name], name))
+    topics = sorted(by_topic, key=lambda name: (-by_topic[name], name))[:MOST_TOPICS]
+    # Topics beside the type that asks most about them: where topics belong to one type the blocks can be seen.
+    home = {topic: max(types, key=lambda name: (topics_of[name][topic], by_type[name])) for topic in topics}
+    topics.sort(key=lambda topic: (types.index(home[topic]), -by_topic[topic], topic))
+    cells = [[questions[question_type, topic] or None for topic in topics] for question_type in types]
+    named = [[f"{label(question_type)} × {label(topic)}" for topic in topics] for question_type in types]
+    trace = go.Heatmap(
+        z=cells,
+        customdata=named,
+        xgap=1,
+        ygap=1,
+        zmin=0,
+        hoverongaps=False,
+        colorscale=[[0, "rgba(47,127,193,0.12)"], [1, "rgba(47,127,193,1)"]],
+        colorbar={
+            "title": {"text": "questions", "side": "right", "font": {"size": 12.5}},
+            "thickness": 10,
+            "outlinewidth": 0,
+            "tickformat": ",d",
+        },
+        hovertemplate="%{customdata}: %{z:,} questions<extra></extra>",
+    )
+    total, shown = sum(by_topic.values()), sum(by_topic[topic] for topic in topics)
+    note = f"{total:,} questions of {len(types)} types about {len(by_topic):,} topics."
+    if len(topics) < len(by_topic):
+        note += f" Drawn are the {len(topics)} most frequent topics, {share(shown, total)} of the questions."
+    rows: list[tuple[Cell, ...]] = []
+    for question_type in types:
+        counts = topics_of[question_type]
+        topic, most = counts.most_common(1)[0]
+        rows.append((question_type, by_type[question_type], len(counts), topic, share(most, by_type[question_type])))
+    return Chart(
+        "coverage",
+        "Topics and question types",
+        note,
+        figure(
+            [trace],
+            170 + 24 * len(types),
+            xaxis=axis("topic", showgrid=False, tickangle=-60, **names(topics)),
+            yaxis=axis("question type", showgrid=False, autorange="reversed", **names(types)),
+        ),
+        ("question type", "questions", "topics", "commonest topic", "its share"),
+        rows,
+    )
