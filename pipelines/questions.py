@@ -76,7 +76,7 @@ class Config(Settings):
 def stage_for(config: Config, pack: Pack, engine: EngineConfig) -> stages.Stage:
     settings = {item: getattr(config, item) for item in Settings.__dataclass_fields__ if item != "minimum_yield"}
     identity = settings | {
-        "pack": pack_digest(pack),
+        "pack": pack_digest(pack, "name", "failure", "seeds", "banned_words"),
         "templates": [template_digest("topics"), template_digest("questions")],
         "model": engine_digest(engine),
         "sampling": asdict(config.sampling),

@@ -21,6 +21,7 @@ from schemas.criteria import Pack
 from schemas.tables import TRAJECTORIES
 from transforms import progress
 from transforms.aligner_format import aligner_prompt, read_correction
+from transforms.columns import with_columns
 from transforms.drops import kept, reject_where
 from transforms.engines import EngineConfig, Sampling
 from transforms.generate import Generate
@@ -45,11 +46,6 @@ class Member:
     pack: Pack | None = None
 
 
-def set_column(batch: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
-    index = batch.schema.get_field_index(name)
-    return batch.append_column(name, values) if index < 0 else batch.set_column(index, name, values)
-
-
 def begin(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Every row starts as it is; one without a question or a response is rejected."""
     for column in ("question", "response"):
@@ -57,7 +53,7 @@ def begin(batch: pa.RecordBatch) -> pa.RecordBatch:
         batch = reject_where(batch, pc.is_null(values), f"null_{column}")
         blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0)
         batch = reject_where(batch, blank, f"empty_{column}")
-    return set_column(batch, "aligned", batch.column("response"))
+    return with_columns(batch, aligned=batch.column("response"))
 
 
 def score_of(batch: pa.RecordBatch, column: str, criterion: str) -> pa.DoubleArray:
@@ -69,31 +65,33 @@ def route(batch: pa.RecordBatch, member: Member, routing: Routing, threshold: fl
     asked = kept(batch)
     if routing == "below_threshold":
         asked = pc.and_(asked, pc.fill_null(pc.less(score_of(batch, "scores", member.criterion), threshold), False))
-    texts = set_column(batch, "response", batch.column("aligned"))
+    texts = with_columns(batch, response=batch.column("aligned"))
     if member.pack is not None:
         prompts = rewrite_prompts(texts, member.pack).column("prompt")
     else:
         pairs = zip(asked.to_pylist(), *(texts.column(c).to_pylist() for c in ("question", "response")), strict=True)
         prompts = pa.array([aligner_prompt(x, y) if ask else None for ask, x, y in pairs], pa.string())
-    return set_column(batch, "prompt", pc.if_else(asked, prompts, pa.scalar(None, pa.string())))
+    return with_columns(batch, prompt=pc.if_else(asked, prompts, pa.scalar(None, pa.string())))
 
 
 def propose(batch: pa.RecordBatch, member: Member) -> pa.RecordBatch:
     """Read the member's rewrite into `candidate`, null where there is none, and say in `reason` what is wrong with it."""
     asked = pc.and_(pc.is_valid(batch.column("prompt")), pc.is_valid(batch.column("completion")))
+    reason = pa.nulls(batch.num_rows, pa.string())
     if member.pack is not None:
-        texts = set_column(batch, "response", batch.column("aligned"))
-        candidates = parse_rewrite(texts).column("correction")
+        parsed = parse_rewrite(batch)
+        candidates = parsed.column("correction")
+        reason = pc.if_else(asked, parsed.column("error"), reason)
     else:
-        candidates = pa.array([text and read_correction(text) for text in batch.column("completion").to_pylist()])
-    candidates = candidates.cast(pa.string())
+        texts = [text and read_correction(text) for text in batch.column("completion").to_pylist()]
+        candidates = pa.array(texts, pa.string())
     blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(candidates)), 0), True)
-    truncated = pc.equal(batch.column("finish_reason"), "length")
-    reason = pc.if_else(pc.and_(asked, blank), pa.scalar("no_rewrite"), pa.scalar(None, pa.string()))
-    reason = pc.if_else(pc.fill_null(pc.and_(asked, truncated), False), pa.scalar("truncated"), reason)
+    truncated = pc.fill_null(pc.equal(batch.column("finish_reason"), "length"), False)
+    reason = pc.if_else(pc.and_(asked, truncated), pa.scalar("truncated"), reason)
+    reason = pc.if_else(pc.and_(pc.and_(asked, blank), pc.is_null(reason)), pa.scalar("empty_rewrite"), reason)
     usable = pc.and_(asked, pc.invert(blank))
-    batch = set_column(batch, "candidate", pc.if_else(usable, candidates, pa.scalar(None, pa.string())))
-    return set_column(batch, "reason", reason)
+    batch = with_columns(batch, candidate=pc.if_else(usable, candidates, pa.scalar(None, pa.string())))
+    return with_columns(batch, reason=reason)
 
 
 def decide(batch: pa.RecordBatch, step: int, criterion: str, guard: bool) -> pa.RecordBatch:
@@ -131,8 +129,8 @@ def decide(batch: pa.RecordBatch, step: int, criterion: str, guard: bool) -> pa.
         "refused_by_guard",
     )
     scores = pc.if_else(accepted, batch.column("candidate_scores"), batch.column("scores"))
-    batch = set_column(batch, "aligned", pc.if_else(accepted, candidate, batch.column("aligned")))
-    batch = set_column(batch, "scores", scores)
+    batch = with_columns(batch, aligned=pc.if_else(accepted, candidate, batch.column("aligned")))
+    batch = with_columns(batch, scores=scores)
     return record(batch, step, criterion, candidate, scores, decision, reason)
 
 
@@ -150,14 +148,14 @@ def record(
     values = pc.make_struct(
         members, text, scores, decision, reason, field_names=["member", "text", "scores", "decision", "reason"]
     )
-    return set_column(batch, f"step_{step}", values)
+    return with_columns(batch, **{f"step_{step}": values})
 
 
 def start_record(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Step 0: the response as it came in, with its scores."""
     nothing = pa.nulls(batch.num_rows, pa.string())
     decision = pc.if_else(kept(batch), pa.scalar("as_given"), pa.scalar("failed"))
-    batch = set_column(batch, "scores_before", batch.column("scores"))
+    batch = with_columns(batch, scores_before=batch.column("scores"))
     return record(batch, 0, None, batch.column("response"), batch.column("scores"), decision, nothing)
 
 
@@ -184,8 +182,8 @@ def finish(batch: pa.RecordBatch, steps: int) -> pa.RecordBatch:
         "unchanged",
         "above_threshold",
     )
-    batch = set_column(batch, "decision", decision)
-    return set_column(batch, "scores_after", batch.column("scores"))
+    batch = with_columns(batch, decision=decision)
+    return with_columns(batch, scores_after=batch.column("scores"))
 
 
 @dataclass(frozen=True)
@@ -256,7 +254,7 @@ class _ScoreFn(beam.DoFn):
                 scores[row] = score
             columns.append(pa.array(scores, pa.float64()))
         progress.add(f"score {self.into}", done=batch.num_rows)
-        return [chunk.with_batch(set_column(batch, self.into, pc.make_struct(*columns, field_names=list(self.opened))))]
+        return [chunk.with_batch(with_columns(batch, **{self.into: pc.make_struct(*columns, field_names=list(self.opened))}))]
 
 
 @dataclass

@@ -6,16 +6,14 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.columns import with_columns
+
 
 def _mark(batch: pa.RecordBatch, column: str, mask: pa.BooleanArray, reason: str) -> pa.RecordBatch:
     mask = pc.fill_null(mask, False)
-    if column not in batch.schema.names:
-        marks = pc.if_else(mask, pa.scalar(reason, pa.string()), pa.scalar(None, pa.string()))
-        return batch.append_column(column, marks)
-    index = batch.schema.get_field_index(column)
-    old = batch.column(index)
+    old = batch.column(column) if column in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
     marks = pc.if_else(pc.and_(mask, pc.is_null(old)), pa.scalar(reason, pa.string()), old)
-    return batch.set_column(index, column, marks)
+    return with_columns(batch, **{column: marks})
 
 
 def drop_where(batch: pa.RecordBatch, mask: pa.BooleanArray, reason: str) -> pa.RecordBatch:

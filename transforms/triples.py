@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.criteria import SECTIONS, Pack
+from transforms.columns import with_columns
 from transforms.drops import drop_where, kept, reject_where
 from transforms.identity import content_id
 from transforms.prompts import render
@@ -57,7 +58,7 @@ def triple_prompts(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
     """Questions with their `prompt`; a question without text gets none and the drop reason `empty_question`."""
     questions = [(question or "").strip() for question in batch.column("question").to_pylist()]
     prompts = [render("triples", pack=pack, question=question) if question else None for question in questions]
-    batch = _with_columns(batch, prompt=pa.array(prompts, pa.string()))
+    batch = with_columns(batch, prompt=pa.array(prompts, pa.string()))
     return drop_where(batch, pc.is_null(batch.column("prompt")), "empty_question")
 
 
@@ -78,7 +79,7 @@ def parse_triples(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
             if identities[row]:
                 triple[2] = response  # an identity must not teach a change of white space
             ids[row] = content_id(ids[row], *triple)
-    batch = _with_columns(
+    batch = with_columns(
         batch,
         id=pa.array(ids, pa.string()),
         question_id=batch.column("id"),
@@ -111,7 +112,7 @@ def rewrite_prompts(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
         else None
         for question, response in texts
     ]
-    return _with_columns(batch, prompt=pa.array(prompts, pa.string()))
+    return with_columns(batch, prompt=pa.array(prompts, pa.string()))
 
 
 def parse_rewrite(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -121,7 +122,7 @@ def parse_rewrite(batch: pa.RecordBatch) -> pa.RecordBatch:
     """
     asked = pc.and_(kept(batch), pc.is_valid(batch.column("completion"))).to_pylist()
     texts, reasons = _read_sections(batch, REWRITE_SECTIONS, asked)
-    return _mark_each(_with_columns(batch, **_columns(texts, REWRITE_SECTIONS)), reject_where, reasons)
+    return _mark_each(with_columns(batch, **_columns(texts, REWRITE_SECTIONS)), reject_where, reasons)
 
 
 def says_nothing_wrong(critique: str, pack: Pack) -> bool:
@@ -214,7 +215,3 @@ def _is_vague(critique: str | None, pack: Pack, english: bool) -> bool:
 
 def _plain(text: str | None) -> str | None:
     return text and SPACE.sub(" ", text).strip()
-
-
-def _with_columns(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pydict(dict(zip(batch.schema.names, batch.columns, strict=True)) | columns)
