@@ -109,7 +109,7 @@ def decide(batch: pa.RecordBatch, step: int, criterion: str, guard: bool) -> pa.
         refused = pc.and_(proposed, refused)
         reason = pc.if_else(pc.and_(refused, pc.is_null(reason)), pa.scalar("scored_lower"), reason)
     else:
-        refused = pa.array([False] * batch.num_rows)
+        refused = pa.array([False] * batch.num_rows, pa.bool_())
     accepted = pc.and_(proposed, pc.invert(refused))
     same = pc.fill_null(pc.equal(candidate, batch.column("aligned")), False)
     asked = pc.is_valid(batch.column("prompt"))
@@ -164,7 +164,7 @@ def finish(batch: pa.RecordBatch, steps: int) -> pa.RecordBatch:
     decisions = [pc.struct_field(batch.column(f"step_{step}"), "decision") for step in range(1, steps + 1)]
 
     def any_step(decision: str) -> pa.BooleanArray:
-        found = pa.array([False] * batch.num_rows)
+        found = pa.array([False] * batch.num_rows, pa.bool_())
         for values in decisions:
             found = pc.or_(found, pc.equal(values, decision))
         return found

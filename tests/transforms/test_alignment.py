@@ -1,0 +1,144 @@
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms import alignment
+from transforms.alignment import Member
+from transforms.engines import EngineConfig, Sampling
+from transforms.tables import Chunk
+
+MEMBER = Member(
+    criterion="kind",
+    inspector="unused",
+    engine=EngineConfig(engine="scripted", args={"function": "m:f"}),
+    sampling=Sampling(),
+)
+
+
+def scores(values):
+    return pa.array([None if value is None else {"kind": value} for value in values], pa.struct({"kind": pa.float64()}))
+
+
+def rows(count=5):
+    """Rows scored .2, .9, .4, .1 and one that is empty."""
+    batch = pa.RecordBatch.from_pydict(
+        {
+            "id": [f"id{i}" for i in range(5)],
+            "question": ["q0", "q1", "q2", "q3", "q4"],
+            "response": ["bad", "good", "so so", "bad too", " "],
+        }
+    )
+    batch = alignment.begin(batch)
+    batch = alignment.with_columns(batch, scores=scores([0.2, 0.9, 0.4, 0.1, None]))
+    return alignment.start_record(batch).slice(0, count)
+
+
+def answered(batch, texts, reasons=None):
+    """The batch as `Generate` would leave it: row 3 failed."""
+    asked = [prompt is not None for prompt in batch.column("prompt").to_pylist()]
+    completions = [text if ask else None for text, ask in zip(texts, asked, strict=True)]
+    reasons = reasons or ["stop" if text else None for text in completions]
+    errors = [given or failed for given, failed in zip(batch.column("error").to_pylist(), [None, None, None, "dead", None])]
+    return alignment.with_columns(
+        batch, completion=pa.array(completions, pa.string()), finish_reason=pa.array(reasons), error=pa.array(errors)
+    )
+
+
+def aligned(texts, after, guard=True, routing="below_threshold", reasons=None):
+    batch = alignment.route(rows(), MEMBER, routing, 0.5)
+    batch = alignment.propose(answered(batch, texts, reasons), MEMBER)
+    batch = alignment.with_columns(batch, candidate_scores=scores(after))
+    return alignment.finish(alignment.decide(batch, 1, "kind", guard), 1)
+
+
+def test_only_rows_below_the_threshold_are_asked_for():
+    routed = alignment.route(rows(), MEMBER, "below_threshold", 0.4)
+    assert routed.column("prompt").to_pylist() == [
+        "q0 [INIT] bad [ALIGNED]",
+        None,
+        None,
+        "q3 [INIT] bad too [ALIGNED]",
+        None,
+    ]
+    everything = alignment.route(rows(), MEMBER, "all", 0.4)
+    assert [prompt is not None for prompt in everything.column("prompt").to_pylist()] == [True] * 4 + [False]
+
+
+def test_the_guard_refuses_what_scores_lower():
+    batch = aligned([" better [DONE]", None, "worse", None, None], [0.8, None, 0.3, None, None])
+    assert batch.column("aligned").to_pylist() == ["better", "good", "so so", "bad too", " "]
+    assert batch.column("decision").to_pylist() == [
+        "rewritten",
+        "above_threshold",
+        "refused_by_guard",
+        "failed",
+        "failed",
+    ]
+    assert batch.column("scores_after").to_pylist() == [{"kind": 0.8}, {"kind": 0.9}, {"kind": 0.4}, {"kind": 0.1}, None]
+    assert batch.column("error").to_pylist() == [None, None, None, "dead", "empty_response"]
+
+
+def test_without_the_guard_every_rewrite_stays():
+    batch = aligned(["better", "other", "worse", None, None], [0.8, 0.1, 0.3, None, None], guard=False, routing="all")
+    assert batch.column("aligned").to_pylist()[:3] == ["better", "other", "worse"]
+    assert batch.column("decision").to_pylist()[:3] == ["rewritten"] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "decision", "reason", "kept"),
+    [
+        ("so so", "stop", "unchanged", None, "so so"),
+        ("  ", "stop", "refused_by_guard", "empty_rewrite", "so so"),
+        ("cut o", "length", "refused_by_guard", "truncated", "so so"),
+    ],
+)
+def test_odd_rewrites(text, finish, decision, reason, kept):
+    batch = aligned(
+        ["x", None, text, None, None], [0.5, None, 0.6, None, None], reasons=["stop", None, finish, None, None]
+    )
+    assert batch.column("decision").to_pylist()[2] == decision
+    assert batch.column("step_1").to_pylist()[2]["reason"] == reason
+    assert batch.column("aligned").to_pylist()[2] == kept
+
+
+def test_trajectories_tell_every_step_of_every_row():
+    batch = aligned([" better [DONE]", None, "worse", None, None], [0.8, None, 0.3, None, None])
+    table = alignment.trajectories(Chunk(3, 100, 5, batch), 1).to_pylist()
+    assert [(row["row"], row["step"]) for row in table] == [(100 + row, step) for row in range(5) for step in (0, 1)]
+    assert table[1] == {
+        "id": "id0",
+        "shard": 3,
+        "row": 100,
+        "step": 1,
+        "member": "kind",
+        "text": "better",
+        "scores": [("kind", 0.8)],
+        "decision": "rewritten",
+        "reason": None,
+    }
+    assert [row["decision"] for row in table if row["step"] == 1] == [
+        "rewritten",
+        "not_asked",
+        "refused_by_guard",
+        "failed",
+        "not_asked",
+    ]
+    assert table[5]["text"] == "worse" and table[5]["scores"] == [("kind", 0.4)]
+
+
+@given(st.integers(0, 5))
+def test_cutting_a_batch_changes_nothing(cut):
+    def whole(batch):
+        batch = alignment.route(batch, MEMBER, "below_threshold", 0.5)
+        texts = [f"{row} again" for row in batch.column("response").to_pylist()]
+        count = batch.num_rows
+        batch = alignment.with_columns(
+            batch, completion=pa.array(texts), finish_reason=pa.array(["stop"] * count), error=batch.column("error")
+        )
+        batch = alignment.propose(batch, MEMBER)
+        batch = alignment.with_columns(batch, candidate_scores=batch.column("scores"))
+        return alignment.finish(alignment.decide(batch, 1, "kind", True), 1)
+
+    parts = [whole(rows().slice(0, cut)), whole(rows().slice(cut))]
+    assert pa.Table.from_batches(parts).to_pylist() == whole(rows()).to_pylist()
