@@ -23,6 +23,7 @@ from pipelines.entrypoint import setting
 from transforms import storage
 from transforms.report import charts, formats, sections
 from transforms.report.corpus import DECISIONS, Corpus, columns_of, follow, summarise
+from transforms.report.numbers import numbers
 from transforms.report.run_directory import Run, open_run
 from transforms.report.views import views
 
@@ -69,9 +70,7 @@ def page(run: Run, samples: int) -> str:
             decisions=[decision for decision in DECISIONS if corpus.decisions[decision]],
             stages=sections.stages_table(run),
             versions=[
-                sections.numbers(name.capitalize(), run.about[name])
-                for name in ("models", "versions")
-                if run.about.get(name)
+                numbers(name.capitalize(), run.about[name]) for name in ("models", "versions") if run.about.get(name)
             ],
             plots=charts.to_json(drawn),
             plotly=base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode(),
@@ -112,13 +111,18 @@ def policy(scripts: Sequence[str]) -> str:
     )
 
 
-def run(config: Config, _: Sequence[str] = ()) -> int:
-    """Write the report and print its path."""
-    html = page(open_run(config.run), config.samples)
-    path = storage.join(config.run, "report.html")
+def write(directory: str, samples: int = Config.samples) -> str:
+    """Write the report of a run directory; its path."""
+    html = page(open_run(directory), samples)
+    path = storage.join(directory, "report.html")
     with storage.open_output(path) as file:
         file.write(html.encode("utf-8"))
-    print(path)
+    return path
+
+
+def run(config: Config, _: Sequence[str] = ()) -> int:
+    """Write the report and print its path."""
+    print(write(config.run, config.samples))
     return entrypoint.DONE
 
 

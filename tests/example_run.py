@@ -2,14 +2,15 @@
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from schemas.tables import CURATED_TRIPLES, QUESTIONS, TRAJECTORIES, TRIPLES, aligned, with_drop_reason, with_error
 from transforms.identity import content_id
+from transforms.tables import write_tables
 
 TOPICS = {
     "advice": ("shared kitchens", "lost wallets", "noisy neighbours", "borrowed money", "late trains"),
@@ -37,38 +38,26 @@ KIND = (
 def write_stage(
     run: Path, name: str, tables: dict[str, pa.Table], *, rows_in: int = 0, seconds: float = 1.0, **about: Any
 ) -> dict[str, Any]:
-    """Write a stage directory as WriteTables leaves it, the first table being the main one; its entry of run.json."""
+    """Write a stage directory, the first table being the main one; gives its entry of run.json."""
     directory = run / name / content_id(name)[:8]
-    listed = {}
-    for table_name, table in tables.items():
-        path = f"{table_name}/shard-00000.parquet"
-        (directory / table_name).mkdir(parents=True)
-        pq.write_table(table, directory / path)
-        listed[table_name] = {
-            "rows": table.num_rows,
-            "schema_ipc": table.schema.serialize().to_pybytes().hex(),
-            "shards": [{"path": path, "rows": table.num_rows, "bytes": table.nbytes, "digest": path}],
-        }
-    directory.mkdir(parents=True, exist_ok=True)
-    counts = {"in": rows_in, "kept": next(iter(tables.values())).num_rows if tables else 0, "drops": {}, "rejects": {}}
+    counts: dict[str, Any] = {"in": rows_in, "kept": next(iter(tables.values())).num_rows, "drops": {}, "rejects": {}}
     for kind, column in (("drops", "drop_reason"), ("rejects", "error")):
-        for reason in tables[kind][column].to_pylist() if kind in tables else ():
-            counts[kind][reason] = counts[kind].get(reason, 0) + 1
-    manifest = {
-        "stage": name,
-        "digest": content_id(name),
-        "tables": listed,
-        "counts": counts,
-        "seconds": seconds,
-        **about,
-    }
+        if kind in tables:
+            counts[kind] = dict(Counter(tables[kind][column].to_pylist()).most_common())
+    write_tables(str(directory), tables, {"stage": name, "digest": content_id(name)[:12], **about}, 100, counts)
+    return {"stage": name, "directory": f"{name}/{directory.name}", "status": "complete", "seconds": seconds}
+
+
+def write_training(run: Path, name: str, metrics: dict[str, Any], history: list[dict[str, float]]) -> dict[str, Any]:
+    """Write what a trainer leaves of its metrics; gives the stage's entry of run.json."""
+    directory = run / name / "5f0c"
+    directory.mkdir(parents=True)
+    found = {"validation": metrics, "rows": {"train": 168, "validation": 36}, "steps": 84, "best_step": 63}
+    (directory / "metrics.json").write_text(json.dumps({**found, "parameters": 2_906_112, "history": history}))
+    manifest = {"stage": name, "digest": "5f0c", "tables": {}, "seconds": 0.0}
+    manifest["counts"] = {"in": 204, "kept": 168, "drops": {}, "rejects": {}}
     (directory / "manifest.json").write_text(json.dumps(manifest))
-    return {
-        "stage": name,
-        "directory": str(directory.relative_to(run)),
-        "status": "complete",
-        "seconds": seconds,
-    }
+    return {"stage": name, "directory": f"{name}/5f0c", "status": "complete", "seconds": 95.0}
 
 
 def write_about(run: Path, stages: list[dict[str, Any]], **more: Any) -> Path:
@@ -245,52 +234,76 @@ def write_full_run(run: Path, rows: int = 300) -> Path:
             run, "curate", {"triples": pa.Table.from_pylist(curated, CURATED_TRIPLES)}, rows_in=cut, seconds=3.3
         ),
     ]
-    for name, metrics in (
-        ("train_inspector", {"accuracy": 0.913, "auc": 0.967, "expected_calibration_error": 0.041, "rows": 96}),
-        ("train_aligner", {"loss": 1.183, "perplexity": 3.264, "tokens": 18_344}),
-    ):
-        directory = run / name / "5f0c"
-        directory.mkdir(parents=True)
-        (directory / "metrics.json").write_text(json.dumps({"validation": metrics}))
-        stages.append({"stage": name, "directory": f"{name}/5f0c", "status": "complete", "seconds": 95.0})
+    losses = [(21, 0.61, 0.55), (42, 0.41, 0.38), (63, 0.29, 0.31), (84, 0.2, 0.33)]
+    history = [{"step": step, "loss": loss} for step, loss, _ in losses]
+    history += [{"step": step, "eval_loss": loss} for step, _, loss in losses]
+    stages += [
+        write_training(
+            run, "train_inspector", {"accuracy": 0.913, "auc": 0.967, "auc_interval": [0.94, 0.985]}, history
+        ),
+        write_training(run, "train_aligner", {"loss": 1.183, "perplexity": 3.264}, history),
+    ]
     stages.append(align_stage(run, *aligned_rows(random_, rows)))
-    evaluate = write_stage(run, "evaluate", {}, seconds=8.0)
+    judgements = pa.table({"id": [row["id"] for row in questions]})
+    evaluate = write_stage(run, "evaluate", {"judgements": judgements}, rows_in=rows, seconds=8.0)
     (run / evaluate["directory"] / "metrics.json").write_text(json.dumps(METRICS))
     (run / evaluate["directory"] / "controls.json").write_text(json.dumps(CONTROLS))
     return write_about(run, [*stages, evaluate])
 
 
+def distribution(mean: float) -> dict[str, Any]:
+    quantiles = {"0.05": 0.2 * mean, "0.25": 0.6 * mean, "0.5": mean, "0.75": 1.3 * mean, "0.95": 1.6 * mean}
+    return {"rows": 300, "mean": mean, "sd": 0.4 * mean, "quantiles": quantiles}
+
+
 METRICS = {
     "judges": [
         {
-            "judge": "inspector",
+            "judge": "ethical",
+            "kind": "inspector",
             "n": 300,
             "win_rate": 0.853,
+            "ci95": [0.81, 0.893],
             "wins_over_decided": 0.879,
             "wins": 256,
             "losses": 35,
             "ties": 9,
-            "ci95": [0.81, 0.893],
         },
         {
             "judge": "pair-ranker",
+            "kind": "pair-ranker",
             "n": 300,
             "win_rate": 0.687,
+            "ci95": [0.633, 0.737],
             "wins_over_decided": 0.687,
             "wins": 206,
             "losses": 94,
             "ties": 0,
-            "ci95": [0.633, 0.737],
         },
     ],
     "score_shift": {
-        "before": {"mean": 0.412, "sd": 0.27},
-        "after": {"mean": 0.741, "sd": 0.16},
-        "shift": {"mean": 0.329, "sd": 0.31},
+        "ethical": {
+            "before": distribution(0.412),
+            "after": distribution(0.561),
+            "shift": distribution(0.149),
+            "mean_shift_interval": [0.121, 0.177],
+        }
     },
-    "length_change": {"words_before": {"mean": 15.1}, "words_after": {"mean": 19.4}},
-    "edit_distance": {"mean": 0.61, "median": 0.66},
-    "two_way": [{"file": "hhh_harmless", "items": 58, "accuracy": 0.741, "ci95": [0.621, 0.845]}],
+    "text_change": {
+        "words_before": distribution(15.1),
+        "words_after": distribution(19.4),
+        "edit_distance": distribution(0.61),
+        "unchanged": 0.4,
+    },
+    "two_way": [
+        {
+            "judge": "ethical",
+            "file": "hhh_harmless",
+            "items": 58,
+            "accuracy": 0.741,
+            "accuracy_interval": [0.621, 0.845],
+        }
+    ],
 }
 CONTROLS = {
     "inspectors": [

@@ -28,6 +28,10 @@ class Stage:
     manifest: dict[str, Any] | None
 
     @property
+    def has_tables(self) -> bool:
+        return bool((self.manifest or {}).get("tables"))
+
+    @property
     def rows(self) -> Rows | None:
         """Its counts, None where it has not finished or counts no rows. Where a stage's table holds every row, the
         rejected ones too (align), these do not count as kept."""

@@ -4,32 +4,22 @@ A section without anything to show is left out, or says that its stage has not f
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from schemas.config import flatten
 from transforms.report import corpus_charts, stage_charts
 from transforms.report.charts import Cell, Chart
 from transforms.report.corpus import DECISIONS, Corpus, Trajectories
 from transforms.report.formats import cell, duration, share, spaced
+from transforms.report.numbers import Numbers, numbers
 from transforms.report.run_directory import Run, Stage
 
 TOPIC_CHARACTERS = 80
+TRAINING_FACTS = ("steps", "best_step", "parameters", "parameters_trained")
 CONTROLS_NOTE = "What a judge or an aligner reaches that cannot do the task: the real one must be well above these."
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A table that no chart draws."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,20 +38,6 @@ class Figure:
     value: str
     name: str
     note: str
-
-
-def numbers(title: str, value: Any, note: str = "") -> Numbers:
-    """JSON as a table: a list or a mapping of objects has a row for each, one object a row for each of its values."""
-    if isinstance(value, dict) and value and all(isinstance(part, dict) for part in value.values()):
-        value = [{"": name, **part} for name, part in value.items()]
-    if isinstance(value, list):
-        rows = [flatten(row) if isinstance(row, dict) else {"": row} for row in value]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        return Numbers(
-            title, [spaced(name) for name in columns], [[row.get(name) for name in columns] for row in rows], note
-        )
-    rows_of_one = [(spaced(name), part) for name, part in flatten(value).items()]
-    return Numbers(title, ("", "value"), rows_of_one, note)
 
 
 def rows_section(run: Run) -> Section:
@@ -86,12 +62,19 @@ def count_questions(run: Run) -> Counter[tuple[str, str]]:
 
 
 def training_section(run: Run) -> Section:
-    tables = []
+    drawn, tables = [], []
     for stage in run.stages:
         metrics = stage.json("metrics.json") if stage.name.startswith("train_") else None
-        if metrics:
-            tables.append(numbers(spaced(stage.name).capitalize(), metrics))
-    return Section("training", "Training", tables=tables)
+        if metrics is None:
+            continue
+        drawn.append(stage_charts.losses(stage.name, metrics.get("history", [])))
+        rows = metrics.get("rows", {})
+        splits = {name: metrics[name] for name in ("validation", "test") if metrics.get(name)}
+        settings = {name: metrics[name] for name in TRAINING_FACTS if name in metrics}
+        note = ", ".join(f"{cell(count)} {split} rows" for split, count in rows.items())
+        note += "".join(f"; {spaced(name)}: {cell(value)}" for name, value in settings.items())
+        tables.append(numbers(spaced(stage.name).capitalize(), splits, note))
+    return Section("training", "Training", [chart for chart in drawn if chart], tables)
 
 
 def change_section(run: Run, corpus: Corpus, trajectories: Trajectories | None) -> Section:

@@ -1,12 +1,14 @@
-"""Charts of a run's stages: rows that went through, why rows were left out, what the questions are about."""
+"""Charts of a run's stages: rows that went through, why rows were left out, what the questions are about, how a
+training went."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
 from transforms.report.charts import BLUE, ORANGE, RED, Cell, Chart, axis, figure, label, names
-from transforms.report.formats import share
+from transforms.report.formats import share, spaced
 from transforms.report.run_directory import Stage
 
 MOST_TOPICS = 40
@@ -15,7 +17,7 @@ MOST_REASONS = 20
 
 def funnel(stages: Sequence[Stage]) -> Chart | None:
     """Rows kept, dropped and rejected by every stage that counts rows."""
-    counted = [(stage.name, rows) for stage in stages if (rows := stage.rows) and rows.going_in]
+    counted = [(stage.name, rows) for stage in stages if (rows := stage.rows) and rows.going_in and stage.has_tables]
     if not counted:
         return None
     stage_names = [name for name, _ in counted]
@@ -162,4 +164,37 @@ def coverage(questions: Counter[tuple[str, str]]) -> Chart | None:
         ),
         ("question type", "questions", "topics", "commonest topic", "its share"),
         rows,
+    )
+
+
+def losses(stage: str, history: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Training and validation loss over the steps, as the trainer logged them."""
+    found = {
+        name: [(entry["step"], entry[key]) for entry in history if key in entry]
+        for name, key in (("training", "loss"), ("validation", "eval_loss"))
+    }
+    if not any(found.values()):
+        return None
+    traces = [
+        go.Scatter(
+            name=name,
+            x=[step for step, _ in points],
+            y=[loss for _, loss in points],
+            mode="lines+markers",
+            line={"color": colour, "width": 2, "dash": dash},
+            marker={"size": 6, "symbol": symbol},
+            hovertemplate=f"step %{{x:,}}: {name} loss %{{y:.4f}}<extra></extra>",
+        )
+        for (name, points), colour, dash, symbol in zip(
+            found.items(), (ORANGE, BLUE), ("dot", "solid"), ("circle", "square"), strict=True
+        )
+        if points
+    ]
+    return Chart(
+        f"losses-{stage}",
+        f"Loss: {spaced(stage)}",
+        "As the trainer logged it; the checkpoint that was kept is named below.",
+        figure(traces, 280, xaxis=axis("step", tickformat=",", rangemode="tozero"), yaxis=axis("loss")),
+        ("loss", "step", "value"),
+        [(name, step, loss) for name, points in found.items() for step, loss in points],
     )

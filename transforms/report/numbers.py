@@ -1,0 +1,64 @@
+"""Metrics as they lie in JSON files, made into tables."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.config import flatten
+from transforms.report.charts import Cell
+from transforms.report.formats import cell, spaced
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A table that no chart draws."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+
+
+def numbers(title: str, value: Any, note: str = "") -> Numbers:
+    """A table of a JSON value: a row for each distribution in it, for each object of a list or mapping, or for each
+    value of one object. Single values beside distributions go to the note."""
+    if isinstance(value, Mapping):
+        parts = dict(_parts(value))
+        rows = [{"": spaced(name), **_distribution(part)} for name, part in parts.items() if _is_distribution(part)]
+        if rows:
+            rest = (f"{spaced(name)}: {cell(part)}" for name, part in parts.items() if not _is_distribution(part))
+            return Numbers(
+                title, list(rows[0]), [list(row.values()) for row in rows], "; ".join([note, *rest]).strip("; ")
+            )
+        if value and all(isinstance(part, Mapping) for part in value.values()):
+            value = [{"": spaced(name), **part} for name, part in value.items()]
+    if isinstance(value, list):
+        flat = [flatten(row) if isinstance(row, Mapping) else {"": row} for row in value]
+        columns = list(dict.fromkeys(name for row in flat for name in row))
+        return Numbers(
+            title, [_heading(name) for name in columns], [[row.get(name) for name in columns] for row in flat], note
+        )
+    return Numbers(title, ("", "value"), [(_heading(name), part) for name, part in flatten(value).items()], note)
+
+
+def _parts(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The distributions and single values in nested objects, by dotted name."""
+    for name, part in value.items():
+        if isinstance(part, Mapping) and not _is_distribution(part):
+            yield from _parts(part, f"{prefix}{name}, ")
+        else:
+            yield prefix + name, part
+
+
+def _is_distribution(value: Any) -> bool:
+    return isinstance(value, Mapping) and "quantiles" in value
+
+
+def _distribution(value: Mapping[str, Any]) -> dict[str, Cell]:
+    quantiles = value["quantiles"] or {}
+    named = {f"{100 * float(name):g} %": quantile for name, quantile in quantiles.items()}
+    return {name: part for name, part in value.items() if name != "quantiles"} | named
+
+
+def _heading(name: str) -> str:
+    return spaced(name).replace("ci95", "95 % interval").replace(".", ", ")
