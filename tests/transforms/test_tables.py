@@ -36,9 +36,11 @@ def rows(start, stop):
 
 @pytest.fixture
 def corpus(tmp_path):
-    pq.write_table(rows(0, 50), tmp_path / "a.parquet", row_group_size=7)
-    pq.write_table(rows(50, 53), tmp_path / "b.parquet")
-    return tmp_path
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    pq.write_table(rows(0, 50), folder / "a.parquet", row_group_size=7)
+    pq.write_table(rows(50, 53), folder / "b.parquet")
+    return folder
 
 
 def drop_ending_in_3(batch):
