@@ -63,7 +63,7 @@ setup(
     name="alignbeam",
     version=VERSION[1],
     description="Alignment data, small aligners and offline alignment of response corpora, from criteria in plain text",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],

@@ -81,16 +81,16 @@ def check_packages() -> Iterator[Check]:
     except importlib.metadata.PackageNotFoundError:
         yield Check("packages", "warn", "alignbeam is not installed, only importable", "pip install -e .")
         return
-    yield _check_requirements(
+    yield check_requirements(
         "core packages", [r for r in declared if r.marker is None], "fail", "pip install alignbeam"
     )
     for extra in extras:
         chosen = [r for r in declared if r.marker is not None and r.marker.evaluate({"extra": extra})]
-        yield _check_requirements(f"extra [{extra}]", chosen, "info", f"pip install 'alignbeam[{extra}]'")
+        yield check_requirements(f"extra [{extra}]", chosen, "info", f"pip install 'alignbeam[{extra}]'")
 
 
-def _check_requirements(name: str, requirements: list[Requirement], absent: Status, install: str) -> Check:
-    versions = {r: _installed_version(r.name) for r in requirements}
+def check_requirements(name: str, requirements: list[Requirement], absent: Status, install: str) -> Check:
+    versions = {r: installed_version(r.name) for r in requirements}
     missing = [r.name for r, version in versions.items() if version is None]
     odd = [f"{r.name} {v} (not {r.specifier})" for r, v in versions.items() if v and not r.specifier.contains(v, True)]
     if missing:
@@ -100,7 +100,7 @@ def _check_requirements(name: str, requirements: list[Requirement], absent: Stat
     return Check(name, "ok", ", ".join(f"{r.name} {version}" for r, version in versions.items()))
 
 
-def _installed_version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
     for candidate in filter(None, (name, STAND_INS.get(name))):
         try:
             return importlib.metadata.version(candidate)
@@ -127,7 +127,7 @@ def probe(code: str) -> tuple[object, str]:
 
 
 def check_torch() -> Iterator[Check]:
-    if _installed_version("torch") is None:
+    if installed_version("torch") is None:
         yield Check("torch", "info", "absent", "needed to train, to score, and for vLLM in process: docs/install.md")
         return
     found, error = probe(PROBE_TORCH)
@@ -150,11 +150,11 @@ def check_torch() -> Iterator[Check]:
 
 
 def check_transformers() -> Iterator[Check]:
-    if _installed_version("transformers") is None or _installed_version("torch") is None:
+    if installed_version("transformers") is None or installed_version("torch") is None:
         return
     found, error = probe(PROBE_TRANSFORMERS)
     if error:
-        suspects = [name for name in CUDA_COMPANIONS if _installed_version(name)]
+        suspects = [name for name in CUDA_COMPANIONS if installed_version(name)]
         advice = f"pip uninstall {' '.join(suspects)}" if suspects else "install it again: docs/install.md"
         yield Check("transformers", "fail", f"does not import: {error}", advice)
     else:
@@ -162,7 +162,7 @@ def check_transformers() -> Iterator[Check]:
 
 
 def check_vllm() -> Iterator[Check]:
-    if _installed_version("vllm") is None:
+    if installed_version("vllm") is None:
         yield Check("vLLM", "info", "absent", "needed only for a model in process (engine: vllm): docs/install.md")
         return
     found, error = probe(PROBE_VLLM)
