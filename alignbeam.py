@@ -42,8 +42,8 @@ def intruders() -> list[str]:
     found = []
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
-        places = list(spec.submodule_search_locations or []) or [spec.origin] if spec else []
-        if not any(Path(place or "").resolve().parent == root for place in places):
+        places = list(spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+        if not any(Path(place).resolve().parent == root for place in places):
             found.append(f"{name} ({places[0] if places else 'not found'})")
     return found
 

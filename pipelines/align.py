@@ -65,7 +65,7 @@ class Config(Settings):
             raise ValueError(f"threshold: must be between 0 and 1, not {self.threshold}")
         if not self.aligner or len(self.aligner) != len(self.inspector):
             raise ValueError(
-                f"aligner, inspector: give one of each per criterion ({len(self.aligner)} and {len(self.inspector)} given)"
+                f"aligner, inspector: give one of each per criterion, not {len(self.aligner)} and {len(self.inspector)}"
             )
         if self.criterion and len(self.criterion) != len(self.aligner):
             raise ValueError(f"criterion: {len(self.criterion)} names for {len(self.aligner)} aligners")
@@ -100,9 +100,7 @@ def members_of(config: Config) -> tuple[Member, ...]:
         else:
             pack = None
             engine = EngineConfig(**{**config.engine, "model": aligner})
-        members.append(
-            Member(criterion=name, inspector=inspector, engine=engine, sampling=config.sampling, pack=pack)
-        )
+        members.append(Member(criterion=name, inspector=inspector, engine=engine, sampling=config.sampling, pack=pack))
     if len({member.criterion for member in members}) < len(members):
         raise UsageError(f"criterion: two share a name: {', '.join(names)}; name them with --criterion")
     return tuple(members)
@@ -148,9 +146,7 @@ def stage_for(config: Config, members: Sequence[Member], corpus: Table) -> stage
     return stages.Stage.under(config.output, "align", identity)
 
 
-def build(
-    config: Config, members: Sequence[Member], corpus: Table, stage: stages.Stage, root: beam.Pipeline
-) -> None:
+def build(config: Config, members: Sequence[Member], corpus: Table, stage: stages.Stage, root: beam.Pipeline) -> None:
     criteria = tuple(member.criterion for member in members)
     aligned = tables.aligned(corpus.schema, criteria)
     schemas = {

@@ -1,8 +1,8 @@
 """Check a criterion pack, a recipe or a corpus before anything is spent on it; loads no model.
 
-    alignbeam check mine.yaml
-    alignbeam check recipe.yaml
-    alignbeam check answers.jsonl.gz --kind responses
+alignbeam check mine.yaml
+alignbeam check recipe.yaml
+alignbeam check answers.jsonl.gz --kind responses
 """
 
 import argparse
@@ -34,7 +34,9 @@ def check_criterion(path: str) -> int:
     """All mistakes of a pack, each with file, line and field."""
     problems = check_pack(path)
     for problem in problems:
-        console.print(f"{problem.level}: {problem.file}:{problem.line}: {problem.field}: {problem.message}", markup=False)
+        console.print(
+            f"{problem.level}: {problem.file}:{problem.line}: {problem.field}: {problem.message}", markup=False
+        )
     if any(problem.level == "error" for problem in problems):
         return entrypoint.WRONG_USE
     pack = load_pack(path)

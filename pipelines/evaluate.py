@@ -1,7 +1,7 @@
 """Judge an aligned corpus: is each aligned text better than the response it replaced?
 
     alignbeam evaluate out --inspector models/judge -o out
-    alignbeam evaluate out --inspector strict=models/judge --pair-ranker models/pair-ranker --two-way hhh.jsonl.gz -o out
+    alignbeam evaluate out --inspector strict=models/judge --pair-ranker models/ranker --two-way hhh.jsonl.gz -o out
 
 Win rate as paper 000, app. F defines it (wins / all rows), wins / decided rows, ties; two-way accuracy on files with a
 right and a wrong option; shift of scores; change of length and edit distance. Written to metrics.json and as a table.
@@ -89,7 +89,7 @@ def judges_of(config: Config) -> list[Judge]:
 
 
 def find_aligned(path: str) -> Table:
-    """The newest aligned table of a run directory, or the table at the path itself; UsageError if columns are missing."""
+    """The aligned table of a run directory, or the table at the path itself; UsageError where columns are missing."""
     if storage.exists(storage.join(path, runs.RUN_FILE)):
         entries = storage.read_json(storage.join(path, runs.RUN_FILE))["stages"]
         found = next((entry for entry in entries if entry["stage"] == "align" and entry["status"] == "complete"), None)

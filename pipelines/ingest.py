@@ -1,8 +1,8 @@
 """Make a table of a corpus as people have it: one shard per file, rows in order, other columns untouched.
 
-    alignbeam import answers.jsonl.gz -o data/answers
-    alignbeam import 'hh/*.jsonl.gz' -o data/hh --kind triples
-    python -m pipelines.ingest answers.csv -o data/answers --question-column prompt -- --runner=FlinkRunner ...
+alignbeam import answers.jsonl.gz -o data/answers
+alignbeam import 'hh/*.jsonl.gz' -o data/hh --kind triples
+python -m pipelines.ingest answers.csv -o data/answers --question-column prompt -- --runner=FlinkRunner ...
 """
 
 import sys

@@ -3,7 +3,8 @@
     python -m pipelines.questions --criterion ethical --model Qwen/Qwen3-8B --count 1000 -o runs/mine
 
 Topics first: every question type gets new ones. Then questions, from hints of topic and type, whose demonstrations are
-drawn from what was kept so far. A round is one bounded pipeline; the loop over rounds runs here (paper 000, app. D, E.2).
+drawn from what was kept so far. A round is one bounded pipeline; the loop over rounds runs here (paper 000, app. D and
+E.2).
 """
 
 import math
@@ -33,7 +34,7 @@ from transforms.questions import (
     question_prompts,
     seed_questions,
 )
-from transforms.tables import MapBatches, ReadTable, SplitMarks, WriteTables, read_table, write_tables
+from transforms.tables import MapBatches, ReadTable, WriteTables, read_table, write_tables
 from transforms.topics import TOPIC_CANDIDATES, balance_topics, parse_topics, seed_topics, topic_prompts
 
 SHARD_ROWS = 8192
@@ -131,9 +132,7 @@ class Rounds:
             | "Generate" >> Generate(self.engine, config.sampling, done.name, config.seed, cache)
             | "Parse" >> MapBatches(parse)
             | "Write"
-            >> WriteTables(
-                done.directory, {"candidates": schema}, _all_candidates, len(prompts.shards), done.about
-            )
+            >> WriteTables(done.directory, {"candidates": schema}, _all_candidates, len(prompts.shards), done.about)
         )
 
     def topics(self) -> pa.Table:

@@ -49,7 +49,7 @@ class Config(Settings):
 
 
 def answer_prompts(batch: pa.RecordBatch, style: PromptStyle) -> pa.RecordBatch:
-    """Questions with their `prompt`: the bare question for a chat model, a question-and-answer page for a base model."""
+    """Questions with their `prompt`: the bare question for a chat model, a page that breaks off for a base model."""
     questions = batch.column("question").to_pylist()
     prompts = [
         question and (question.strip() if style == "chat" else render("answer", question=question.strip()))
@@ -87,8 +87,7 @@ def build(config: Config, engine: EngineConfig, questions: Table, stage: stages.
         | "Prompt" >> MapBatches(lambda batch: answer_prompts(batch, engine.style))
         | "Generate" >> Generate(engine, config.sampling, "respond", config.seed, cache)
         | "ReadAnswers" >> MapBatches(read_answers)
-        | "Write"
-        >> WriteTables(stage.directory, schemas, SplitMarks("responses"), len(questions.shards), stage.about)
+        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("responses"), len(questions.shards), stage.about)
     )
 
 
@@ -98,7 +97,9 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     storage.check_writable(config.output)
     questions = read_table(config.questions).head(config.limit)
     if missing := {"id", "question"} - set(questions.schema.names):
-        raise UsageError(f"{config.questions}: has no column {', '.join(sorted(missing))}; make a table: alignbeam import")
+        raise UsageError(
+            f"{config.questions}: has no column {', '.join(sorted(missing))}; make a table: alignbeam import"
+        )
     stage = stage_for(config, engine, questions)
     stages.complete(
         stage,

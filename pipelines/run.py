@@ -16,7 +16,20 @@ from typing import Any
 import yaml
 from rich.table import Table as Grid
 
-from pipelines import align, curate, entrypoint, evaluate, ingest, plan, questions, report, respond, runs, stages, triples
+from pipelines import (
+    align,
+    curate,
+    entrypoint,
+    evaluate,
+    ingest,
+    plan,
+    questions,
+    report,
+    respond,
+    runs,
+    stages,
+    triples,
+)
 from pipelines.entrypoint import setting
 from pipelines.train import run_trainer
 from pipelines.watch import console
@@ -27,7 +40,17 @@ from transforms import storage
 from transforms.engines.encoder import model_digest
 from transforms.tables import MANIFEST, read_table
 
-STAGES = ("questions", "triples", "curate", "train_inspector", "train_aligner", "respond", "align", "evaluate", "report")
+STAGES = (
+    "questions",
+    "triples",
+    "curate",
+    "train_inspector",
+    "train_aligner",
+    "respond",
+    "align",
+    "evaluate",
+    "report",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +153,7 @@ class Job:
         engine = self.config.engine("teacher")
         count = self.limit(self.config.stages.questions.count) or 1
         return questions.run(
-            questions.Config(
-                **self.limited("questions", criterion=self.config.criterion, engine=engine, count=count)
-            ),
+            questions.Config(**self.limited("questions", criterion=self.config.criterion, engine=engine, count=count)),
             self.beam_arguments,
         )
 
@@ -313,9 +334,7 @@ def print_summary(record: runs.Run) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(
-        argv, Config, run, program="alignbeam run", description=__doc__, file_flag="recipe"
-    )
+    return entrypoint.main(argv, Config, run, program="alignbeam run", description=__doc__, file_flag="recipe")
 
 
 if __name__ == "__main__":

@@ -46,9 +46,7 @@ class Run:
         head |= {name: known[name] for name, value in head.items() if value is None and name in known}
         storage.write_json(
             storage.join(self.output, RUN_FILE),
-            known
-            | head
-            | {"versions": versions(), "models": known["models"] | (models or {}), "stages": stages},
+            known | head | {"versions": versions(), "models": known["models"] | (models or {}), "stages": stages},
         )
 
     def note_failure(self, stage_name: str, seconds: float) -> None:

@@ -1,6 +1,6 @@
 """How far a run has come: each stage with its rows, what was lost and why.
 
-    alignbeam status runs/mine
+alignbeam status runs/mine
 """
 
 import argparse

@@ -74,8 +74,7 @@ def build(
         | "Generate" >> Generate(engine, config.sampling, "triples", config.seed, cache)
         | "Parse" >> MapBatches(lambda batch: parse_triples(batch, pack))
         | "Clean" >> MapBatches(lambda batch: clean_triples(batch, pack, english=config.english))
-        | "Write"
-        >> WriteTables(stage.directory, schemas, SplitMarks("triples"), len(questions.shards), stage.about)
+        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("triples"), len(questions.shards), stage.about)
     )
 
 

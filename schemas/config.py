@@ -82,7 +82,7 @@ def resolve(config_class: type, layers: list[Layer]) -> Resolved:
             raise UsageError("\n".join(f"{layer.source}: {problem}" for problem in problems))
         _merge(values, layer.values, layer.source, sources, "")
     try:
-        config = pydantic.TypeAdapter(config_class).validate_python(values)
+        config: Any = pydantic.TypeAdapter(config_class).validate_python(values)
     except pydantic.ValidationError as error:
         raise UsageError("\n".join(_explain(problem, sources) for problem in error.errors())) from error
     return Resolved(config, {name: sources.get(name, "default") for name in flatten(to_dict(config))})
@@ -152,7 +152,7 @@ def _unknown_keys(config_class: Any, values: Any, prefix: str) -> typing.Iterato
 def _dataclass_of(annotation: Any) -> type | None:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next((arm for arm in typing.get_args(annotation) if dataclasses.is_dataclass(arm)), None)
-    return annotation if dataclasses.is_dataclass(annotation) else None
+    return annotation if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) else None
 
 
 def _explain(problem: Any, sources: dict[str, str]) -> str:

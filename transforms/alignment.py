@@ -75,7 +75,7 @@ def route(batch: pa.RecordBatch, member: Member, routing: Routing, threshold: fl
 
 
 def propose(batch: pa.RecordBatch, member: Member) -> pa.RecordBatch:
-    """Read the member's rewrite into `candidate`, null where there is none, and say in `reason` what is wrong with it."""
+    """Read the member's rewrite into `candidate`, null where there is none; `reason` says what is wrong with it."""
     asked = pc.and_(pc.is_valid(batch.column("prompt")), pc.is_valid(batch.column("completion")))
     reason = pa.nulls(batch.num_rows, pa.string())
     if member.pack is not None:
@@ -254,7 +254,11 @@ class _ScoreFn(beam.DoFn):
                 scores[row] = score
             columns.append(pa.array(scores, pa.float64()))
         progress.add(f"score {self.into}", done=batch.num_rows)
-        return [chunk.with_batch(with_columns(batch, **{self.into: pc.make_struct(*columns, field_names=list(self.opened))}))]
+        return [
+            chunk.with_batch(
+                with_columns(batch, **{self.into: pc.make_struct(*columns, field_names=list(self.opened))})
+            )
+        ]
 
 
 @dataclass

@@ -167,12 +167,13 @@ def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[
     Raises UsageError naming the file, the column that is missing and those that are there.
     """
     names = column_names(path)
-    if kind == "triples" and not given.get("question") and {"chosen", "rejected"} <= set(names):
-        if not set(names) & set(ACCEPTED["question"]):
-            return {"question": "chosen", "response": "rejected", "correction": "chosen"}
+    has_question = given.get("question") or set(names) & set(ACCEPTED["question"])
+    if kind == "triples" and not has_question and {"chosen", "rejected"} <= set(names):
+        return {"question": "chosen", "response": "rejected", "correction": "chosen"}
     chosen = {}
     for field in FIELDS[kind]:
-        accepted = (given[field],) if given.get(field) else ACCEPTED[field]
+        wanted = given.get(field)
+        accepted = (wanted,) if wanted else ACCEPTED[field]
         found = next((name for name in accepted if name in names), None)
         if found is None:
             raise UsageError(
@@ -202,7 +203,7 @@ def normalise(line: Line, kind: Kind, columns: dict[str, str]) -> dict[str, Any]
 
     A question or answer that is null, empty, not text, longer than 1 MiB or not UTF-8 is refused.
     """
-    values = {field: line.values.get(column) for field, column in columns.items()}
+    values: dict[str, Any] = {field: line.values.get(column) for field, column in columns.items()}
     if kind == "triples" and columns["question"] == columns["correction"]:
         if not all(isinstance(value, str) for value in values.values()):
             return "not_text"
@@ -331,5 +332,3 @@ def _fit(value: Any, type: pa.DataType) -> Any:
     if pa.types.is_string(type) and value is not None and not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False, default=str)
     return value
-
-

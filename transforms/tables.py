@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -127,13 +128,15 @@ def read_table(path: str, name: str | None = None) -> Table:
     Raises UsageError naming the file that is missing, truncated, or whose columns differ from the first shard's.
     """
     manifest_path = storage.join(path, MANIFEST)
+    digests: dict[str, str] = {}
     if name is not None or storage.exists(manifest_path):
         tables = read_manifest(path)["tables"]
         name = name or next(iter(tables))
         if name not in tables:
             raise UsageError(f"{path}: has no table {name!r}; it holds {', '.join(tables)}")
         listed = tables[name]["shards"]
-        files = {storage.join(path, shard["path"]): shard["digest"] for shard in listed}
+        digests = {storage.join(path, shard["path"]): shard["digest"] for shard in listed}
+        files = list(digests)
         if not files:
             return Table(path, (), pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(tables[name]["schema_ipc"]))))
     elif storage.is_directory(path):
@@ -150,8 +153,7 @@ def read_table(path: str, name: str | None = None) -> Table:
         schema = schema or file_schema
         if not file_schema.equals(schema):
             raise UsageError(f"{file}: its columns differ from the first file's: {_difference(schema, file_schema)}")
-        digest = files[file] if isinstance(files, dict) else ""
-        shards.append(Shard(index, file, metadata.num_rows, digest))
+        shards.append(Shard(index, file, metadata.num_rows, digests.get(file, "")))
     return Table(path, tuple(shards), schema)
 
 
@@ -373,7 +375,8 @@ class WriteTables(beam.PTransform):
                 f"{self.directory}: {len(entries)} of {self.expected_shards} shards are complete; run the command again"
             )
         tables = {name: _describe(schema) for name, schema in self.schemas.items()}
-        drops, rejects = Counter(), Counter()
+        drops: Counter[str] = Counter()
+        rejects: Counter[str] = Counter()
         for entry in entries:
             drops.update(entry["drops"])
             rejects.update(entry["rejects"])
@@ -404,14 +407,13 @@ def read_entries(directory: str) -> list[dict]:
 
 def _concatenate(files: list[str], path: str, schema: pa.Schema) -> dict:
     rows = 0
-    with storage.open_output(path) as sink:
-        with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-            for file in files:
-                fs, local = storage.filesystem(file)
-                with fs.open(local, "rb") as source:
-                    for table in _groups(pq.ParquetFile(source)):
-                        writer.write_table(table)
-                        rows += table.num_rows
+    with storage.open_output(path) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for file in files:
+            fs, local = storage.filesystem(file)
+            with fs.open(local, "rb") as source:
+                for table in _groups(pq.ParquetFile(source)):
+                    writer.write_table(table)
+                    rows += table.num_rows
     digest, size = storage.content_digest(path)
     return {"rows": rows, "bytes": size, "digest": digest}
 
@@ -428,6 +430,7 @@ class _WriteParts(beam.DoFn):
         self.directory = directory
         self.schemas = schemas
         self.split = split
+        self._clear()
 
     def start_bundle(self) -> None:
         self._clear()
@@ -455,7 +458,7 @@ class _WriteParts(beam.DoFn):
         self.batches: dict[str, list[pa.RecordBatch]] = {}
 
     def _flush(self) -> tuple[int, dict]:
-        part = {"first_row": self.first_row, "rows": self.rows, "files": {}, "drops": {}, "rejects": {}}
+        part: dict[str, Any] = {"first_row": self.first_row, "rows": self.rows, "files": {}, "drops": {}, "rejects": {}}
         for name, batches in self.batches.items():
             table = pa.Table.from_batches(batches)
             path = storage.join(

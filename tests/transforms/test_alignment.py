@@ -40,7 +40,9 @@ def answered(batch, texts, reasons=None):
     asked = [prompt is not None for prompt in batch.column("prompt").to_pylist()]
     completions = [text if ask else None for text, ask in zip(texts, asked, strict=True)]
     reasons = reasons or ["stop" if text else None for text in completions]
-    errors = [given or failed for given, failed in zip(batch.column("error").to_pylist(), [None, None, None, "dead", None])]
+    errors = [
+        given or failed for given, failed in zip(batch.column("error").to_pylist(), [None, None, None, "dead", None])
+    ]
     return alignment.with_columns(
         batch, completion=pa.array(completions, pa.string()), finish_reason=pa.array(reasons), error=pa.array(errors)
     )
@@ -76,7 +78,13 @@ def test_the_guard_refuses_what_scores_lower():
         "failed",
         "failed",
     ]
-    assert batch.column("scores_after").to_pylist() == [{"kind": 0.8}, {"kind": 0.9}, {"kind": 0.4}, {"kind": 0.1}, None]
+    assert batch.column("scores_after").to_pylist() == [
+        {"kind": 0.8},
+        {"kind": 0.9},
+        {"kind": 0.4},
+        {"kind": 0.1},
+        None,
+    ]
     assert batch.column("error").to_pylist() == [None, None, None, "dead", "empty_response"]
 
 
@@ -125,7 +133,7 @@ def test_trajectories_tell_every_step_of_every_row():
         "failed",
         "not_asked",
     ]
-    assert table[5]["text"] == "worse" and table[5]["scores"] == [("kind", 0.4)]
+    assert (table[5]["text"], table[5]["scores"]) == ("worse", [("kind", 0.4)])
 
 
 @given(st.integers(0, 5))

@@ -32,12 +32,17 @@ def test_every_format_gives_the_same_rows(tmp_path, ending):
         path.write_text(json.dumps(ROWS))
     elif ending in ("csv", "tsv"):
         separator = "," if ending == "csv" else "\t"
-        path.write_text("\n".join(separator.join(map(str, row)) for row in [ROWS[0].keys(), *(r.values() for r in ROWS)]))
+        path.write_text(
+            "\n".join(separator.join(map(str, row)) for row in [ROWS[0].keys(), *(r.values() for r in ROWS)])
+        )
     else:
         data = "\n".join(map(json.dumps, ROWS)).encode()
         path.write_bytes({"jsonl": bytes, "jsonl.gz": gzip.compress, "jsonl.bz2": bz2.compress}[ending](data))
     rows, rejects = imported(path, tmp_path / "out")
-    assert [(row["question"], row["response"], int(row["score"])) for row in rows] == [("Why?", "So.", 3), ("Who?", "Me.", 4)]
+    assert [(row["question"], row["response"], int(row["score"])) for row in rows] == [
+        ("Why?", "So.", 3),
+        ("Who?", "Me.", 4),
+    ]
     assert rejects == []
     assert rows[0]["id"] != rows[1]["id"]
 
@@ -91,7 +96,7 @@ def test_equal_rows_without_ids_both_stay(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, [ROWS[0], ROWS[0]])))
     rows, _ = imported(path, tmp_path / "out")
-    assert len(rows) == 2 and rows[0]["id"] == rows[1]["id"]
+    assert [row["id"] for row in rows] == [rows[0]["id"]] * 2
 
 
 def test_other_columns_keep_their_types_and_mixed_ones_become_json(tmp_path):
@@ -103,7 +108,8 @@ def test_other_columns_keep_their_types_and_mixed_ones_become_json(tmp_path):
     path = tmp_path / "mixed.jsonl"
     path.write_text('{"question": "a?", "response": "b", "m": 1}\n{"question": "c?", "response": "d", "m": {"k": 2}}')
     rows, rejects = imported(path, tmp_path / "mixed")
-    assert [row["m"] for row in rows] == ["1", '{"k": 2}'] and rejects == []
+    assert [row["m"] for row in rows] == ["1", '{"k": 2}']
+    assert rejects == []
 
 
 def test_preference_dialogues_become_triples(tmp_path):
@@ -128,7 +134,7 @@ def test_questions_answers_and_corrections_become_triples(tmp_path):
     path = tmp_path / "qac.jsonl"
     path.write_text(json.dumps({"question": "q?", "answer": "a", "correction": "a"}))
     found, _ = imported(path, tmp_path / "out", kind="triples")
-    assert found[0]["identity"] is True and found[0]["correction"] == "a"
+    assert (found[0]["identity"], found[0]["correction"]) == (True, "a")
 
 
 def test_what_is_wrong_with_a_whole_file_is_said_before_work(tmp_path):
@@ -139,11 +145,20 @@ def test_what_is_wrong_with_a_whole_file_is_said_before_work(tmp_path):
             imported(path, tmp_path / f"out-{name}", **settings)
 
     fails("a.jsonl", b"", "holds no record that can be read")
-    fails("b.jsonl", b'{"ask": "?", "response": "!"}', "b.jsonl: no column for the question.*ask, response.*--question-column")
+    fails(
+        "b.jsonl",
+        b'{"ask": "?", "response": "!"}',
+        "b.jsonl: no column for the question.*ask, response.*--question-column",
+    )
     fails("c.docx", b"x", "c.docx: what is this")
     fails("d.json", b'{"question": 1}', "d.json: expected a JSON array")
     fails("e.parquet", b"PAR1 no", "e.parquet: not a whole Parquet file")
-    fails("f.jsonl", b'{"question": "a?", "response": "b"}', "no column for the response: looked for reply", response_column="reply")
+    fails(
+        "f.jsonl",
+        b'{"question": "a?", "response": "b"}',
+        "no column for the response: looked for reply",
+        response_column="reply",
+    )
     fails("g.jsonl", b'{"question": null, "response": null}', "not one row could be used")
     with pytest.raises(UsageError, match="absent.jsonl: no such file"):
         imported(tmp_path / "absent.jsonl", tmp_path / "out")
@@ -162,4 +177,4 @@ def test_no_bytes_can_break_a_jsonl_file(tmp_path_factory, junk):
     path = tmp_path_factory.mktemp("junk") / "rows.jsonl"
     path.write_bytes(b'{"question": "a?", "response": "b"}\n' + junk + b'\n{"question": "c?", "response": "d"}')
     lines = [line for line in corpora.read_lines(str(path)) if line.error is None]
-    assert lines[0].values["question"] == "a?" and lines[-1].values["question"] == "c?"
+    assert (lines[0].values["question"], lines[-1].values["question"]) == ("a?", "c?")

@@ -115,7 +115,8 @@ def test_a_replayed_bundle_writes_the_same_parts(corpus, tmp_path):
 
     assert bundle(2) == []  # aborted: nothing was announced
     first, again = bundle(4), bundle(4)
-    assert first == again and first[0][1]["rows"] == 20
+    assert first == again
+    assert first[0][1]["rows"] == 20
 
 
 def test_errors_name_the_file(tmp_path):

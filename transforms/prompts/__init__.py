@@ -30,10 +30,9 @@ def template(name: str) -> Template:
 
 def template_digest(name: str) -> str:
     """What changes when the wording of a prompt, or of one it includes, changes."""
-    source, _, _ = environment().loader.get_source(environment(), f"{name}.jinja")
-    included = sorted(meta.find_referenced_templates(environment().parse(source)))
-    parts = [environment().loader.get_source(environment(), other)[0] for other in included]
-    return content_id(source, *parts)
+    source = (PROMPTS_DIR / f"{name}.jinja").read_text(encoding="utf-8")
+    included = filter(None, meta.find_referenced_templates(environment().parse(source)))
+    return content_id(source, *((PROMPTS_DIR / other).read_text(encoding="utf-8") for other in sorted(included)))
 
 
 def render(name: str, **variables: object) -> str:
