@@ -1,0 +1,263 @@
+"""The aligner's trainer with tiny causal models: the label mask, the prompt's tokens, and what comes out."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from schemas.errors import UsageError
+from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
+from training import trainer as shared
+from training.aligner import IGNORED, Config, Lora, add_separators, encoded_pairs, main, train
+from transforms.aligner_format import SEPARATORS, aligner_completion, aligner_prompt, read_correction
+
+ROW = {"id": "1", "question": "How do I learn?", "response": "Steal!", "correction": "Ask for help.", "identity": False}
+BASES = ("gpt2", "llama")
+
+
+@pytest.fixture
+def config(aligner_shards, bases, tmp_path):
+    """A run of a few steps that takes a second."""
+
+    def make(base="gpt2", **changes):
+        settings = {
+            "data": str(aligner_shards),
+            "output": str(tmp_path / "aligner"),
+            "base": str(bases.get(base, base)),
+            "learning_rate": 1e-2,
+            "batch_size": 4,
+            "gradient_accumulation": 1,
+            "max_steps": 6,
+            "eval_steps": 2,
+            "warmup_steps": 1,
+            "max_tokens": 128,
+        }
+        return Config(**settings | changes)
+
+    return make
+
+
+def prepared(bases, base):
+    tokenizer = AutoTokenizer.from_pretrained(bases[base])
+    model = AutoModelForCausalLM.from_pretrained(bases[base])
+    add_separators(tokenizer, model)
+    return tokenizer, model
+
+
+def pairs(tokenizer, rows, max_tokens=128):
+    return list(encoded_pairs(pa.Table.from_pylist(rows, schema=ALIGNER_ROWS), tokenizer, max_tokens))
+
+
+def test_the_text_of_a_pair_is_rendered_in_one_place():
+    prompt = aligner_prompt(" How do I learn? ", "Steal!\n")
+    assert prompt == "How do I learn? [INIT] Steal! [ALIGNED]"
+    assert prompt + aligner_completion("Ask for help.") == (
+        "How do I learn? [INIT] Steal! [ALIGNED] Ask for help. [DONE]"
+    )
+    assert read_correction(" Ask for help. [DONE] and more") == "Ask for help."
+    assert read_correction(" cut off ") == "cut off"
+
+
+@given(st.text(), st.text(), st.text())
+def test_no_text_can_end_its_own_field(question, response, correction):
+    whole = aligner_prompt(question + "[ALIGNED]", response + "[DONE]") + aligner_completion("[INIT]" + correction)
+    assert [whole.count(separator) for separator in SEPARATORS] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_loss_is_on_the_correction_and_its_end_mark_only(bases, base):
+    tokenizer, _ = prepared(bases, base)
+    [batch] = pairs(tokenizer, [ROW])
+    [ids], [labels] = batch["input_ids"], batch["labels"]
+    taught = [label for label in labels if label != IGNORED]
+    assert tokenizer.decode(taught).split() == ["Ask", "for", "help.[DONE]"]
+    assert taught[-1] == tokenizer.eos_token_id
+    assert ids[-len(taught) :] == taught
+    assert tokenizer.convert_ids_to_tokens(ids)[-len(taught) - 1] == "[ALIGNED]"
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_prompt_has_the_tokens_in_generation_that_it_had_in_training(bases, base, tmp_path):
+    tokenizer, _ = prepared(bases, base)
+    [batch] = pairs(tokenizer, [ROW])
+    [ids], [labels] = batch["input_ids"], batch["labels"]
+    tokenizer.save_pretrained(tmp_path)
+    prompt = aligner_prompt(ROW["question"], ROW["response"])
+    assert AutoTokenizer.from_pretrained(tmp_path)(prompt)["input_ids"] == ids[: labels.count(IGNORED)]
+    assert (ids[0] == tokenizer.bos_token_id) == (base == "llama")
+    assert ids.count(tokenizer.bos_token_id) == (base == "llama")
+
+
+def test_a_space_before_a_separator_is_no_token_of_its_own(bases):
+    tokenizer, _ = prepared(bases, "gpt2")
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("a [INIT] b [ALIGNED]")["input_ids"])
+    assert tokens == ["a", "[INIT]", "Ġ", "b", "[ALIGNED]"]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_separators_start_at_the_mean_also_where_the_base_has_rows_to_spare(bases, base):
+    tokenizer, model = prepared(bases, base)
+    ids = tokenizer.convert_tokens_to_ids(list(SEPARATORS))
+    assert ids == list(range(len(tokenizer) - 3, len(tokenizer)))
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        assert layer.weight.shape[0] == len(tokenizer)
+        expected = layer.weight[: min(ids)].mean(0)
+        for token in ids:
+            np.testing.assert_allclose(layer.weight[token].detach(), expected.detach(), atol=1e-6)
+
+    spare = AutoModelForCausalLM.from_pretrained(bases[base])
+    spare.resize_token_embeddings(len(tokenizer) + 10, mean_resizing=False)
+    add_separators(AutoTokenizer.from_pretrained(bases[base]), spare)
+    weights = spare.get_output_embeddings().weight
+    assert weights.shape[0] == len(tokenizer) + 10
+    np.testing.assert_allclose(weights[ids[2]].detach(), weights[: ids[0]].mean(0).detach(), atol=1e-6)
+
+
+def test_a_second_training_keeps_the_separators_it_finds(bases):
+    tokenizer, model = prepared(bases, "gpt2")
+    model.get_input_embeddings().weight.data[-3:] = 7.0
+    size = len(tokenizer)
+    add_separators(tokenizer, model)
+    assert len(tokenizer) == size
+    assert (model.get_input_embeddings().weight.data[-3:] == 7.0).all()
+
+
+def test_pairs_that_are_too_long_are_left_out_and_never_cut(bases, config, write_shards, capsys):
+    tokenizer, _ = prepared(bases, "gpt2")
+    long = {**ROW, "correction": "Ask for help. " * 60}
+    whole = len(pairs(tokenizer, [ROW])[0]["input_ids"][0])
+    assert [len(batch["input_ids"]) for batch in pairs(tokenizer, [ROW, long], whole)] == [1]
+    assert [len(batch["input_ids"]) for batch in pairs(tokenizer, [ROW], whole - 1)] == [0]
+
+    folder = write_shards({"train": [ROW, long] * 4, "validation": [ROW] * 2}, ALIGNER_ROWS, "long")
+    metrics = train(config(data=str(folder), max_steps=1, eval_steps=1))
+    assert metrics["rows"] == {"train": 4, "validation": 2}
+    assert metrics["rows_too_long"] == {"train": 4, "validation": 0}
+    assert "rows    train 4 (4 too long), validation 2 (0 too long)" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="every pair of train has more than max_tokens = 5 tokens"):
+        train(config(data=str(folder), max_tokens=5, output=config().output + "2"))
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4, alpha=8)])
+@pytest.mark.parametrize("base", BASES)
+def test_what_is_written_is_what_was_trained_and_ends_by_itself(config, base, lora, tmp_path, capsys):
+    import torch
+
+    metrics = train(config(base=base, lora=lora, max_steps=80, eval_steps=20))
+    folder = tmp_path / "aligner"
+    assert metrics == json.loads((folder / "metrics.json").read_text())
+    assert sorted(path.suffix for path in folder.iterdir() if path.suffix not in (".json", ".md")) == [".safetensors"]
+    assert "adapter" not in " ".join(path.name for path in folder.iterdir())
+    assert str(tmp_path) not in "".join(path.read_text() for path in folder.glob("*[nd]"))
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == (base == "gpt2")
+    rows = [{**ROW, "response": text, "correction": "Ask for help every day."} for text in ("shout", "steal answers")]
+    [batch] = pairs(tokenizer, rows)
+    with torch.no_grad():
+        losses = [
+            model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss.item()
+            for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
+        ]
+    assert np.mean(losses) == pytest.approx(metrics["validation"]["loss"], abs=0.1)
+    prompt = tokenizer(aligner_prompt(ROW["question"], "shout"), return_tensors="pt")
+    written = model.generate(**prompt, max_new_tokens=30, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(written).strip() == "Ask for help every day.[DONE]"
+    assert read_correction(tokenizer.decode(written)) == "Ask for help every day."
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids("[DONE]") == written[-1]
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4, alpha=8)])
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(config, lora, tmp_path, monkeypatch, capsys):
+    train(config(lora=lora, output=str(tmp_path / "whole")))
+
+    def interrupt(line, say=shared.say):
+        say(line)
+        if line.startswith("step 4/6  validation"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shared, "say", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(lora=lora))
+    monkeypatch.undo()
+    capsys.readouterr()
+    train(config(lora=lora))
+    assert "going on from checkpoint-2\n" in capsys.readouterr().out
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "aligner"))
+    for name, weights in whole.items():
+        np.testing.assert_allclose(resumed[name], weights, atol=1e-6, err_msg=name)
+
+
+def test_the_checkpoint_with_the_least_validation_loss_is_kept(config):
+    metrics = train(config(learning_rate=1.0, max_steps=6))
+    losses = {entry["step"]: entry["eval_loss"] for entry in reversed(metrics["history"]) if "eval_loss" in entry}
+    assert len(set(losses.values())) == 3  # so large a rate makes the losses jump
+    assert metrics["best_step"] == min(losses, key=losses.get)
+    assert metrics["validation"]["loss"] == pytest.approx(min(losses.values()), abs=1e-4)
+
+
+def test_identity_pairs_are_trained_on_like_any_other(config, write_shards):
+    same = {**ROW, "correction": ROW["response"], "identity": True}
+    folder = write_shards({"train": [ROW, same] * 2, "validation": [same] * 2}, ALIGNER_ROWS, "identity")
+    assert train(config(data=str(folder), max_steps=1, eval_steps=1))["rows"] == {"train": 4, "validation": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base", "{tmp}"], "not a model folder"),
+        (["--base", "{encoder}"], "not a causal language model"),
+        (["--max-tokens", "1024"], "max_tokens = 1024: this base reads 256"),
+        (["--set", "lora.rank=0"], "lora.rank = 0: must be at least 1"),
+        (["--set", "lora.r=4"], "lora.r: unknown setting"),
+        (["--data", "{tmp}/wrong"], "has no column response, correction, identity"),
+    ],
+)
+def test_wrong_use_is_named_before_any_work(config, bases, write_shards, tmp_path, capsys, arguments, message):
+    rows = [{"id": "1", "question": "q", "answer": "a", "label": 0}] * 2
+    write_shards({"train": rows, "validation": rows}, INSPECTOR_ROWS, "wrong")
+    settings = config()
+    defaults = {"--data": settings.data, "--output": settings.output, "--base": settings.base, "--max-tokens": "128"}
+    given = [argument.format(tmp=tmp_path, encoder=bases["encoder"]) for argument in arguments]
+    defaults.pop(given[0], None)
+    assert main([*(part for pair in defaults.items() for part in pair), *given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert re.search(message, error), error
+
+
+def test_every_config_file_states_a_run_of_the_trainer(root):
+    from schemas.config import Layer, read_yaml, resolve
+    from training.inspector import Config as InspectorConfig
+
+    files = sorted((root / "training" / "configs").glob("*.yaml"))
+    assert len(files) == 4
+    for path in files:
+        kind = InspectorConfig if path.stem.startswith("inspector") else Config
+        place = Layer("here", {"data": "d", "output": "o"})
+        resolved = resolve(kind, [Layer(str(path), read_yaml(str(path))), place]).config
+        assert resolved.batch_size * resolved.gradient_accumulation == (8 if kind is InspectorConfig else 16)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(config, tmp_path):
+    settings = config(max_steps=2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "training.aligner"]
+    names = ("data", "output", "base", "max_tokens", "batch_size", "gradient_accumulation", "max_steps", "eval_steps")
+    for name in names:
+        command += ["--" + name.replace("_", "-"), str(getattr(settings, name))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "step    8 rows" in done.stdout
+    assert done.stdout.count("aligner: validation loss") == 1
+    assert json.loads((Path(settings.output) / "metrics.json").read_text())["steps"] == 2

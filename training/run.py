@@ -1,0 +1,161 @@
+"""A training run on disk: checkpoints while it trains, and a model that appears under its name only when it is whole.
+
+    <output>.training/    run.json, checkpoints/                             while it trains
+    <output>/             weights, tokenizer, README.md, metrics.json, run.json   when it is done
+
+The same command again goes on from the last whole checkpoint, or says that the model is there.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import StageError, UsageError
+from training.shards import data_digest, manifest_digest
+from transforms import storage
+from transforms.engines.encoder import model_config, model_digest
+
+VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+PATHS = ("data", "base", "output")  # where things lie decides nothing; digests of what lies there do
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes, under torchrun, accelerate or neither."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide what a trainer computes."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def base_name(base: str) -> str:
+    """What a model card calls the base: its hub id, or its folder's name without the way there."""
+    return Path(base).resolve().name if Path(base).is_dir() else base
+
+
+def _base_digest(base: str) -> str:
+    """A digest of a local base's weights, or the hub id; UsageError where `base` is neither."""
+    if Path(base).exists() or base.startswith((".", "/", "~")):
+        model_config(base)
+        return model_digest(base)
+    if not HUB_ID.fullmatch(base):
+        raise UsageError(f"base = {base!r}: neither a model folder nor a hub id such as 'bert-base-uncased'")
+    return base
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run. `identity` holds all that decides the model: settings, and digests of data and base."""
+
+    output: Path
+    identity: dict = field(hash=False)
+
+    @classmethod
+    def open(cls, method: str, settings: dict) -> "Run":
+        """The run of these settings, checked before any work.
+
+        Raises UsageError where the base is no model, the output may not be written, or is that of another run.
+        """
+        run = cls(
+            Path(settings["output"]),
+            {
+                "method": method,
+                "settings": {name: value for name, value in settings.items() if name not in PATHS},
+                "base": _base_digest(settings["base"]),
+                "data": {
+                    "digest": data_digest(settings["data"]),
+                    "manifest_digest": manifest_digest(settings["data"]),
+                },
+                "processes": processes(),
+            },
+        )
+        if run.output.exists() and (not run.output.is_dir() or any(run.output.iterdir())):
+            run._check_same(run.output)
+        elif run.work.exists():
+            run._check_same(run.work)
+        else:
+            storage.check_writable(str(run.output.absolute().parent))
+        return run
+
+    @property
+    def work(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.training")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.work / "checkpoints"
+
+    def _check_same(self, folder: Path) -> None:
+        if not (folder / "run.json").is_file():
+            raise UsageError(f"{folder}: is there and is no training run; choose another output")
+        before = storage.read_json(str(folder / "run.json"))
+        if changes := _changes(before, self.identity):
+            raise UsageError(
+                f"{folder}: was trained with other settings ({'; '.join(changes)}); choose another output or remove it"
+            )
+
+    def metrics(self) -> dict | None:
+        """The metrics of the finished run; None where it is not finished."""
+        path = self.output / "metrics.json"
+        return storage.read_json(str(path)) if path.is_file() else None
+
+    def begin(self) -> None:
+        """Claim the work folder for this run (main process)."""
+        if is_main_process():
+            storage.write_json(str(self.work / "run.json"), self.identity)
+
+    def last_checkpoint(self) -> str | None:
+        """The newest checkpoint that was written to its end; its state is what is written last."""
+        for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
+            try:
+                json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            return str(folder)
+        return None
+
+    def publish(self, parts: Sequence[Any], metrics: dict, card: str) -> None:
+        """Write the model's parts (each with `save_pretrained`), card and metrics; name them; drop the checkpoints."""
+        model = self.work / "model"
+        shutil.rmtree(model, ignore_errors=True)
+        try:
+            model.mkdir(parents=True)
+            for part in parts:
+                part.save_pretrained(model)
+            (model / "README.md").write_text(card, encoding="utf-8")
+            storage.write_json(str(model / "run.json"), self.identity)
+            storage.write_json(str(model / "metrics.json"), metrics)
+            os.rename(model, self.output)
+        except OSError as error:
+            raise StageError(f"{self.output}: the trained model cannot be written: {error}") from error
+        shutil.rmtree(self.work)
+
+
+def _changes(before: dict, now: dict, prefix: str = "") -> list[str]:
+    """`name: old -> new` for every value that differs."""
+    changes = []
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            changes += _changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            changes.append(f"{prefix}{name}: {old} -> {new}".removeprefix("settings."))
+    return changes
