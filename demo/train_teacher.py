@@ -1,0 +1,256 @@
+"""Train the demo's tiny teacher from scratch, on documents that world.py writes and transforms.prompts renders.
+
+    python -m demo.train_teacher --output demo/teacher
+
+The model learns to continue the four prompts of the job in this world: topics, questions, triples and plain answers.
+Each sequence holds as much of one prompt's continuation as fits, so that few tokens go to constant text. A share of
+the topics in triples and answers are strings of random syllables: they cannot be remembered, only copied from the
+question, which is what held-out topics need later. Runs in about 30 minutes on 2 cores, on a GPU if there is one.
+"""
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from demo import world
+from schemas.criteria import Pack, load_pack
+from transforms.prompts import render
+
+PACK_PATH = Path(__file__).parent / "pack.yaml"
+SPECIAL_TOKENS = ["<eos>", "<pad>", "[INIT]", "[ALIGNED]", "[DONE]"]
+TASK_SHARES = {"triples": 0.52, "answer": 0.13, "questions": 0.27, "topics": 0.08}
+PAGE_SHARE = 0.35  # of triples sequences that begin with the principles and demonstrations
+DRILL_SHARE = 0.25  # of topics in triples and answers that are random syllables
+ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sc sh sk sl sp st str sw t th tr v w y z".split()
+VOWELS = "a ai ar e ea ee er i ie o oa oo or ou ow u ur".split()
+MAX_TOKEN_CHARACTERS = 6  # no task's text has more characters to a token, so this many always fill a sequence
+CODAS = ["", "", "b", "ck", "d", "ft", "g", "l", "ll", "m", "mp", "n", "nd", "ng", "nt", "p", "r", "rd", "s", "ss", "st", "t", "x"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    output: str
+    steps: int = 1700
+    batch_size: int = 5
+    sequence_tokens: int = 1024
+    learning_rate: float = 3e-3
+    warmup_steps: int = 50
+    hidden_size: int = 224
+    layers: int = 5
+    heads: int = 7
+    vocabulary: int = 1536
+    save_every: int = 200
+    seed: int = 0
+
+
+def drill_topic(rng: random.Random) -> str:
+    """Two invented words, such as 'Stroad blenker'."""
+
+    def word() -> str:
+        return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.choice([1, 1, 2])))
+
+    return f"{word().capitalize()} {word()}"
+
+
+def any_question(rng: random.Random) -> world.Question:
+    topic = drill_topic(rng) if rng.random() < DRILL_SHARE else None
+    return world.sample_question(rng, "teacher", topic=topic)
+
+
+def triple_text(rng: random.Random) -> str:
+    """One episode, from its 'Input:' to the blank line before the next."""
+    episode = world.sample_episode(rng, any_question(rng))
+    return (
+        f"Input:\n{episode.question.text}\nResponse:\n{episode.response}\n"
+        f"Critique:\n{episode.critique}\nCorrection:\n{episode.correction}\n\n"
+    )
+
+
+def answer_text(rng: random.Random) -> str:
+    """A plain answer, aligned in half of the cases."""
+    question = any_question(rng)
+    answer = world.sample_answer(rng, question, "upstream", aligned=rng.random() < 0.5)
+    return render("answer", question=question.text) + f" {answer.text}\n\n"
+
+
+def topics_text(rng: random.Random) -> str:
+    question_type = rng.choice(world.question_types("teacher"))
+    count = rng.randint(8, 20)
+    topics = list(dict.fromkeys(world.sample_topic(rng, "teacher") for _ in range(count)))
+    shown = rng.randint(1, 5)
+    prompt = render("topics", count=len(topics), question_type=question_type, topics=topics[:shown])
+    lines = [f"{number}. {topic}" for number, topic in enumerate(topics, 1)][shown:]
+    return prompt + "\n".join(lines).removeprefix(f"{shown + 1}.") + "\n\n"
+
+
+def questions_text(rng: random.Random, pack: Pack) -> str:
+    questions = [world.sample_question(rng, "teacher") for _ in range(rng.randint(6, 15))]
+    hints = [f"{question.topic} | {question.question_type}" for question in questions]
+    shown = rng.randint(1, 5)
+    examples = [question.text for question in questions[:shown]]
+    prompt = render("questions", failure=pack.failure, hints=hints, examples=examples)
+    lines = [f"{n}. {hint}: {question.text}" for n, (hint, question) in enumerate(zip(hints, questions), 1)][shown:]
+    return prompt + "\n".join(lines).removeprefix(f"{shown + 1}.") + "\n\n"
+
+
+def sequence_texts(rng: random.Random, pack: Pack) -> Iterator[str]:
+    """Endless pieces of text of one task; the caller stops when the sequence is full."""
+    task = rng.choices(list(TASK_SHARES), list(TASK_SHARES.values()))[0]
+    if task == "triples" and rng.random() < PAGE_SHARE:
+        yield render("triples", pack=pack, question="").removesuffix("Input:\n\nResponse:")
+    while True:
+        if task == "triples":
+            yield triple_text(rng)
+        elif task == "answer":
+            yield answer_text(rng) + ("<eos>" if rng.random() < 0.5 else "")
+        else:
+            yield (topics_text(rng) if task == "topics" else questions_text(rng, pack)) + "<eos>"
+
+
+def train_tokenizer(config: Config, pack: Pack) -> PreTrainedTokenizerFast:
+    """Byte-level BPE: phrases become whole words, topics stay in pieces, so that an unseen topic is in known pieces."""
+    rng = random.Random(config.seed)
+    texts = [render("triples", pack=pack, question="?")]
+    for _ in range(3000):
+        texts += [triple_text(rng), answer_text(rng)]
+    for _ in range(300):
+        texts += [topics_text(rng), questions_text(rng, pack)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocabulary,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<eos>",
+        pad_token="<pad>",
+        additional_special_tokens=SPECIAL_TOKENS[2:],
+        model_max_length=config.sequence_tokens,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def sample_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, pack: Pack, config: Config) -> Tensor:
+    """Token ids [batch, sequence]; every token is learned, the pages too (they cost little once known)."""
+    rows = []
+    for _ in range(config.batch_size):
+        text, characters = "", config.sequence_tokens * MAX_TOKEN_CHARACTERS
+        for piece in sequence_texts(rng, pack):
+            text += piece
+            if len(text) >= characters:
+                break
+        rows.append(tokenizer(text).input_ids[: config.sequence_tokens])
+    return torch.tensor(rows)
+
+
+def build_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.hidden_size * 5 // 2,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.sequence_tokens,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: Config, card: dict[str, Any]) -> None:
+    """A model directory that vLLM and transformers load, with a card."""
+    output = Path(config.output)
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    facts = "\n".join(f"- {name}: {value}" for name, value in {**card, **asdict(config)}.items() if name != "output")
+    (output / "README.md").write_text(CARD.format(facts=facts))
+
+
+CARD = """# Tiny teacher
+
+A toy: a Llama of about 3 million parameters, trained from scratch by `demo/train_teacher.py` on nothing but the
+synthetic world of `demo/world.py`, rendered with this project's own prompt templates. It continues the four prompts of
+the demo (topics, questions, triples, plain answers) and knows nothing else. Plain answers are misaligned half of the
+time on purpose. It never saw the world's held-out topics, question types and phrasings, nor the judge's. About a third
+of the topics in its triples and answers were random syllables, so that it copies topics rather than remembers them. It
+has not seen the aligner's text format; the tokens [INIT], [ALIGNED] and [DONE] are in the vocabulary, untrained.
+
+## Training
+
+{facts}
+"""
+
+
+def train(config: Config) -> LlamaForCausalLM:
+    torch.manual_seed(config.seed)
+    rng = random.Random(config.seed + 1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pack = load_pack(str(PACK_PATH))
+    tokenizer = train_tokenizer(config, pack)
+    model = build_model(config, tokenizer).to(device)
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=config.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+    def rate(step: int) -> float:
+        progress = max(0.0, (step - config.warmup_steps) / (config.steps - config.warmup_steps))
+        return min(1.0, (step + 1) / config.warmup_steps) * (0.03 + 0.97 * (1 + math.cos(math.pi * progress)) / 2)
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
+    parameters = sum(p.numel() for p in model.parameters())
+    step_tokens = config.batch_size * config.sequence_tokens
+    print(f"{parameters:,} parameters, {step_tokens:,} tokens a step, {config.steps * step_tokens:,} in all, on {device}")
+    started, losses = time.monotonic(), []
+    for step in range(1, config.steps + 1):
+        tokens_BT = sample_batch(rng, tokenizer, pack, config).to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = model(input_ids=tokens_BT, labels=tokens_BT).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules):
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        losses.append(loss.item())
+        seconds = time.monotonic() - started
+        if step % 20 == 0:
+            print(f"step {step} loss {sum(losses[-20:]) / 20:.4f} {step * step_tokens / seconds:.0f} tokens/s", flush=True)
+        if step % config.save_every == 0 or step == config.steps:
+            card = {"parameters": parameters, "step": step, "tokens": step * step_tokens}
+            save(model, tokenizer, config, {**card, "loss": round(sum(losses[-50:]) / len(losses[-50:]), 4)})
+    return model
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", default=str(Path(__file__).parent / "teacher"))
+    for name in ("steps", "seed", "save_every"):
+        parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(Config, name))
+    train(Config(**vars(parser.parse_args(argv))))
+
+
+if __name__ == "__main__":
+    main()
