@@ -93,7 +93,7 @@ def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
 
 
 def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:
-    """The generating stages of a recipe, in order, with the rows that it asks for: an upper bound where some are lost."""
+    """The generating stages of a recipe, in order, with the rows it asks for: an upper bound where some are lost."""
     teacher, upstream = (EngineConfig(**recipe.engine(name)) for name in ("teacher", "upstream"))
     wanted = recipe.stages.questions
     count = min(wanted.count, recipe.limit or wanted.count)

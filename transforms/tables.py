@@ -454,7 +454,10 @@ class _WriteParts(beam.DoFn):
             yield WindowedValue(self._flush(), GlobalWindow().max_timestamp(), [GlobalWindow()])
 
     def _clear(self) -> None:
-        self.shard, self.first_row, self.rows, self.bytes = -1, -1, 0, 0
+        self.shard: int = -1
+        self.first_row: int = -1
+        self.rows: int = 0
+        self.bytes: int = 0
         self.batches: dict[str, list[pa.RecordBatch]] = {}
 
     def _flush(self) -> tuple[int, dict]:

@@ -35,14 +35,16 @@ def rows(count=5):
     return alignment.start_record(batch).slice(0, count)
 
 
+def ids_and_errors(batch):
+    return batch.column("id").to_pylist(), batch.column("error").to_pylist()
+
+
 def answered(batch, texts, reasons=None):
     """The batch as `Generate` would leave it: row 3 failed."""
     asked = [prompt is not None for prompt in batch.column("prompt").to_pylist()]
     completions = [text if ask else None for text, ask in zip(texts, asked, strict=True)]
     reasons = reasons or ["stop" if text else None for text in completions]
-    errors = [
-        given or failed for given, failed in zip(batch.column("error").to_pylist(), [None, None, None, "dead", None])
-    ]
+    errors = ["dead" if row_id == "id3" else error for row_id, error in zip(*ids_and_errors(batch), strict=True)]
     return alignment.with_columns(
         batch, completion=pa.array(completions, pa.string()), finish_reason=pa.array(reasons), error=pa.array(errors)
     )
