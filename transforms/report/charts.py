@@ -18,7 +18,7 @@ SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
 LABEL_CHARACTERS = 28
 SEPARATOR_TRANSLATION = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
-Cell = str | int | float | None
+Cell = str | int | float | list | None
 
 
 @dataclass(frozen=True)

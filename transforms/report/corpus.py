@@ -143,7 +143,7 @@ def _keep_smallest(
     for index, (row_id, decision) in enumerate(rows):
         heap = smallest.setdefault(decision, [])
         rank = -int(content_id("report sample", str(row_id))[:15], 16)
-        if len(heap) < most or rank > heap[0][0]:
+        if len(heap) < most or (heap and rank > heap[0][0]):
             entry = (rank, -(first_row + index), sample(batch.slice(index, 1).to_pylist()[0]))
             (heapq.heappush if len(heap) < most else heapq.heapreplace)(heap, entry)
 

@@ -11,6 +11,7 @@ from transforms.report.corpus import Corpus, Trajectories
 
 SCORE_BINS = 20
 LENGTH_BINS = 30
+JUDGE_FIELDS = ("judge", "n", "wins", "losses", "ties", "win_rate", "ci95", "wins_over_decided")
 QUANTILE_COLUMNS = ("", "rows", "mean", "lowest", "5 %", "25 %", "median", "75 %", "95 %", "highest")
 
 
@@ -153,12 +154,12 @@ def trajectories(found: Trajectories) -> Chart | None:
     )
 
 
-def win_rates(judges: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """Each judge's win rate with its 95 % interval."""
+def win_rates(judges: Sequence[Mapping[str, Any]], note: str) -> Chart | None:
+    """Each judge's win rate with its 95 % interval; `note` says how the corpus was made."""
     if not judges:
         return None
     x = [judge["win_rate"] for judge in judges]
-    intervals = [judge["ci95"] or (rate, rate) for judge, rate in zip(judges, x, strict=True)]
+    intervals = [judge["ci95"] for judge in judges]
     trace = go.Scatter(
         x=x,
         y=list(range(len(judges))),
@@ -170,8 +171,8 @@ def win_rates(judges: Sequence[Mapping[str, Any]]) -> Chart | None:
             "thickness": 2,
             "width": 7,
             "color": BLUE,
-            "array": [high - rate for rate, (_, high) in zip(x, intervals, strict=True)],
-            "arrayminus": [rate - low for rate, (low, _) in zip(x, intervals, strict=True)],
+            "array": [at and at[1] - rate for rate, at in zip(x, intervals, strict=True)],
+            "arrayminus": [at and rate - at[0] for rate, at in zip(x, intervals, strict=True)],
         },
         hovertemplate="win rate %{x:.3f}<extra></extra>",
     )
@@ -188,20 +189,8 @@ def win_rates(judges: Sequence[Mapping[str, Any]]) -> Chart | None:
         "win-rates",
         "Win rates",
         "Share of rows whose aligned text the judge prefers to the response. Ties count against the aligner, except in "
-        "the column of decided rows; the intervals are 95 %.",
+        f"the column of decided rows; the intervals are 95 %. {note}",
         drawn,
         ("judge", "rows", "wins", "losses", "ties", "win rate", "95 % interval", "wins / decided"),
-        [
-            (
-                judge["judge"],
-                judge["n"],
-                judge["wins"],
-                judge["losses"],
-                judge["ties"],
-                judge["win_rate"],
-                f"{interval[0]:.3f} – {interval[1]:.3f}",
-                judge["wins_over_decided"],
-            )
-            for judge, interval in zip(judges, intervals, strict=True)
-        ],
+        [[judge[name] for name in JUDGE_FIELDS] for judge in judges],
     )

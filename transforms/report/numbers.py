@@ -26,11 +26,9 @@ def numbers(title: str, value: Any, note: str = "") -> Numbers:
         parts = dict(_parts(value))
         rows = [{"": spaced(name), **_distribution(part)} for name, part in parts.items() if _is_distribution(part)]
         if rows:
-            rest = (f"{spaced(name)}: {cell(part)}" for name, part in parts.items() if not _is_distribution(part))
-            return Numbers(
-                title, list(rows[0]), [list(row.values()) for row in rows], "; ".join([note, *rest]).strip("; ")
-            )
-        if value and all(isinstance(part, Mapping) for part in value.values()):
+            rest = [f"{spaced(name)}: {cell(part)}" for name, part in parts.items() if not _is_distribution(part)]
+            value, note = rows, "; ".join([note, *rest] if note else rest)
+        elif value and all(isinstance(part, Mapping) for part in value.values()):
             value = [{"": spaced(name), **part} for name, part in value.items()]
     if isinstance(value, list):
         flat = [flatten(row) if isinstance(row, Mapping) else {"": row} for row in value]

@@ -93,7 +93,7 @@ def evaluation_section(run: Run) -> Section:
     tables = [numbers(spaced(name).capitalize(), part) for name, part in metrics.items() if name != "judges" and part]
     for name, part in evaluation(run, "controls.json").items():
         tables.append(numbers(f"Controls: {spaced(name)}", part, CONTROLS_NOTE))
-    chart = corpus_charts.win_rates(metrics.get("judges", []))
+    chart = corpus_charts.win_rates(metrics.get("judges", []), _how_aligned(run))
     return Section("evaluation", "Evaluation", [chart] if chart else [], tables, _missing(run, "evaluate"))
 
 
@@ -101,6 +101,16 @@ def evaluation(run: Run, file: str) -> dict[str, Any]:
     """What the evaluation says in one of its files, nothing where it has not run."""
     stage = run.stage("evaluate")
     return (stage.json(file) if stage else None) or {}
+
+
+def _how_aligned(run: Run) -> str:
+    """Which rows could be rewritten, on which a win rate depends."""
+    stage = run.stage("align")
+    if stage is None or stage.setting("guard") is None:
+        return ""
+    rows = "Every row was" if stage.setting("every_row") else "Only rows below the threshold were"
+    guard = "and a guard refused rewrites that scored lower" if stage.setting("guard") else "without a guard"
+    return f"{rows} rewritten, {guard}; a row left as it was is a tie."
 
 
 def _missing(run: Run, name: str) -> str:
@@ -117,7 +127,7 @@ def key_figures(run: Run, corpus: Corpus) -> list[Figure]:
             figures.append(Figure(f"{means[0]:.2f} → {means[1]:.2f}", f"mean score, {name}", "before → after"))
     for judge in evaluation(run, "metrics.json").get("judges", []):
         interval = f"95 %: {judge['ci95'][0]:.2f} – {judge['ci95'][1]:.2f}" if judge["ci95"] else ""
-        figures.append(Figure(f"{judge['win_rate']:.3f}", f"win rate, {judge['judge']}", interval))
+        figures.append(Figure(cell(judge["win_rate"]), f"win rate, {judge['judge']}", interval))
     if corpus.rows:
         figures.append(Figure(cell(corpus.rows), "rows aligned", f"{corpus.changed:,} changed"))
     for decision in DECISIONS:

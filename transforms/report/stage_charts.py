@@ -102,7 +102,7 @@ def reasons(stages: Sequence[Stage]) -> Chart | None:
         figure(
             traces,
             90 + 26 * len(drawn),
-            xaxis=axis("rows"),
+            xaxis=axis("rows", dtick=1 if drawn[0][3] < 5 else None),
             yaxis=axis(None, autorange="reversed", showgrid=False, **names(reason_names)),
         ),
         ("stage", "reason", "kind", "rows", "share of rows in"),

@@ -1,0 +1,372 @@
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pytest
+from example_run import CORPUS, align_stage, aligned_rows, write_about, write_align_run, write_full_run, write_stage
+
+from pipelines import report
+from pipelines.entrypoint import DONE, WRONG_USE
+from schemas.tables import QUESTIONS, TRAJECTORIES, aligned, with_drop_reason
+from transforms.report.corpus import SHOWN_CHARACTERS
+
+HOSTILE = (
+    "</script><script>document.title='taken'</script>",
+    "<img src=http://evil.invalid/pixel onerror=\"document.title='taken'\">",
+    "\"><svg onload=document.title='taken'>",
+    "<a href=\"javascript:document.title='taken'\">press</a>",
+    "{{ 7 * 7 }}{% raw %}${document.title='taken'}",
+    "--><!--<script>document.title='taken'//",
+    "line\u2028paragraph\u2029end\\u003c%{z}",
+    "بسم الله \u202eright to left\u202c 他是好人 👩🏽‍🌾",
+)
+
+
+class Page(HTMLParser):
+    """What a page is made of: elements with their attributes, and text outside scripts and styles."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.texts, self._silent = [], [], False
+        self.feed(html)
+        self.text = "\n".join(self.texts)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._silent = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self._silent = False
+
+    def handle_data(self, data):
+        if not self._silent:
+            self.texts.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def written(run):
+    assert report.main([str(run)]) == DONE
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    run = write_full_run(tmp_path_factory.mktemp("full"))
+    written(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A run in which everything that a model or a file could have written attacks the page."""
+    run = tmp_path_factory.mktemp("hostile")
+    rows, steps = aligned_rows(random.Random(0), 40)
+    for number, row in enumerate(rows):
+        attack = HOSTILE[number % len(HOSTILE)]
+        row |= dict.fromkeys(("id", "question", "question_type", "topic"), f"{attack} {number}")
+        row |= {
+            "response": f"a {attack} b",
+            "aligned": f"a {attack} c",
+            "decision": attack if number == 9 else row["decision"],
+        }
+    for step in steps:
+        attack = HOSTILE[step["row"] % len(HOSTILE)]
+        step |= {"id": rows[step["row"]]["id"], "member": attack, "text": attack, "reason": attack}
+        step["scores"] = [(attack, 0.5)]
+    questions = [{"id": text, "question": text, "question_type": text, "topic": text} for text in HOSTILE]
+    drops = [{**question, "drop_reason": question["id"]} for question in questions]
+    tables = {
+        "questions": pa.Table.from_pylist(questions, QUESTIONS),
+        "drops": pa.Table.from_pylist(drops, with_drop_reason(QUESTIONS)),
+    }
+    evaluate = write_stage(run, "evaluate", {"judgements": pa.table({"id": ["a"]})}, rows_in=1)
+    judge = {
+        "judge": HOSTILE[0],
+        "n": 1,
+        "wins": 1,
+        "losses": 0,
+        "ties": 0,
+        "win_rate": 1.0,
+        "ci95": None,
+        "wins_over_decided": 1.0,
+    }
+    metrics = {"judges": [judge], HOSTILE[1]: {HOSTILE[2]: HOSTILE[3]}}
+    (run / evaluate["directory"] / "metrics.json").write_text(json.dumps(metrics))
+    (run / evaluate["directory"] / "controls.json").write_text(json.dumps({HOSTILE[0]: [{HOSTILE[1]: HOSTILE[2]}]}))
+    stages = [
+        write_stage(run, "questions", tables, rows_in=len(questions) * 2),
+        align_stage(run, rows, steps),
+        evaluate,
+    ]
+    write_about(
+        run,
+        stages,
+        name=HOSTILE[0],
+        criterion=HOSTILE[1],
+        started=HOSTILE[3],
+        models={HOSTILE[0]: HOSTILE[1]},
+        versions={HOSTILE[1]: HOSTILE[0]},
+    )
+    written(run)
+    return run
+
+
+def test_full_run_has_every_section_in_order(full):
+    page = Page((full / "report.html").read_text(encoding="utf-8"))
+    sections = [attributes["id"] for attributes in page.all("section")]
+    assert sections == ["rows", "coverage", "training", "change", "evaluation", "samples", "made"]
+    drawn = [attributes["data-figure"] for attributes in page.all("div") if "data-figure" in attributes]
+    assert drawn == [
+        "funnel",
+        "reasons",
+        "coverage",
+        "losses-train_inspector",
+        "losses-train_aligner",
+        "scores-ethical",
+        "lengths",
+        "trajectories",
+        "win-rates",
+    ]
+    assert "These are a toy’s figures." in page.text
+    for told in (
+        "14 March 2026, 09:26 UTC",
+        "bag of words",
+        "near_duplicate",
+        "2.77.0",
+        "0.810 – 0.893",
+        "prompt too long",
+    ):
+        assert told in page.text, told
+
+
+def test_align_alone_has_what_it_needs(tmp_path):
+    page = Page(written(write_align_run(tmp_path)))
+    assert [attributes["id"] for attributes in page.all("section")] == ["rows", "coverage", "change", "samples", "made"]
+    assert "toy" not in page.text
+    assert len(page.all("article")) == 60
+
+
+def test_figures_are_in_the_page_as_tables_too(full):
+    html = (full / "report.html").read_text(encoding="utf-8")
+    figures = json.loads(re.search(r'id="figures">(.*?)</script>', html)[1])
+    page = Page(html)
+    assert set(figures) == {attributes["data-figure"] for attributes in page.all("div") if "data-figure" in attributes}
+    # Open until the script has drawn the chart, so that nothing is hidden where scripts are off.
+    assert len([attributes for attributes in page.all("details") if "open" in attributes]) == len(figures)
+
+
+def test_page_is_the_same_each_time(tmp_path):
+    run = write_align_run(tmp_path)
+    assert written(run) == written(run)
+
+
+def test_unfinished_stage_is_said_to_be(tmp_path):
+    stages = [
+        {"stage": "questions", "directory": "questions/1234", "status": "failed", "seconds": 3.0},
+        {"stage": "align", "directory": "align/1234", "status": "running", "seconds": 0.0},
+    ]
+    page = Page(written(write_about(tmp_path, stages)))
+    assert "The stage questions has not finished (failed)." in page.text
+    assert "The stage align has not finished (running)." in page.text
+    assert [attributes["id"] for attributes in page.all("section")] == ["coverage", "change", "made"]
+
+
+def test_run_without_stages_or_names(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    page = Page(written(tmp_path))
+    assert [attributes["id"] for attributes in page.all("section")] == ["made"]
+
+
+def test_empty_tables(tmp_path):
+    schema = aligned(CORPUS, ("ethical",))
+    tables = {"aligned": schema.empty_table(), "trajectories": TRAJECTORIES.empty_table()}
+    stages = [
+        write_stage(tmp_path, "questions", {"questions": QUESTIONS.empty_table()}),
+        write_stage(tmp_path, "align", tables),
+    ]
+    page = Page(written(write_about(tmp_path, stages)))
+    assert [attributes["id"] for attributes in page.all("section")] == ["made"]
+
+
+def test_null_and_long_texts(tmp_path):
+    rows, steps = aligned_rows(random.Random(0), 2)
+    rows[0] |= {"question": None, "response": None, "aligned": None, "topic": None, "decision": "failed"}
+    rows[0] |= {"scores_before": None, "scores_after": None}
+    rows[1] |= {"question": "", "response": "word " * 200_000, "aligned": "other " * 200_000, "decision": "rewritten"}
+    html = written(write_about(tmp_path, [align_stage(tmp_path, rows, steps)]))
+    page = Page(html)
+    assert page.text.count("no text") == 2
+    assert "empty text" in page.text
+    assert f"The first {SHOWN_CHARACTERS:,} of 1,000,000 characters." in page.text
+    assert "word " * 1000 not in page.text
+    assert len(html) < 2_300_000
+
+
+def test_refused_rewrite_is_shown(tmp_path):
+    rows, steps = aligned_rows(random.Random(0), 1)
+    rows[0] |= {"decision": "refused_by_guard", "response": "Go away.", "aligned": "Go away."}
+    steps[1] |= {"decision": "refused_by_guard", "text": "Please stay.", "reason": "scored_lower"}
+    page = Page(written(write_about(tmp_path, [align_stage(tmp_path, rows, steps)])))
+    assert "Rewrite that the guard refused" in page.text
+    assert "Please stay" in page.text
+    assert "scored lower" in page.text
+
+
+def test_page_asks_for_nothing(hostile):
+    page = Page((hostile / "report.html").read_text(encoding="utf-8"))
+    fetched = [
+        attributes[name] for _, attributes in page.elements for name in ("src", "href", "action") if name in attributes
+    ]
+    assert {address for address in fetched if not address.startswith("#")} == {"data:,"}
+    policy = next(
+        entry["content"] for entry in page.all("meta") if entry.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.partition("style-src")[0]
+
+
+def test_hostile_text_is_text(hostile):
+    page = Page((hostile / "report.html").read_text(encoding="utf-8"))
+    assert [tag for tag, _ in page.elements if tag in ("img", "svg", "iframe", "object")] == []
+    assert [name for _, attributes in page.elements for name in attributes if name.startswith("on")] == []
+    assert len(page.all("script")) == 3
+    for attack in HOSTILE:
+        assert attack in page.text
+
+
+def test_samples_flag_limits_them(tmp_path):
+    run = write_align_run(tmp_path)
+    assert report.main([str(run), "--samples", "7"]) == DONE
+    assert len(Page((run / "report.html").read_text(encoding="utf-8")).all("article")) == 7
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == WRONG_USE
+    assert "no run.json" in capsys.readouterr().err
+    assert report.main([str(tmp_path), "--samples", "-1"]) == WRONG_USE
+    assert "between 0 and 1000, not -1" in capsys.readouterr().err
+
+
+def test_truncated_shard_is_named_and_the_old_report_stays(tmp_path, capsys):
+    run = write_align_run(tmp_path)
+    before = written(run)
+    shard = next((run / "align").glob("*/aligned/shard-00000.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert report.main([str(run)]) == WRONG_USE
+    assert "shard-00000.parquet" in capsys.readouterr().err
+    assert (run / "report.html").read_text(encoding="utf-8") == before
+    assert list(run.glob("report.html.*")) == []
+
+
+# In the browser
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("no Chromium on the PATH; set CHROMIUM")
+    return found
+
+
+class Visit:
+    """A page opened from disk in a browser that can resolve no name: its DOM, console lines and hosts asked for."""
+
+    def __init__(self, chromium, page: Path, folder: Path):
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--virtual-time-budget=20000",
+            "--enable-logging=stderr",
+            "--dump-dom",
+        ]
+        netlog = folder / "net.json"
+        flags += [
+            f"--user-data-dir={folder}/profile",
+            f"--log-net-log={netlog}",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+        ]
+        done = subprocess.run([chromium, *flags, page.as_uri()], capture_output=True, timeout=120)
+        self.dom = Page(done.stdout.decode("utf-8"))
+        self.title = re.search(r"<title>(.*?)</title>", done.stdout.decode("utf-8"), re.DOTALL)[1]
+        self.console = [line for line in done.stderr.decode().splitlines() if "CONSOLE" in line]
+        hosts = {urlsplit(address).hostname for address in re.findall(r'"url":"(https?://[^"]+)"', netlog.read_text())}
+        # What the browser itself asks its maker for.
+        self.hosts = {host for host in hosts if not re.search(r"(^|\.)(google|googleapis|gvt1)\.com$", host)}
+
+
+def test_visit_notices_scripts_and_requests(chromium, tmp_path):
+    """The checks below would fail on a page that lets hostile text through."""
+    page = tmp_path / "open.html"
+    page.write_text(f"<title>ours</title><body>{HOSTILE[1]}<script>console.error('seen')</script>")
+    visit = Visit(chromium, page, tmp_path)
+    assert visit.title == "taken"
+    assert visit.hosts == {"evil.invalid"}
+    assert any("seen" in line for line in visit.console)
+
+
+@pytest.mark.parametrize("name", ["full", "hostile"])
+def test_page_opens_from_disk_without_errors_or_requests(chromium, name, request, tmp_path):
+    run = request.getfixturevalue(name)
+    visit = Visit(chromium, run / "report.html", tmp_path)
+    assert visit.title != "taken"
+    assert visit.title.endswith("alignbeam report")
+    assert visit.console == []
+    assert visit.hosts == set()
+    charts = [attributes for attributes in visit.dom.all("div") if "data-figure" in attributes]
+    assert charts
+    assert all("js-plotly-plot" in attributes["class"] for attributes in charts)
+    assert [attributes for attributes in visit.dom.all("a") if not attributes.get("href", "#").startswith("#")] == []
+    assert visit.dom.all("img") == []
+
+
+def test_samples_can_be_filtered_searched_sorted_and_paged(chromium, full, tmp_path):
+    html = (full / "report.html").read_text(encoding="utf-8")
+    script = """
+      const tools = document.getElementById("tools").elements, told = [];
+      const tell = () => told.push([document.getElementById("place").textContent,
+        [...document.querySelectorAll("article")].map((article) => article.dataset.gain * 1)]);
+      const set = (name, value) => {
+        tools[name].value = value;
+        document.getElementById("tools").dispatchEvent(new Event("input"));
+        tell();
+      };
+      tell();
+      document.getElementById("next").click(); tell();
+      set("decision", "failed");
+      set("search", "ZOOS"); set("search", "no such text"); set("search", "");
+      set("decision", "rewritten"); set("order", "gain"); set("order", "loss");
+      document.title = JSON.stringify(told);
+    """
+    page = tmp_path / "page.html"
+    page.write_text(
+        re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace(
+            "</body>", f"<script>{script}</script>"
+        ),
+        encoding="utf-8",
+    )
+    visit = Visit(chromium, page, tmp_path)
+    told = json.loads(visit.title)
+    places = [place for place, _ in told]
+    assert places[:3] == ["1–10 of 240", "11–20 of 240", "1–5 of 5"]
+    assert places[4] == "no sample fits"
+    assert [len(gains) for _, gains in told[:3]] == [10, 10, 5]
+    largest, smallest = told[-2][1], told[-1][1]
+    assert largest == sorted(largest, reverse=True)
+    assert smallest == sorted(smallest)
+    assert largest[0] > smallest[-1]
