@@ -24,8 +24,9 @@ from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
 from transforms import storage
 from transforms.alignment import Align, Member, Routing, SplitAligned
-from transforms.engines import EngineConfig, Sampling, engine_digest
+from transforms.engines import EngineConfig, Sampling
 from transforms.engines.encoder import model_config, model_digest
+from transforms.engines.weights import engine_digest
 from transforms.tables import MANIFEST, ReadTable, Table, WriteTables, read_table
 
 PROMPTED = "prompted"

@@ -24,6 +24,7 @@ from transforms.questions import hint
 from transforms.tables import Table
 
 if TYPE_CHECKING:
+    from pipelines.questions import Settings as QuestionSettings
     from pipelines.run import Config as Recipe
 
 BYTES_PER_TOKEN = 4.0
@@ -92,6 +93,17 @@ def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
     ]
 
 
+def topic_prompt_count(settings: "QuestionSettings", seeds: int, types: int) -> int:
+    """Prompts of all topic rounds, one per topic known before the round; each gives at most `topics_per_prompt` new."""
+    prompts, known = 0, seeds
+    for _ in range(settings.topic_rounds):
+        prompts += known
+        known *= settings.topics_per_prompt
+        if settings.topics_per_type is not None:
+            known = min(known, settings.topics_per_type * types)
+    return prompts
+
+
 def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:
     """The generating stages of a recipe, in order, with the rows it asks for: an upper bound where some are lost."""
     teacher, upstream = (EngineConfig(**recipe.engine(name)) for name in ("teacher", "upstream"))
@@ -115,7 +127,7 @@ def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:
     aligner = EngineConfig(model=recipe.stages.train_aligner.get("base") or "aligner")
     asked = math.ceil(count / wanted.hints)
     steps = [
-        ("topics", teacher, min(count, len(types) * wanted.topic_rounds * wanted.topics_per_prompt), wanted.sampling),
+        ("topics", teacher, topic_prompt_count(wanted, len(pack.seeds), len(types)), wanted.sampling),
         ("questions", teacher, asked, wanted.sampling),
         ("triples", teacher, min(count, triples.limit or count), triples.sampling),
         ("respond", upstream, min(tests, recipe.limit or tests), respond.sampling),

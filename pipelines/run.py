@@ -30,8 +30,14 @@ from pipelines import (
     stages,
     triples,
 )
+from pipelines.align import Settings as AlignSettings
+from pipelines.curate import Settings as CurateSettings
 from pipelines.entrypoint import setting
+from pipelines.evaluate import Settings as EvaluateSettings
+from pipelines.questions import Settings as QuestionSettings
+from pipelines.respond import Settings as RespondSettings
 from pipelines.train import run_trainer
+from pipelines.triples import Settings as TripleSettings
 from pipelines.watch import console
 from schemas.config import flatten, to_dict
 from schemas.criteria import load_pack
@@ -70,14 +76,14 @@ class Models:
 class StageSettings:
     """What each stage may be told; a trainer's settings are those of training.inspector and training.aligner."""
 
-    questions: questions.Settings = field(default_factory=questions.Settings)
-    triples: triples.Settings = field(default_factory=triples.Settings)
-    curate: curate.Settings = field(default_factory=curate.Settings)
+    questions: QuestionSettings = field(default_factory=QuestionSettings)
+    triples: TripleSettings = field(default_factory=TripleSettings)
+    curate: CurateSettings = field(default_factory=CurateSettings)
     train_inspector: dict[str, Any] = field(default_factory=dict)
     train_aligner: dict[str, Any] = field(default_factory=dict)
-    respond: respond.Settings = field(default_factory=respond.Settings)
-    align: align.Settings = field(default_factory=align.Settings)
-    evaluate: evaluate.Settings = field(default_factory=evaluate.Settings)
+    respond: RespondSettings = field(default_factory=RespondSettings)
+    align: AlignSettings = field(default_factory=AlignSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

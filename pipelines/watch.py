@@ -1,5 +1,6 @@
 """What a user sees while a stage works: rows done, rate, tokens per second, time left."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from rich.progress import Progress as Bars
 
 from transforms import progress
 
-console = Console(stderr=True, highlight=False)
+LOG_COLUMNS = 160
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else LOG_COLUMNS)
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 30.0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -109,7 +110,7 @@ def print_config(resolved: Resolved) -> str:
     flat = flatten(to_dict(resolved.config))
     width = max(map(len, flat), default=0)
     return "\n".join(
-        f"{name:<{width}}  {yaml.safe_dump(value, default_flow_style=True, width=1000).splitlines()[0]}"
+        f"{name:<{width}}  {json.dumps(value, ensure_ascii=False)}"
         f"  # {_source(resolved.sources, name)}"
         for name, value in flat.items()
     )

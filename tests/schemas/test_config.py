@@ -40,7 +40,7 @@ def test_later_layers_win_and_each_value_knows_its_source():
         "args.x": "recipe.yaml",
     }
     assert print_config(resolve(Settings, [Layer("f", {"model": "m"})])).splitlines()[:2] == [
-        "model                 m  # f",
+        'model                 "m"  # f',
         "sampling.max_tokens   256  # default",
     ]
     assert to_dict(resolved.config)["sampling"] == {"max_tokens": 7, "temperature": 0.5}
