@@ -76,7 +76,7 @@ def page(run: Run, samples: int) -> str:
             plotly=base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode(),
             style=(PARTS / "report.css").read_text(encoding="utf-8"),
             script=script,
-            policy=policy([script]),
+            policy=policy([script, plotly]),
         )
     )
 
