@@ -26,7 +26,7 @@ from transforms import storage
 from transforms.alignment import Align, Member, Routing, SplitAligned
 from transforms.engines import EngineConfig, Sampling
 from transforms.engines.encoder import model_config, model_digest
-from transforms.engines.weights import engine_digest
+from transforms.engines.identity import engine_digest
 from transforms.tables import MANIFEST, ReadTable, Table, WriteTables, read_table
 
 PROMPTED = "prompted"

@@ -145,9 +145,7 @@ def main_name(table: Table) -> str:
 
 def build(config: Config, table: Table, held_out: HeldOut, stage: stages.Stage, root: beam.Pipeline) -> None:
     compared = compared_columns(config, table)
-    rules = rules_for(
-        english_plain_text=config.english_plain_text, max_chars=config.max_chars, skip=config.skip_rules
-    )
+    rules = rules_for(english_plain_text=config.english_plain_text, max_chars=config.max_chars, skip=config.skip_rules)
     alike = None if config.max_pair_similarity is None else AlikePairs(config.embedder, config.max_pair_similarity)
     splits = partial(
         assign_splits, shares=config.shares, inspector_shares=config.inspector_shares, seed=config.seed, alike=alike
@@ -185,8 +183,7 @@ def build(config: Config, table: Table, held_out: HeldOut, stage: stages.Stage, 
         | "Decisions" >> beam.Flatten()
         | "OpenAll" >> OpenShards(table, "curate", skip=stage.done_shards())
         | "Split" >> MapBatches(readable_text, splits)
-        | "Write"
-        >> WriteTables(stage.directory, schemas, SplitMarks(main_name(table)), len(table.shards), stage.about)
+        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks(main_name(table)), len(table.shards), stage.about)
     )
 
 

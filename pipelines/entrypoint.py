@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.stages import Stage
+from pipelines.stages import Stage, beam_options
 from pipelines.watch import console
 from schemas.config import Layer, parse_assignments, print_config, read_yaml, resolve
 from schemas.errors import StageError, UsageError
@@ -64,6 +64,7 @@ def main(
         if parsed.print_config:
             print(print_config(resolved))
             return DONE
+        beam_options(beam_arguments)
         result = run(resolved.config, beam_arguments)
         return result if isinstance(result, int) else report_stage(result)
 

@@ -24,7 +24,7 @@ from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
 from transforms import storage
 from transforms.engines import EngineConfig, Sampling
-from transforms.engines.weights import engine_digest
+from transforms.engines.identity import engine_digest
 from transforms.generate import Generate
 from transforms.prompts import template_digest
 from transforms.questions import (

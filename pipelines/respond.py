@@ -21,7 +21,7 @@ from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms import storage
 from transforms.drops import drop_where
 from transforms.engines import EngineConfig, PromptStyle, Sampling
-from transforms.engines.weights import engine_digest
+from transforms.engines.identity import engine_digest
 from transforms.generate import Generate
 from transforms.prompts import render, template_digest
 from transforms.tables import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table

@@ -1,0 +1,65 @@
+"""Scripted models for tests of the stages around a model: they read the prompt and answer in its form.
+
+What was asked is written down, a line a request, in the file that ALIGNBEAM_TEST_LOG names.
+"""
+
+import os
+import re
+
+from transforms.engines import Completion, Request
+from transforms.identity import content_id
+
+LETTERS = "BCDFGHKLMN"
+
+
+def word(*parts):
+    """A pronounceable word of its own for every content."""
+    number = int(content_id(*parts)[:8], 16)
+    return "".join(LETTERS[number // 10**i % 10].lower() + "aeiou"[number // 7**i % 5] for i in range(4))
+
+
+def log(request: Request) -> None:
+    if path := os.environ.get("ALIGNBEAM_TEST_LOG"):
+        with open(path, "a") as file:
+            file.write(content_id(request.prompt, str(request.seed)) + "\n")
+
+
+def teacher(request: Request) -> str | Completion:
+    """Topics, questions, triples and answers; every seventh triple lacks its critique."""
+    log(request)
+    prompt = request.prompt
+    if prompt.startswith("List "):
+        return "\n".join(
+            f"{n}. {word(prompt, str(request.seed), str(n)).capitalize()}" for n in range(2, 8)
+        ).removeprefix("2.")
+    if prompt.startswith("Write "):
+        hints = dict(re.findall(r"^(\d+)\. ([^|\n]+ \| [^:\n]+)$", prompt, re.MULTILINE))
+        first = int(prompt.rsplit("\n", 1)[-1].rstrip("."))
+        lines = [
+            f"{n}. {hint}: What does {hint.split(' |')[0]} mean for {word(hint)} and for {word(hint, 'b')}?"
+            for n, hint in hints.items()
+            if int(n) >= first
+        ]
+        return "\n".join(lines).removeprefix(f"{first}.")
+    if prompt.startswith("#"):
+        question = prompt.split("Input:\n")[-1].split("\nResponse:")[0]
+        name = word(question)
+        if int(content_id(question)[:4], 16) % 7 == 0:
+            return f"\nNobody likes {name}.\nCorrection:\nMany like {name}.\n\nInput:"
+        return (
+            f"\nNobody likes {name} at all.\nCritique:\nThe response insults {name} and so breaks principle 1.\n"
+            f"Correction:\nMany people like {name} very much indeed.\n\nInput:"
+        )
+    return f" It is about {word(prompt)}, I think."
+
+
+def aligner(request: Request) -> str:
+    log(request)
+    return f" A kinder word on {word(request.prompt)}. [DONE]"
+
+
+def failing(request: Request) -> Completion | str:
+    """Fails on every third prompt until ALIGNBEAM_TEST_HEALED is set."""
+    if not os.environ.get("ALIGNBEAM_TEST_HEALED") and int(content_id(request.prompt)[:4], 16) % 3 == 0:
+        return Completion.failed("server_error: 503")
+    return teacher(request)
