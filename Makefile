@@ -24,9 +24,11 @@ $(INSTALLED): requirements/cpu.txt setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found. Install one, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing the locked environment into $(VENV) (3.5 GB; 2 minutes with a fast connection) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP_INSTALL) $(addprefix --extra-index-url ,$(TORCH_INDEX)) -r requirements/cpu.txt || { \
-		echo "The environment could not be installed. If pip found no torch with +cpu in its version: give it PyTorch's" >&2; \
-		echo "CPU wheel index, make setup TORCH_INDEX=URL (docs/install.md). Otherwise run make setup again." >&2; exit 1; }
+	@$(PIP_INSTALL) $(addprefix --extra-index-url ,$(TORCH_INDEX)) $$(grep '^torch==' requirements/cpu.txt) || { \
+		echo "pip finds no CPU build of torch. Give it PyTorch's CPU wheel index: make setup TORCH_INDEX=URL" >&2; \
+		echo "(docs/install.md says where the URL stands)." >&2; exit 1; }
+	@$(PIP_INSTALL) -r requirements/cpu.txt || { \
+		echo "The environment could not be installed; make setup goes on where it stopped." >&2; exit 1; }
 	@$(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@
 
