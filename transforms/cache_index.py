@@ -83,7 +83,8 @@ def find(array: np.ndarray, keys: np.ndarray) -> tuple[list[int], list[int]]:
     """Which of `keys` (uint64 halves, flat) an index array holds, and their places."""
     high, low = keys[0::2], keys[1::2]
     at = np.searchsorted(array[0], high)
-    rows, places = [], []
+    rows: list[int] = []
+    places: list[int] = []
     candidates = np.arange(len(high))
     while True:  # once, unless two keys share their first half
         candidates = candidates[at[candidates] < array.shape[1]]

@@ -232,7 +232,9 @@ class _GenerateFn(beam.DoFn):
         pending = self.pending.popleft()
         self._wait_for(pending.last)
         self.bytes -= pending.chunk.batch.nbytes
-        batch = with_completions(pending.chunk.batch, [future and future.result() for future in pending.futures])
+        batch = with_completions(
+            pending.chunk.batch, [future.result() if future else None for future in pending.futures]
+        )
         return WindowedValue(pending.chunk.with_batch(batch), pending.timestamp, (pending.window,))
 
 

@@ -1,0 +1,227 @@
+"""The real vLLM, on a CPU, with a randomly initialised model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from random_model import CHAT_TEMPLATE, write_random_model
+
+from schemas.errors import StageError, UsageError
+from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.vllm_engine import replica_gpus
+
+pytest.importorskip("vllm")
+
+ARGS = {"dtype": "float32", "max_num_seqs": 8}
+SAMPLED = Sampling(max_tokens=12, temperature=1.0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_random_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def engine(model):
+    yield open_engine(EngineConfig(model=str(model), args=ARGS))
+    close_engines()
+
+
+def answers(engine, requests):
+    return [future.result(timeout=300) for future in [engine.submit(request) for request in requests]]
+
+
+def processes_of(group):
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(entry.name)) == group and "State:\tZ" not in (entry / "status").read_text():
+                found.append(int(entry.name))
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+    return found
+
+
+def host_of(engine):
+    return engine._replicas[0]._host._process.pid
+
+
+def test_one_engine_for_a_configuration(engine, model):
+    assert open_engine(EngineConfig(model=str(model), args=dict(reversed(ARGS.items())))) is engine
+    assert engine.concurrency == 8
+
+
+def test_a_seed_decides_the_answer_and_its_neighbours_do_not(engine):
+    alone = answers(engine, [Request("What is salt?", SAMPLED, 5)])
+    among = answers(engine, [Request(f"What is {i}?" * (1 + i % 7), SAMPLED, i) for i in range(40)])
+    again = answers(engine, [Request("What is salt?", SAMPLED, 5), Request("What is salt?", SAMPLED, 6)])
+    assert again[0] == alone[0]
+    assert again[0].text != again[1].text
+    assert [done.finish_reason for done in among].count("error") == 0
+    assert alone[0].prompt_tokens == len("What is salt?")
+    assert 0 < alone[0].completion_tokens <= 12
+
+
+def test_seeded_prompts_longer_together_than_one_step_holds(engine):
+    # 40 × 500 tokens; a step holds 4096: with chunked prefill this ends the engine.
+    done = answers(engine, [Request("x" * (480 + i % 20), SAMPLED, i) for i in range(40)])
+    assert {one.error for one in done} == {None}
+
+
+def test_bad_requests_fail_alone(engine):
+    good, long, empty, grammar = answers(
+        engine,
+        [
+            Request("fine", SAMPLED, 1),
+            Request("x" * 600, SAMPLED, 1),
+            Request("", SAMPLED, 1),
+            Request("x", Sampling(extra={"structured_outputs": {"regex": "("}}), None),
+        ],
+    )
+    assert good.error is None
+    assert (long.text, long.finish_reason) == (None, "error")
+    assert long.error == "prompt_too_long: 600 tokens, the model reads 511"
+    assert empty.error == "prompt_empty"
+    assert grammar.error.startswith("bad_request: ")
+
+
+def test_sampling_passes_through(engine):
+    extra = {"structured_outputs": {"choice": ["yes", "no"]}}
+    [choice] = answers(engine, [Request("Well?", Sampling(max_tokens=20, extra=extra), None)])
+    assert choice.text in ("yes", "no")
+    assert choice.finish_reason == "stop"
+    with pytest.raises(UsageError, match="no_such_setting"):
+        engine.submit(Request("x", Sampling(extra={"no_such_setting": 1}), None)).result(timeout=60)
+
+
+def test_a_dead_host_is_replaced_and_nothing_is_lost(engine):
+    requests = [Request(f"Question {i}", Sampling(max_tokens=200, temperature=1.0), i) for i in range(30)]
+    expected = answers(engine, requests)
+    group = host_of(engine)
+    futures = [engine.submit(request) for request in requests]
+    futures[0].result(timeout=60)
+    os.kill(group, signal.SIGKILL)
+    assert [future.result(timeout=300) for future in futures] == expected
+    assert host_of(engine) != group
+    assert processes_of(group) == []
+
+
+def test_a_host_that_hangs_is_replaced(model):
+    engine = open_engine(EngineConfig(model=str(model), args=ARGS, stall_seconds=3))
+    group = host_of(engine)
+    os.kill(group, signal.SIGSTOP)
+    [done] = answers(engine, [Request("Hello?", SAMPLED, 1)])
+    assert done.error is None
+    assert host_of(engine) != group
+    assert processes_of(group) == []
+
+
+def test_requests_that_end_vllm_again_and_again_are_given_up(model, monkeypatch):
+    monkeypatch.setattr("transforms.engines.vllm_engine.RESENDS", 1)
+    engine = open_engine(EngineConfig(model=str(model), args=ARGS, stall_seconds=200))
+    future = engine.submit(Request("Hello?", Sampling(max_tokens=400, extra={"ignore_eos": True}), None))
+    for _ in range(2):
+        group = host_of(engine)
+        os.kill(group, signal.SIGKILL)
+        while host_of(engine) == group:
+            time.sleep(0.05)
+    with pytest.raises(StageError, match="vLLM died 2 times at the same requests"):
+        future.result(timeout=60)
+    [done] = answers(engine, [Request("Still there?", SAMPLED, 1)])
+    assert done.error is None
+
+
+def test_nothing_outlives_a_killed_parent(model, tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import threading, time
+        from transforms.engines import EngineConfig, Request, Sampling, open_engine
+        config = EngineConfig(model={str(model)!r}, args={ARGS!r})
+        # Opened in a thread that ends, as Beam's do: the engine belongs to the process.
+        opener = threading.Thread(target=open_engine, args=(config,)); opener.start(); opener.join()
+        engine = open_engine(config)
+        endless = Sampling(max_tokens=400, temperature=1.0, extra={{"ignore_eos": True}})
+        for i in range(200):
+            engine.submit(Request(f"Q{{i}}", endless, i))
+        print(engine._replicas[0]._host._process.pid, flush=True)
+        time.sleep(600)
+        """
+    )
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    group = int(parent.stdout.readline())
+    assert group in processes_of(group)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while processes_of(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_of(group) == []
+
+
+def test_a_folder_that_is_not_a_model_is_refused_before_anything_starts(tmp_path, model):
+    for name, content, message in (
+        ("empty", {}, "not a model folder: it has no config.json and no \\*.safetensors"),
+        ("unweighted", {"config.json": "{}"}, "not a model folder: it has no \\*.safetensors"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, text in content.items():
+            (folder / file).write_text(text)
+        with pytest.raises(UsageError, match=message):
+            open_engine(EngineConfig(model=str(folder)))
+    with pytest.raises(UsageError, match="/nowhere/model: no such model folder"):
+        open_engine(EngineConfig(model="/nowhere/model"))
+
+
+def test_a_model_that_does_not_load_is_reported_with_vllms_log(tmp_path, model):
+    for file in model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((model / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["NoSuchModel"], "model_type": "x"}))
+    with pytest.raises(UsageError, match="vLLM could not load it(.|\n)*the end of vLLM's log:\n  \\| "):
+        open_engine(EngineConfig(model=str(tmp_path), args=ARGS))
+
+
+def test_chat_style_needs_a_template(model):
+    with pytest.raises(UsageError, match="no chat template"):
+        open_engine(EngineConfig(model=str(model), args=ARGS, style="chat"))
+
+
+def test_chat_style(tmp_path_factory):
+    folder = write_random_model(tmp_path_factory.mktemp("chat"), CHAT_TEMPLATE)
+    config = EngineConfig(model=str(folder), args=ARGS, style="chat", chat_template_kwargs={"thinking": True})
+    engine = open_engine(config)
+    try:
+        extra = {"structured_outputs": {"choice": ["Hm, salt.</think>Yes."]}}
+        thought, unended = answers(
+            engine,
+            [
+                Request("Salt?", Sampling(max_tokens=40, extra=extra), None),
+                Request("Salt?", Sampling(max_tokens=9, extra=extra), None),
+            ],
+        )
+    finally:
+        close_engines()
+    assert thought.prompt_tokens == len("<user>Salt?<assistant><think>")
+    assert (thought.reasoning, thought.text, thought.finish_reason) == ("Hm, salt.", "Yes.", "stop")
+    assert (unended.reasoning, unended.text, unended.finish_reason) == ("Hm, salt.", "", "length")
+
+
+def test_a_model_is_replicated_over_the_gpus_it_does_not_need():
+    assert replica_gpus({}, []) == [None]
+    assert replica_gpus({}, ["0"]) == [None]
+    assert replica_gpus({}, ["0", "1", "5"]) == ["0", "1", "5"]
+    assert replica_gpus({"tensor_parallel_size": 2}, ["0", "1", "2", "3", "4"]) == ["0,1", "2,3"]
+    assert replica_gpus({"tensor_parallel_size": 4}, ["0", "1", "2", "3"]) == [None]

@@ -1,0 +1,203 @@
+"""vLLM on this machine: one host process per model replica, and as many replicas as there are GPUs for them.
+
+A host that dies, or that works and gives no token for `stall_seconds`, is killed and started anew, and what it had
+not answered is sent again. A request that was at work in RESENDS + 1 such deaths ends with StageError.
+"""
+
+import glob
+import importlib.util
+import itertools
+import logging
+import os
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.errors import StageError, UsageError
+from transforms.engines import Completion, EngineConfig, Request, digest_of
+from transforms.engines.vllm_process import HostDied, VllmProcess
+from transforms.engines.vllm_shim import is_cpu_build
+from transforms.engines.weights import Weights, find_weights
+
+RESENDS = 3
+
+# vLLM's arguments that change what a model says; the others change how fast it says it. (`max_model_len` only cuts.)
+DECISIVE_ARGS = (
+    "chat_template",
+    "dtype",
+    "generation_config",
+    "hf_overrides",
+    "kv_cache_dtype",
+    "logits_processors",
+    "override_generation_config",
+    "quantization",
+    "reasoning_parser",
+    "tokenizer",
+    "tokenizer_mode",
+)
+
+log = logging.getLogger(__name__)
+
+
+class VllmEngine:
+    def __init__(self, config: EngineConfig):
+        if importlib.util.find_spec("vllm") is None:
+            raise UsageError("engine.engine = 'vllm': vLLM is not installed; install alignbeam[vllm] or use a server")
+        weights = find_weights(config.model, config.args.get("revision"))
+        decisive = {name: value for name, value in config.args.items() if name in DECISIVE_ARGS}
+        self.digest = digest_of(weights.digest, decisive, config.style, config.chat_template_kwargs)
+        gpus = [] if is_cpu_build() else visible_gpus()
+        self._replicas = [_Replica(config, weights, group) for group in replica_gpus(config.args, gpus)]
+        try:
+            self.concurrency = sum(replica.ready.result() for replica in self._replicas)
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, request: Request) -> Future[Completion]:
+        return min(self._replicas, key=lambda replica: replica.unanswered_requests).submit(request)
+
+    def close(self) -> None:
+        for replica in self._replicas:
+            replica.close()
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that CUDA would see, by the name it has for them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(index) for index in range(len(glob.glob("/dev/nvidia[0-9]*")))]
+
+
+def replica_gpus(args: dict[str, Any], gpus: list[str]) -> list[str | None]:
+    """CUDA_VISIBLE_DEVICES of every replica: disjoint groups as large as one model needs; None leaves it as it is."""
+    size = int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))
+    groups = len(gpus) // size
+    if groups < 2 or "distributed_executor_backend" in args or "data_parallel_size" in args:
+        return [None]
+    return [",".join(gpus[group * size : (group + 1) * size]) for group in range(groups)]
+
+
+@dataclass(slots=True)
+class _Sent:
+    request: Request
+    future: Future[Completion]
+    deaths: int = 0
+
+
+class _Replica:
+    """A host, the thread that minds it, and the requests that it has not answered yet."""
+
+    def __init__(self, config: EngineConfig, weights: Weights, gpus: str | None):
+        self.ready: Future[int] = Future()
+        self._config = config
+        self._weights = weights
+        self._gpus = gpus
+        self._numbers = itertools.count()
+        self._unanswered: dict[int, _Sent] = {}  # in the order in which they were sent
+        self._lock = threading.Lock()
+        self._host: VllmProcess | None = None
+        self._failure: Exception | None = None
+        self._working = False
+        self._closed = False
+        self._minder = threading.Thread(target=self._mind, name="vllm-minder", daemon=True)
+        self._minder.start()
+
+    @property
+    def unanswered_requests(self) -> int:
+        return len(self._unanswered)
+
+    def submit(self, request: Request) -> Future[Completion]:
+        future: Future[Completion] = Future()
+        with self._lock:
+            if self._closed or self._failure:
+                future.set_exception(self._failure or StageError("the engine is closed"))
+                return future
+            number = next(self._numbers)
+            self._unanswered[number] = _Sent(request, future)
+            if self._host and self._working:
+                self._host.send(number, request)
+        return future
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            host = self._host
+        if host:
+            host.close()
+        self._minder.join()
+        self._fail(list(self._unanswered), StageError("the engine was closed before it answered"))
+
+    def _mind(self) -> None:
+        while True:
+            with self._lock:
+                if self._closed:
+                    return
+                host = self._host = VllmProcess(self._config, self._weights, self._gpus)
+            try:
+                concurrency = host.start()
+            except Exception as error:
+                host.kill()
+                self._failure = error
+                if not self.ready.done():
+                    self.ready.set_exception(error)
+                self._fail(list(self._unanswered), error)
+                return
+            with self._lock:
+                self._working = True
+                for number, sent in self._unanswered.items():
+                    host.send(number, sent.request)
+            if not self.ready.done():
+                self.ready.set_result(concurrency)
+            try:
+                self._receive(host)
+            except HostDied as death:
+                host.kill()
+                if not self._closed:
+                    self._take_back(concurrency, death)
+
+    def _receive(self, host: VllmProcess) -> None:
+        last_sign, tokens = time.monotonic(), -1
+        for message in host.messages():
+            if isinstance(message, list):
+                last_sign = time.monotonic()
+                number, *completion = message
+                if sent := self._answered(number):
+                    sent.future.set_result(Completion(*completion))
+            elif message is None:  # silence
+                pass
+            elif "refused" in message:
+                if sent := self._answered(message["refused"]):
+                    sent.future.set_exception(UsageError(message["why"]))
+            elif "failed" in message:
+                raise HostDied(f"{message['failed']}\n{host.log_tail()}")
+            elif message["tokens"] != tokens:
+                last_sign, tokens = time.monotonic(), message["tokens"]
+            if not self._unanswered:
+                last_sign = time.monotonic()
+            elif time.monotonic() - last_sign > self._config.stall_seconds:
+                raise HostDied(f"no token for {self._config.stall_seconds:g} seconds\n{host.log_tail()}")
+
+    def _take_back(self, concurrency: int, death: HostDied) -> None:
+        """What is unanswered goes to the next host, except what was at work in too many deaths."""
+        log.warning("vLLM is started anew: %s", death)
+        with self._lock:
+            self._working = False
+            # vLLM works on its oldest requests: only these can have ended it.
+            at_work = list(itertools.islice(self._unanswered.items(), concurrency))
+        for _, sent in at_work:
+            sent.deaths += 1
+        given_up = [number for number, sent in at_work if sent.deaths > RESENDS]
+        self._fail(given_up, StageError(f"vLLM died {RESENDS + 1} times at the same requests: {death}"))
+
+    def _answered(self, number: int) -> _Sent | None:
+        with self._lock:
+            return self._unanswered.pop(number, None)
+
+    def _fail(self, numbers: list[int], error: Exception) -> None:
+        for number in numbers:
+            if sent := self._answered(number):
+                sent.future.set_exception(error)

