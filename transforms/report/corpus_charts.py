@@ -97,7 +97,7 @@ def lengths(corpus: Corpus) -> Chart | None:
 
 
 def trajectories(found: Trajectories) -> Chart | None:
-    """Mean score per step and criterion, with the middle half of the rows as a band."""
+    """Mean score per step and criterion; of a single criterion also the middle half of the rows, as a band."""
     if not found.scores:
         return None
     steps = list(found.scores)
@@ -116,33 +116,25 @@ def trajectories(found: Trajectories) -> Chart | None:
         ]
         values = [(at, array) for at, array in values if len(array)]
         x, mean = [at for at, _ in values], [float(array.mean()) for _, array in values]
-        low, high = ([float(np.quantile(array, quantile)) for _, array in values] for quantile in (0.25, 0.75))
-        traces += [
-            go.Scatter(
-                x=[*x, *x[::-1]],
-                y=[*high, *low[::-1]],
-                fill="toself",
-                fillcolor=colour + "24",
-                line={"width": 0},
-                mode="lines",
-                hoverinfo="skip",
-                showlegend=False,
-            ),
-            go.Scatter(
-                name=label(criterion),
-                x=x,
-                y=mean,
-                mode="lines+markers",
-                line={"color": colour, "width": 2.5},
-                marker={"size": 8, "symbol": place},
-                hovertemplate="%{fullData.name}: mean %{y:.3f}<extra></extra>",
-            ),
-        ]
+        line = go.Scatter(
+            name=label(criterion),
+            x=x,
+            y=mean,
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5},
+            marker={"size": 8, "symbol": place},
+            hovertemplate="%{fullData.name}: mean %{y:.3f}<extra></extra>",
+        )
+        if len(criteria) == 1:  # several bands would hide one another
+            low, high = ([float(np.quantile(array, quantile)) for _, array in values] for quantile in (0.25, 0.75))
+            band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": colour + "24"}
+            traces.append(go.Scatter(**band, name="middle half", mode="lines", line={"width": 0}, hoverinfo="skip"))
+        traces.append(line)
         rows += [(step_names[at], criterion, len(array), *_quantiles(array)) for at, array in values]
     return Chart(
         "trajectories",
         "Scores from step to step",
-        "Scores as they stand after every step: the mean over all rows (line) and the middle half of them (band).",
+        "The mean over all rows of their scores as they stand after every step.",
         figure(
             traces,
             320,

@@ -132,7 +132,7 @@ def key_figures(run: Run, corpus: Corpus) -> list[Figure]:
         figures.append(Figure(cell(corpus.rows), "rows aligned", f"{corpus.changed:,} changed"))
     for decision in DECISIONS:
         if rows := corpus.decisions[decision]:
-            figures.append(Figure(share(rows, corpus.rows), spaced(decision), f"{rows:,} rows"))
+            figures.append(Figure(share(rows, corpus.rows), spaced(decision), f"{rows:,} row{'s' * (rows != 1)}"))
     for name in ("questions", "triples"):
         stage = run.stage(name)
         if stage and stage.rows:

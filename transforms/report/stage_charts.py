@@ -16,9 +16,9 @@ MOST_REASONS = 20
 
 
 def funnel(stages: Sequence[Stage]) -> Chart | None:
-    """Rows kept, dropped and rejected by every stage that counts rows."""
+    """Rows kept, dropped and rejected by every stage with tables; nothing to draw where one stage kept all."""
     counted = [(stage.name, rows) for stage in stages if (rows := stage.rows) and rows.going_in and stage.has_tables]
-    if not counted:
+    if not counted or (len(counted) == 1 and counted[0][1].kept == counted[0][1].going_in):
         return None
     stage_names = [name for name, _ in counted]
     series = {
@@ -105,7 +105,7 @@ def reasons(stages: Sequence[Stage]) -> Chart | None:
             xaxis=axis("rows", dtick=1 if drawn[0][3] < 5 else None),
             yaxis=axis(None, autorange="reversed", showgrid=False, **names(reason_names)),
         ),
-        ("stage", "reason", "kind", "rows", "share of rows in"),
+        ("stage", "reason", "kind", "rows", "share"),
         [(stage, reason, kind, rows, share(rows, rows_in)) for stage, reason, kind, rows, rows_in in found],
     )
 

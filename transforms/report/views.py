@@ -57,4 +57,4 @@ def view(sample: Sample, error: str | None) -> View:
         title, rewrite = "Rewrite that the guard refused", refused[-1] if refused else None
     reasons = [step.reason for step in sample.steps if step.reason]
     runs = diff(sample.response.text if sample.response else "", rewrite.text) if rewrite else []
-    return View(sample, title, rewrite, runs, error or ", ".join(reasons))
+    return View(sample, title, rewrite, runs, error or ", ".join(dict.fromkeys(reasons)))

@@ -39,6 +39,7 @@ def test_reasons_come_commonest_first_with_their_stage():
 
 def test_charts_of_nothing_are_left_out():
     assert stage_charts.funnel([]) is None
+    assert stage_charts.funnel([stage("align", 3, 3)]) is None
     assert stage_charts.reasons([STAGES[2]]) is None
     assert stage_charts.coverage(Counter()) is None
     assert stage_charts.losses("train_aligner", [{"step": 1, "learning_rate": 0.1}]) is None
