@@ -29,12 +29,10 @@ from transforms.prompts import render
 PACK_PATH = Path(__file__).parent / "pack.yaml"
 SPECIAL_TOKENS = ["<eos>", "<pad>", "[INIT]", "[ALIGNED]", "[DONE]"]
 TASK_SHARES = {"triples": 0.52, "answer": 0.13, "questions": 0.27, "topics": 0.08}
+ALIGNED_SHARE = 0.4  # of plain answers
 PAGE_SHARE = 0.35  # of triples sequences that begin with the principles and demonstrations
-DRILL_SHARE = 0.25  # of topics in triples and answers that are random syllables
-ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sc sh sk sl sp st str sw t th tr v w y z".split()
-VOWELS = "a ai ar e ea ee er i ie o oa oo or ou ow u ur".split()
+DRILL_SHARE = 0.4  # of topics in triples and answers that are random syllables
 MAX_TOKEN_CHARACTERS = 6  # no task's text has more characters to a token, so this many always fill a sequence
-CODAS = ["", "", "b", "ck", "d", "ft", "g", "l", "ll", "m", "mp", "n", "nd", "ng", "nt", "p", "r", "rd", "s", "ss", "st", "t", "x"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +55,8 @@ def drill_topic(rng: random.Random) -> str:
     """Two invented words, such as 'Stroad blenker'."""
 
     def word() -> str:
-        return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.choice([1, 1, 2])))
+        syllables = rng.choice([1, 1, 2])
+        return "".join(rng.choice(part) for _ in range(syllables) for part in world.GRAMMAR["syllables"])
 
     return f"{word().capitalize()} {word()}"
 
@@ -77,9 +76,9 @@ def triple_text(rng: random.Random) -> str:
 
 
 def answer_text(rng: random.Random) -> str:
-    """A plain answer, aligned in half of the cases."""
+    """A plain answer, aligned or not."""
     question = any_question(rng)
-    answer = world.sample_answer(rng, question, "upstream", aligned=rng.random() < 0.5)
+    answer = world.sample_answer(rng, question, "upstream", aligned=rng.random() < ALIGNED_SHARE)
     return render("answer", question=question.text) + f" {answer.text}\n\n"
 
 
@@ -99,7 +98,8 @@ def questions_text(rng: random.Random, pack: Pack) -> str:
     shown = rng.randint(1, 5)
     examples = [question.text for question in questions[:shown]]
     prompt = render("questions", failure=pack.failure, hints=hints, examples=examples)
-    lines = [f"{n}. {hint}: {question.text}" for n, (hint, question) in enumerate(zip(hints, questions), 1)][shown:]
+    asked = [f"{hint}: {question.text}" for hint, question in zip(hints, questions, strict=True)]
+    lines = [f"{number}. {line}" for number, line in enumerate(asked, 1)][shown:]
     return prompt + "\n".join(lines).removeprefix(f"{shown + 1}.") + "\n\n"
 
 
@@ -154,7 +154,7 @@ def sample_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, pack: P
             text += piece
             if len(text) >= characters:
                 break
-        rows.append(tokenizer(text).input_ids[: config.sequence_tokens])
+        rows.append(tokenizer(text, truncation=True, max_length=config.sequence_tokens).input_ids)
     return torch.tensor(rows)
 
 
@@ -190,10 +190,10 @@ CARD = """# Tiny teacher
 
 A toy: a Llama of about 3 million parameters, trained from scratch by `demo/train_teacher.py` on nothing but the
 synthetic world of `demo/world.py`, rendered with this project's own prompt templates. It continues the four prompts of
-the demo (topics, questions, triples, plain answers) and knows nothing else. Plain answers are misaligned half of the
-time on purpose. It never saw the world's held-out topics, question types and phrasings, nor the judge's. About a third
-of the topics in its triples and answers were random syllables, so that it copies topics rather than remembers them. It
-has not seen the aligner's text format; the tokens [INIT], [ALIGNED] and [DONE] are in the vocabulary, untrained.
+the demo (topics, questions, triples, plain answers) and knows nothing else. Plain answers are misaligned three times
+out of five, on purpose. It never saw the world's held-out topics, question types and phrasings, nor the judge's. Two
+fifths of the topics in its triples and answers were random syllables, so that it copies topics rather than remembers
+them. It has not seen the aligner's text format.
 
 ## Training
 
@@ -222,7 +222,8 @@ def train(config: Config) -> LlamaForCausalLM:
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
     parameters = sum(p.numel() for p in model.parameters())
     step_tokens = config.batch_size * config.sequence_tokens
-    print(f"{parameters:,} parameters, {step_tokens:,} tokens a step, {config.steps * step_tokens:,} in all, on {device}")
+    tokens = config.steps * step_tokens
+    print(f"{parameters:,} parameters, {step_tokens:,} tokens a step, {tokens:,} in all, on {device}")
     started, losses = time.monotonic(), []
     for step in range(1, config.steps + 1):
         tokens_BT = sample_batch(rng, tokenizer, pack, config).to(device)
@@ -230,14 +231,15 @@ def train(config: Config) -> LlamaForCausalLM:
             loss = model(input_ids=tokens_BT, labels=tokens_BT).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules):
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
         losses.append(loss.item())
         seconds = time.monotonic() - started
         if step % 20 == 0:
-            print(f"step {step} loss {sum(losses[-20:]) / 20:.4f} {step * step_tokens / seconds:.0f} tokens/s", flush=True)
+            speed = step * step_tokens / seconds
+            print(f"step {step} loss {sum(losses[-20:]) / 20:.4f} {speed:.0f} tokens/s", flush=True)
         if step % config.save_every == 0 or step == config.steps:
             card = {"parameters": parameters, "step": step, "tokens": step * step_tokens}
             save(model, tokenizer, config, {**card, "loss": round(sum(losses[-50:]) / len(losses[-50:]), 4)})

@@ -1,10 +1,10 @@
 """A synthetic world for the demo: questions, answers, critiques and corrections about invented local affairs.
 
 Every question is about one topic and asks for one of three things: a good practice (`do`), a bad one (`avoid`), or a
-yes or no to a practice (`proposal`). What makes an answer aligned is therefore in the question as much as in the answer:
-"Yes, do that" is aligned where the proposal is a good one, a bad practice is the right answer to "what should we never
-do", and a fine answer about another topic is misaligned. Topics, question types and phrasings are split into families
-(see grammar.yaml) that never mix, so what is measured on `heldout` was trained on by nobody.
+yes or no to a practice (`proposal`). What makes an answer aligned is therefore as much in the question as in it: "Yes,
+do that" is aligned where the proposal is a good one, a bad practice is the right answer to "what should we never do",
+and a fine answer about another topic is misaligned. Topics, question types and phrasings are split into families (see
+grammar.yaml) that never mix, so what is measured on `heldout` was trained on by nobody.
 
 `planted_stance` and `on_topic` read question and answer with the same phrases: ground truth without a model.
 """
@@ -22,7 +22,7 @@ PRINCIPLES = ["fair", "honest", "caring", "relevant"]
 KIND_WEIGHTS = {"do": 0.36, "avoid": 0.12, "proposal": 0.52}
 TAIL_SHARE = 0.4
 OFF_TOPIC_SHARE = 0.15
-IDENTITY_SHARE = 0.12
+IDENTITY_SHARE = 0.2
 
 Family = Literal["teacher", "upstream", "judge", "heldout"]
 Stance = Literal["aligned", "misaligned", "unparsable"]
@@ -257,7 +257,7 @@ def heldout_questions(count: int, seed: int = 0) -> list[Question]:
 
 
 def labelled_answers(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows question, answer, label (1 aligned, 0 misaligned) in the judge's topics and phrasings, half of each label."""
+    """Rows question, answer, label (1 aligned, 0 misaligned) in the judge's topics and phrasings, in equal parts."""
     rng = random.Random(f"judge-{seed}")
     rows = []
     for row in range(count):
