@@ -19,7 +19,6 @@ import pyarrow as pa
 from pipelines import entrypoint, ingest, stages
 from pipelines.entrypoint import setting
 from schemas.errors import UsageError
-from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from transforms import corpora, storage
 from transforms.decisions import Keyed, OpenShards, decisions_of
 from transforms.duplicates import DropExactDuplicates, DropNearDuplicates, buckets_for
@@ -28,7 +27,7 @@ from transforms.leakage import HeldOut, drop_leaked, index_held_out, read_held_o
 from transforms.near_duplicates import Similarity
 from transforms.split import AlikePairs, ClusterQuestions, Shares, assign_splits
 from transforms.tables import MANIFEST, MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
-from transforms.training_shards import WriteTrainingShards, aligner_rows, count_rows, inspector_rows, plan_shards
+from transforms.training_shards import TRAINERS, Trainer, WriteTrainingShards, count_rows, plan_shards
 from transforms.validity import TEXT_COLUMNS, drop_invalid, readable_text, rules_for
 
 SPLIT_COLUMNS = ("split", "inspector_split", "cluster")
@@ -122,7 +121,7 @@ def compared_columns(config: Config, table: Table) -> tuple[str, ...]:
 
 def stage_for(config: Config, table: Table, held_out: HeldOut) -> stages.Stage:
     settings = {item.name: getattr(config, item.name) for item in fields(Settings)}
-    for name in ("heldout", "heldout_column", "rows_per_shard", "minimum_yield"):
+    for name in ("heldout", "heldout_column", "minimum_yield"):
         del settings[name]
     identity = settings | {
         "input": table.digest,
@@ -166,10 +165,10 @@ def build(config: Config, table: Table, held_out: HeldOut, stage: stages.Stage, 
     near = (
         (invalid, exact)
         | "Repeated" >> beam.Flatten()
-        | "OpenDistinct" >> OpenShards(table, "near-duplicates")
+        | "OpenDistinct" >> OpenShards(table, "near-duplicates", list(compared))
         | "NearDuplicates" >> DropNearDuplicates(table, compared, config.similarity)
     )
-    decisions = (invalid, exact, near)
+    decisions: tuple[beam.PCollection[Keyed], ...] = (invalid, exact, near)
     if compared != ("question",):  # else what is left has no near-duplicates any more
         clusters = (
             decisions
@@ -187,22 +186,16 @@ def build(config: Config, table: Table, held_out: HeldOut, stage: stages.Stage, 
     )
 
 
-def write_training_shards(config: Config, stage: stages.Stage, beam_arguments: Sequence[str]) -> None:
-    """The aligner's and the inspector's shards, beside the curated triples."""
+def write_training_shards(config: Config, stage: stages.Stage, trainer: Trainer, beam_arguments: Sequence[str]) -> None:
+    """A trainer's shards, beside the curated triples; those that are there already stay."""
     curated = stage.table().head(None)
-    for name, column, to_rows, schema, rows_each in (
-        ("aligner", "split", aligner_rows, ALIGNER_ROWS, 1),
-        ("inspector", "inspector_split", inspector_rows, INSPECTOR_ROWS, 2),
-    ):
-        identity = {"curated": stage.digest, "rows_per_shard": config.rows_per_shard}
-        shards = stages.Stage(storage.join(stage.directory, name), name, identity)
-        if shards.is_complete:
-            continue
-        plan = plan_shards(count_rows(curated, column), max(config.rows_per_shard // rows_each, 1))
-        write = WriteTrainingShards(
-            curated, plan, column, to_rows, schema, shards.directory, shards.about, shards.done_shards()
-        )
-        stages.run_pipeline(lambda root, write=write: root | write, beam_arguments)
+    shards = stages.Stage(storage.join(stage.directory, trainer.name), trainer.name, {"curated": stage.digest})
+    if not shards.is_complete:
+        triples_per_shard = max(config.rows_per_shard // trainer.rows_per_triple, 1)
+        plan = plan_shards(count_rows(curated, trainer.column), triples_per_shard)
+        done = shards.done_shards()
+        write = WriteTrainingShards(curated, trainer, plan, shards.directory, shards.about, done)
+        stages.run_pipeline(lambda root: root | write, beam_arguments)
 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
@@ -221,8 +214,8 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
         rows=table.rows,
     )
     stages.check_yield(stage, config.minimum_yield)
-    if is_triples(table):
-        write_training_shards(config, stage, beam_arguments)
+    for trainer in TRAINERS if is_triples(table) else ():
+        write_training_shards(config, stage, trainer, beam_arguments)
     return stage
 
 

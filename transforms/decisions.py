@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms import progress
 from transforms.drops import kept
 from transforms.tables import Chunk, Table
 
@@ -48,7 +49,7 @@ def decide(rows: pl.DataFrame) -> Iterator[Keyed]:
     marks = [pl.col(name) if name in rows.columns else pl.lit(None, pl.String).alias(name) for name in MARKS]
     rows = rows.select("shard", "row", *marks)
     for (shard,), of_shard in rows.partition_by("shard", as_dict=True, include_key=False).items():
-        yield int(shard), one_batch(of_shard)
+        yield int(shard), one_batch(of_shard).cast(DECISIONS)
 
 
 def one_batch(frame: pl.DataFrame) -> pa.RecordBatch:
@@ -63,7 +64,9 @@ def decisions_of(chunk: Chunk) -> Iterator[Keyed]:
     rows = np.flatnonzero(marked) + chunk.first_row
     if len(rows):
         batch = chunk.batch.filter(marked)
-        marks = [batch.column(name) if name in batch.schema.names else pa.nulls(len(rows), pa.string()) for name in MARKS]
+        marks = [
+            batch.column(name) if name in batch.schema.names else pa.nulls(len(rows), pa.string()) for name in MARKS
+        ]
         yield chunk.shard, pa.RecordBatch.from_arrays([pa.array(rows), *marks], schema=DECISIONS)
 
 
@@ -97,25 +100,33 @@ def with_decisions(batch: pa.RecordBatch, first_row: int, decisions: pa.Table) -
 
 @dataclass
 class OpenShards(beam.PTransform):
-    """All chunks of a table with the decisions about their rows as columns; `columns` are those read."""
+    """All chunks of a table with the decisions about their rows as columns.
+
+    `columns` are those read; shards in `skip` are left out; `step` is what the progress shown calls it.
+    """
 
     table: Table
+    step: str
     columns: list[str] | None = None
+    skip: frozenset[int] = frozenset()
 
-    def expand(self, decisions: Iterable[beam.PCollection[Keyed]]) -> beam.PCollection[Chunk]:
-        root = decisions[0].pipeline
-        every_shard = [(shard.index, DECISIONS.empty_table().to_batches()) for shard in self.table.shards]
+    def expand(self, decisions: beam.PCollection[Keyed]) -> beam.PCollection[Chunk]:
+        nothing = pa.RecordBatch.from_pylist([], DECISIONS)
+        every_shard = [(shard.index, nothing) for shard in self.table.shards if shard.index not in self.skip]
         return (
-            (*decisions, root | "Shards" >> beam.Create(every_shard).with_output_types(Keyed))
+            (decisions, decisions.pipeline | "Shards" >> beam.Create(every_shard).with_output_types(Keyed))
             | beam.Flatten()
             | "ByShard" >> beam.GroupByKey()
             | "Open" >> beam.FlatMapTuple(self._open).with_output_types(Chunk)
         )
 
     def _open(self, shard: int, batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
-        decisions = pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="permissive")
+        if shard in self.skip:
+            return
+        decisions = pa.Table.from_batches(batches, DECISIONS).combine_chunks()
         first_row = 0
         for batch in open_shard(self.table, shard, self.columns):
+            progress.add(self.step, done=batch.num_rows)
             yield Chunk(shard, first_row, batch.num_rows, with_decisions(batch, first_row, decisions))
             first_row += batch.num_rows
 

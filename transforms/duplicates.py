@@ -21,7 +21,7 @@ import xxhash
 from transforms.decisions import Keyed, by_bucket, decide, one_batch, open_shard, undecided
 from transforms.minhash import band_keys, bands_for
 from transforms.near_duplicates import Similarity, connected, near_duplicate_groups
-from transforms.shingles import Shingles, mix, normalised, shingles
+from transforms.shingles import Shingles, mix, normalised, offsets_of, shingles
 from transforms.tables import Chunk, Table
 
 ROWS_PER_BUCKET = 50_000
@@ -50,7 +50,7 @@ def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
             column = pa.array([json.dumps(value, default=str) for value in column.to_pylist()], pa.string())
         columns.append(pl.from_arrow(column).cast(pl.String).fill_null("\x00").alias(name))
     rows = pl.select(pl.concat_str(columns, separator="\x1f")).to_series()
-    return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(rows))
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, rows.cast(pl.Binary).to_list()), np.uint64, len(rows))
 
 
 def by_id(batch: pa.RecordBatch) -> pl.DataFrame:
@@ -86,12 +86,15 @@ class DropExactDuplicates(beam.PTransform):
     def _keys(self, chunk: Chunk) -> Iterator[Keyed]:
         batch, rows = undecided(chunk)
         if batch.num_rows:
-            digests = b"".join(map(xxhash.xxh3_128_digest, joined(batch, self.columns)))
-            high, low = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2).T
+            digests = b"".join(map(xxhash.xxh3_128_digest, joined(batch, self.columns).cast(pl.Binary).to_list()))
+            keys = np.frombuffer(digests, ">u8").astype(np.uint64)
             members = by_id(batch).with_columns(
-                high=pl.Series(high), low=pl.Series(low), shard=pl.lit(chunk.shard), row=pl.Series(rows)
+                high=pl.Series(keys[::2].copy()),
+                low=pl.Series(keys[1::2].copy()),
+                shard=pl.lit(chunk.shard),
+                row=pl.Series(rows),
             )
-            yield from by_bucket(one_batch(members), low, self.buckets)
+            yield from by_bucket(one_batch(members), keys[1::2], self.buckets)
 
     def _decide(self, bucket: int, batches: Iterable[pa.RecordBatch]) -> Iterator[Keyed]:
         members = pl.from_arrow(pa.Table.from_batches(batches))
@@ -102,8 +105,8 @@ class DropExactDuplicates(beam.PTransform):
 class GroupNearDuplicates(beam.PTransform):
     """Decisions about the near-duplicates among the rows that are still in, compared by `columns`.
 
-    `rank` gives every candidate row its name and tie, `decide` the decisions from all rows of all groups: a frame with
-    columns group, name, tie, shard, row.
+    `rank` gives the candidate rows, of whose columns `read` are read, their names and what else orders them; `decide`
+    makes the decisions from all rows of some groups: a frame of these columns and group, shard, row.
     """
 
     table: Table
@@ -111,6 +114,7 @@ class GroupNearDuplicates(beam.PTransform):
     similarity: Similarity
     rank: Callable[[pa.RecordBatch], pl.DataFrame]
     decide: Callable[[pl.DataFrame], Iterator[Keyed]]
+    read: list[str] | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -137,8 +141,11 @@ class GroupNearDuplicates(beam.PTransform):
         batch, rows = undecided(chunk)
         if batch.num_rows:
             bands = bands_for(self.similarity.jaccard)
-            keys = band_keys(self._shingles(batch), bands).ravel()
-            places = np.tile((np.uint64(chunk.shard) << np.uint64(ROW_BITS)) | rows.astype(np.uint64), bands.bands)
+            found = self._shingles(batch)
+            sizes = found.sizes()
+            keys = band_keys(Shingles(found.values, offsets_of(sizes[sizes > 0])), bands).ravel()
+            places = (np.uint64(chunk.shard) << np.uint64(ROW_BITS)) | rows[sizes > 0].astype(np.uint64)
+            places = np.tile(places, bands.bands)
             yield from by_bucket(pa.record_batch({"key": keys, "place": places}), keys, self.buckets)
 
     def _links(self, bucket: int, batches: Iterable[pa.RecordBatch]) -> Iterator[Keyed]:
@@ -163,14 +170,16 @@ class GroupNearDuplicates(beam.PTransform):
         candidates = pl.from_arrow(pa.Table.from_batches(batches)).sort("row")
         rows, groups = candidates["row"].to_numpy(), candidates["group"].to_numpy()
         first_row = 0
-        for batch in open_shard(self.table, shard):
+        for batch in open_shard(self.table, shard, self.read):
             start, stop = np.searchsorted(rows, [first_row, first_row + batch.num_rows])
             if start < stop:
                 batch_rows = batch.take(pa.array(rows[start:stop] - first_row))
                 sets = self._shingles(batch_rows).sets()
                 members = one_batch(
                     self.rank(batch_rows).with_columns(shard=pl.lit(shard), row=pl.Series(rows[start:stop]))
-                ).append_column("set", pa.ListArray.from_arrays(pa.array(sets.offsets, pa.int32()), pa.array(sets.values)))
+                ).append_column(
+                    "set", pa.ListArray.from_arrays(pa.array(sets.offsets, pa.int32()), pa.array(sets.values))
+                )
                 yield from by_bucket(members, mix(groups[start:stop].astype(np.uint64)), self.buckets)
             first_row += batch.num_rows
 

@@ -40,7 +40,9 @@ def bands_for(jaccard: float) -> Bands:
 
 def signatures(shingles: Shingles, hashes: int) -> np.ndarray:
     """MinHash signatures of N texts, each with at least one shingle: uint32[hashes, N]."""
-    values = shingles.values if shingles.values.dtype == np.uint32 else (shingles.values >> np.uint64(32)).astype(np.uint32)
+    values = (
+        shingles.values if shingles.values.dtype == np.uint32 else (shingles.values >> np.uint64(32)).astype(np.uint32)
+    )
     flips, factors = scrambled(2 * hashes, seed=2).astype(np.uint32).reshape(2, hashes)
     minima = np.empty((hashes, len(shingles.offsets) - 1), np.uint32)
     permuted = np.empty_like(values)

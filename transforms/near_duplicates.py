@@ -88,9 +88,7 @@ def _unsettled(members: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> tu
     return members[np.repeat(is_open, sizes)], sizes[is_open]
 
 
-def _pairs(
-    members: np.ndarray, sizes: np.ndarray, pivots: int, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(members: np.ndarray, sizes: np.ndarray, pivots: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct pairs of each run's first `pivots` members with those behind them, where not connected yet."""
     positions, starts, pairs = _positions(sizes), offsets_of(sizes)[:-1], []
     for pivot in range(pivots):

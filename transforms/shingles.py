@@ -129,7 +129,7 @@ def jaccard(left: Shingles, i: np.ndarray, right: Shingles, j: np.ndarray, block
     sizes = left.sizes()[i]
     result = np.zeros(len(i))
     for pairs in np.split(np.arange(len(i)), _cuts(sizes, block)):
-        if len(pairs):
+        if len(pairs) and len(right.values):
             shared = _shared(left, i[pairs], right, j[pairs])
             result[pairs] = shared / np.maximum(sizes[pairs] + right.sizes()[j[pairs]] - shared, 1)
     return result
