@@ -157,4 +157,5 @@ def stages_table(run: Run) -> Numbers:
 
 def _stage_row(stage: Stage) -> tuple[Cell, ...]:
     digest = (stage.manifest or {}).get("digest") or stage.path.rpartition("/")[2]
-    return stage.name, stage.status, *(stage.rows or (None,) * 4), duration(stage.seconds), digest
+    rows = stage.rows if stage.has_tables else None
+    return stage.name, stage.status, *(rows or (None,) * 4), duration(stage.seconds), digest
