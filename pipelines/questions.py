@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pipelines import entrypoint, stages
 from pipelines.entrypoint import setting
 from schemas.criteria import Pack, load_pack, pack_digest
+from schemas.errors import StageError
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
 from transforms import storage
 from transforms.engines import EngineConfig, Sampling
@@ -169,8 +170,21 @@ class Rounds:
                 break
             found = self.ask(f"questions-{round}", prompts, self._parse_questions, QUESTION_CANDIDATES)
             found = drop_repeated_questions(found, kept).sort_by("id")
+            self._check_round(round, found)
             questions = pa.concat_tables([questions, found])
         return questions
+
+    def _check_round(self, round: int, found: pa.Table) -> None:
+        """StageError where hardly a candidate of this round survived, before the next one costs as much."""
+        kept = _live(found).num_rows
+        if kept > self.config.minimum_yield * found.num_rows:
+            return
+        reasons = Counter([*found["drop_reason"].to_pylist(), *found["error"].to_pylist()])
+        named = ", ".join(f"{rows} {reason}" for reason, rows in reasons.most_common() if reason)
+        raise StageError(
+            f"questions, round {round}: {kept} of {found.num_rows} candidates survived, under the floor of "
+            f"{self.config.minimum_yield:.0%}: {named}; lower minimum_yield to go on all the same"
+        )
 
     def _parse_topics(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return parse_topics(batch, english=self.config.english)
@@ -231,7 +245,6 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
             SHARD_ROWS,
             counts,
         )
-    stages.check_yield(stage, config.minimum_yield)
     return stage
 
 
