@@ -97,11 +97,11 @@ def main() -> None:
     lines = []
     for system, found in aligned.items():
         for seed, one in zip(SEEDS, found, strict=True):
-            verdict = one["judges"][0]
+            verdict, scores = one["judges"][0], one["score_shift"]["inspector"]
             lines.append(
-                f"- {system}, seed {seed}: {one['decisions']}; wins {verdict['wins']}, losses {verdict['losses']}, ties "
-                f"{verdict['ties']} of {verdict['n']}; mean score {one['score_shift']['inspector']['before']['mean']:.3f} "
-                f"→ {one['score_shift']['inspector']['after']['mean']:.3f}"
+                f"- {system}, seed {seed}: {one['decisions']}; wins {verdict['wins']}, losses {verdict['losses']}, "
+                f"ties {verdict['ties']} of {verdict['n']}; mean score {scores['before']['mean']:.3f} → "
+                f"{scores['after']['mean']:.3f}"
             )
     note = "Rows aligned (threshold 0.5, guard on) and how the same inspector judges the result:\n\n" + "\n".join(lines)
     headings = [
