@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.report import corpus_charts, stage_charts
@@ -54,10 +55,13 @@ def count_questions(run: Run) -> Counter[tuple[str, str]]:
     """How many questions there are of every (question type, topic); of a lone align, those of its corpus."""
     table = run.table("questions", "questions") or run.table("align", "aligned")
     found: Counter[tuple[str, str]] = Counter()
-    if table and {"question_type", "topic"} <= set(table.schema.names):
-        for batch in table.batches(["question_type", "topic"]):
-            texts = (pc.utf8_slice_codeunits(batch.column(name), 0, TOPIC_CHARACTERS) for name in batch.schema.names)
-            found.update(zip(*(pc.fill_null(text, "not given").to_pylist() for text in texts), strict=True))
+    columns = ["question_type", "topic"]
+    if table and set(columns) <= set(table.schema.names):
+        for batch in table.batches(columns):
+            # A corpus brings its own columns: of any type, in any order.
+            texts = (batch.column(name).cast(pa.string()) for name in columns)
+            texts = (pc.fill_null(pc.utf8_slice_codeunits(text, 0, TOPIC_CHARACTERS), "not given") for text in texts)
+            found.update(zip(*(text.to_pylist() for text in texts), strict=True))
     return found
 
 
