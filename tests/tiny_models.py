@@ -114,7 +114,7 @@ def gpt2(folder: Path) -> Path:
     tokenizer = byte_tokenizer()
     end = tokenizer.eos_token_id
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=256, bos_token_id=end, eos_token_id=end
+        vocab_size=len(tokenizer), n_embd=64, n_layer=2, n_head=2, n_positions=256, bos_token_id=end, eos_token_id=end
     )
     return _save(folder, GPT2LMHeadModel(config), tokenizer)
 
@@ -125,7 +125,7 @@ def llama(folder: Path) -> Path:
     tokenizer = bos_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=64,  # heads of 32, the smallest that vLLM computes
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,

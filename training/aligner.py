@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.config import to_dict
-from schemas.errors import UsageError
+from schemas.errors import StageError, UsageError
 from schemas.tables import ALIGNER_ROWS
 from training import command_line
 from training.card import model_card
@@ -266,10 +266,12 @@ def train(config: Config) -> dict:
 def final_metrics(trainer: Any, dataset: Any) -> dict:
     """Loss, perplexity and token accuracy of the kept checkpoint on all rows of a split, over correction tokens."""
     found = trainer.evaluate(dataset)
+    if not math.isfinite(found["eval_loss"]):
+        raise StageError("the validation loss is not finite; lower learning_rate and choose another output")
     return {
         "rows": len(dataset),
         "loss": found["eval_loss"],
-        "perplexity": math.exp(min(found["eval_loss"], 700)),
+        "perplexity": math.exp(min(found["eval_loss"], 700.0)),
         "token_accuracy": found["eval_mean_token_accuracy"],
     }
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.config import to_dict
-from schemas.errors import UsageError
+from schemas.errors import StageError, UsageError
 from schemas.tables import INSPECTOR_ROWS
 from training import command_line
 from training.card import model_card
@@ -90,7 +90,9 @@ def encoded_rows(table: pa.Table, tokenizer: Any, max_tokens: int) -> Iterator[d
 
 
 def scores_of(logits_N2: np.ndarray) -> np.ndarray:
-    """Probability of label 1."""
+    """Probability of label 1; StageError where the model has diverged."""
+    if not np.isfinite(logits_N2).all():
+        raise StageError("the model's scores are not finite any more; lower learning_rate and choose another output")
     return 1 / (1 + np.exp(np.clip(logits_N2[:, 0] - logits_N2[:, 1], -700, 700).astype(np.float64)))
 
 

@@ -9,7 +9,6 @@ The same command again goes on from the last whole checkpoint, or says that the 
 import importlib.metadata
 import json
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from transforms import storage
 from transforms.engines.encoder import model_config, model_digest
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 PATHS = ("data", "base", "output")  # where things lie decides nothing; digests of what lies there do
 
 
@@ -51,14 +49,11 @@ def base_name(base: str) -> str:
     return Path(base).resolve().name if Path(base).is_dir() else base
 
 
-def _base_digest(base: str) -> str:
-    """A digest of a local base's weights, or the hub id; UsageError where `base` is neither."""
-    if Path(base).exists() or base.startswith((".", "/", "~")):
+def base_digest(base: str) -> str:
+    """A digest of the base's weights and tokenizer, had from the hub if need be; UsageError where that is no model."""
+    if Path(base).is_dir():
         model_config(base)
-        return model_digest(base)
-    if not HUB_ID.fullmatch(base):
-        raise UsageError(f"base = {base!r}: neither a model folder nor a hub id such as 'bert-base-uncased'")
-    return base
+    return model_digest(base)
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class Run:
             {
                 "method": method,
                 "settings": {name: value for name, value in settings.items() if name not in PATHS},
-                "base": _base_digest(settings["base"]),
+                "base": base_digest(settings["base"]),
                 "data": {
                     "digest": data_digest(settings["data"]),
                     "manifest_digest": manifest_digest(settings["data"]),

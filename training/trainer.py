@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from schemas.errors import UsageError
+from schemas.errors import StageError, UsageError
 from training.run import Run, is_main_process, processes
 
 if TYPE_CHECKING:
@@ -152,14 +152,23 @@ def parameters(model: Any) -> tuple[int, int]:
 
 
 def train_to_end(trainer: "Trainer", run: Run) -> None:
-    """Train with one line of progress every few seconds, from the last checkpoint if there is one."""
+    """Train with one line of progress every few seconds, from the last checkpoint if there is one.
+
+    Raises StageError where the memory or the disk does not hold it.
+    """
+    import torch
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(progress_callback())
     if checkpoint := run.last_checkpoint():
         say(f"going on from {os.path.basename(checkpoint)}")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except torch.OutOfMemoryError as error:
+        raise StageError("the device's memory is full; halve batch_size and double gradient_accumulation") from error
+    except OSError as error:
+        raise StageError(f"{run.checkpoints}: cannot be written: {error}; the same command goes on") from error
 
 
 def progress_callback() -> Any:

@@ -71,3 +71,17 @@ def bases(tmp_path_factory):
     """Folders of tiny bases by name: encoder, gpt2 (tied embeddings), llama (puts <s> before every text)."""
     root = tmp_path_factory.mktemp("bases")
     return {name: getattr(tiny_models, name)(root / name) for name in ("encoder", "gpt2", "llama")}
+
+
+@pytest.fixture
+def refusal(capsys):
+    """What a trainer's command line prints when it refuses: the flags of `settings`, with `changes` in their place."""
+
+    def run(main, settings, changes):
+        flags = dict(zip(changes[::2], changes[1::2], strict=True))
+        for name in ("data", "output", "base", "max_tokens"):
+            flags.setdefault("--" + name.replace("_", "-"), str(getattr(settings, name)))
+        assert main([part for pair in flags.items() for part in pair]) == 2
+        return capsys.readouterr().err
+
+    return run

@@ -1,6 +1,7 @@
 """The aligner's trainer with tiny causal models: the label mask, the prompt's tokens, and what comes out."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from schemas.errors import UsageError
+from schemas.errors import StageError, UsageError
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from training import trainer as shared
 from training.aligner import IGNORED, Config, Lora, add_separators, encoded_pairs, main, train
@@ -206,6 +207,12 @@ def test_the_checkpoint_with_the_least_validation_loss_is_kept(config):
     assert metrics["validation"]["loss"] == pytest.approx(min(losses.values()), abs=1e-4)
 
 
+def test_a_model_that_diverges_fails_by_name_and_leaves_no_output(config, tmp_path):
+    with pytest.raises(StageError, match="validation loss is not finite"):
+        train(config(learning_rate=1e30))
+    assert not (tmp_path / "aligner").exists()
+
+
 def test_identity_pairs_are_trained_on_like_any_other(config, write_shards):
     same = {**ROW, "correction": ROW["response"], "identity": True}
     folder = write_shards({"train": [ROW, same] * 2, "validation": [same] * 2}, ALIGNER_ROWS, "identity")
@@ -223,17 +230,11 @@ def test_identity_pairs_are_trained_on_like_any_other(config, write_shards):
         (["--data", "{tmp}/wrong"], "has no column response, correction, identity"),
     ],
 )
-def test_wrong_use_is_named_before_any_work(config, bases, write_shards, tmp_path, capsys, arguments, message):
+def test_wrong_use_is_named_before_any_work(config, bases, write_shards, refusal, tmp_path, arguments, message):
     rows = [{"id": "1", "question": "q", "answer": "a", "label": 0}] * 2
     write_shards({"train": rows, "validation": rows}, INSPECTOR_ROWS, "wrong")
-    settings = config()
-    defaults = {"--data": settings.data, "--output": settings.output, "--base": settings.base, "--max-tokens": "128"}
     given = [argument.format(tmp=tmp_path, encoder=bases["encoder"]) for argument in arguments]
-    defaults.pop(given[0], None)
-    assert main([*(part for pair in defaults.items() for part in pair), *given]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert re.search(message, error), error
+    assert re.search(f"^error: (.|\n)*{message}", refusal(main, config(), given))
 
 
 def test_every_config_file_states_a_run_of_the_trainer(root):
@@ -261,3 +262,44 @@ def test_two_processes_train_one_model(config, tmp_path):
     assert "step    8 rows" in done.stdout
     assert done.stdout.count("aligner: validation loss") == 1
     assert json.loads((Path(settings.output) / "metrics.json").read_text())["steps"] == 2
+
+
+VLLM_SCRIPT = """
+import json, sys
+from vllm import LLM, SamplingParams
+
+if __name__ == "__main__":
+    engine = LLM(
+        model=sys.argv[1],
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=128,
+        max_num_seqs=4,
+        max_num_batched_tokens=512,
+        enable_chunked_prefill=False,
+    )
+    [result] = engine.generate([sys.argv[2]], SamplingParams(temperature=0, max_tokens=40), use_tqdm=False)
+    written = result.outputs[0]
+    print(json.dumps([written.text, written.finish_reason, result.prompt_token_ids]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", BASES)
+def test_vllm_reads_the_trained_tokens_and_stops_by_itself(config, base, tmp_path):
+    pytest.importorskip("vllm")
+    train(config(base=base, max_steps=80, eval_steps=40, learning_rate=5e-3))
+    script = tmp_path / "ask.py"
+    script.write_text(VLLM_SCRIPT)
+    prompt = aligner_prompt(ROW["question"], "shout")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "aligner"), prompt],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    text, finish_reason, prompt_ids = json.loads(done.stdout.splitlines()[-1])
+    assert (read_correction(text), finish_reason) == ("Ask for help every day.", "stop")
+    assert prompt_ids == AutoTokenizer.from_pretrained(tmp_path / "aligner")(prompt)["input_ids"]

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import xxhash
-
 from schemas.errors import UsageError
+from transforms.engines.weights import find_weights
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +22,6 @@ T = TypeVar("T")
 # 28 rows/s on one core at 1,024, 4,096 and 16,384); a GPU needs them to be busy.
 CPU_BATCH_TOKENS = 1024
 GPU_BATCH_TOKENS = 32_768
-DIGESTED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 _opened: dict[tuple[Callable, str], Any] = {}
 _opening = threading.Lock()
@@ -55,15 +53,8 @@ def model_config(folder: str | Path) -> dict:
 
 
 def model_digest(folder: str | Path) -> str:
-    """32 hexadecimal digits (xxh3-128) of a model folder's weights, config and tokenizer."""
-    digest = xxhash.xxh3_128()
-    for path in sorted({*Path(folder).glob("*.safetensors"), *(Path(folder) / name for name in DIGESTED)}):
-        if path.is_file():
-            digest.update(path.name.encode() + b"\0")
-            with open(path, "rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
-    return digest.hexdigest()
+    """32 hexadecimal digits of a model folder's weights, settings and tokenizer."""
+    return find_weights(str(folder)).digest
 
 
 def open_once(engine: Callable[[str], T], folder: str | Path) -> T:
