@@ -76,8 +76,9 @@ TRAJECTORIES = pa.schema(
         "row": pa.int64(),
         "step": pa.int32(),  # 0 is the response as it came in
         "member": pa.string(),  # the criterion whose aligner was applied, null at step 0
-        "text": pa.string(),
-        "scores": pa.map_(pa.string(), pa.float64()),
+        "text": pa.string(),  # proposed at this step, null where none was; at step 0 the response
+        "scores": pa.map_(pa.string(), pa.float64()),  # of the row's text as it stands after the step
+        "candidate_scores": pa.map_(pa.string(), pa.float64()),  # of `text`, kept or refused
         "decision": pa.string(),
         "reason": pa.string(),
     }

@@ -131,7 +131,7 @@ def decide(batch: pa.RecordBatch, step: int, criterion: str, guard: bool) -> pa.
     scores = pc.if_else(accepted, batch.column("candidate_scores"), batch.column("scores"))
     batch = with_columns(batch, aligned=pc.if_else(accepted, candidate, batch.column("aligned")))
     batch = with_columns(batch, scores=scores)
-    return record(batch, step, criterion, candidate, scores, decision, reason)
+    return record(batch, step, criterion, candidate, scores, batch.column("candidate_scores"), decision, reason)
 
 
 def record(
@@ -140,15 +140,20 @@ def record(
     member: str | None,
     text: pa.Array,
     scores: pa.Array,
+    candidate_scores: pa.Array,
     decision: pa.Array,
     reason: pa.Array,
 ) -> pa.RecordBatch:
-    """Add the struct `step_<n>`: the member applied, the text it proposed, and all scores as they stand after it."""
-    members = pa.array([member] * batch.num_rows, pa.string())
-    values = pc.make_struct(
-        members, text, scores, decision, reason, field_names=["member", "text", "scores", "decision", "reason"]
-    )
-    return with_columns(batch, **{f"step_{step}": values})
+    """Add the struct `step_<n>`: the member applied, the text it proposed with its scores, and all scores after it."""
+    parts = {
+        "member": pa.array([member] * batch.num_rows, pa.string()),
+        "text": text,
+        "scores": scores,
+        "candidate_scores": candidate_scores,
+        "decision": decision,
+        "reason": reason,
+    }
+    return with_columns(batch, **{f"step_{step}": pc.make_struct(*parts.values(), field_names=list(parts))})
 
 
 def start_record(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -156,7 +161,8 @@ def start_record(batch: pa.RecordBatch) -> pa.RecordBatch:
     nothing = pa.nulls(batch.num_rows, pa.string())
     decision = pc.if_else(kept(batch), pa.scalar("as_given"), pa.scalar("failed"))
     batch = with_columns(batch, scores_before=batch.column("scores"))
-    return record(batch, 0, None, batch.column("response"), batch.column("scores"), decision, nothing)
+    scores = batch.column("scores")
+    return record(batch, 0, None, batch.column("response"), scores, scores, decision, nothing)
 
 
 def finish(batch: pa.RecordBatch, steps: int) -> pa.RecordBatch:
@@ -212,6 +218,7 @@ def trajectories(chunk: Chunk, steps: int) -> pa.RecordBatch:
             "member": pc.struct_field(values, "member"),
             "text": pc.struct_field(values, "text"),
             "scores": _as_map(pc.struct_field(values, "scores")),
+            "candidate_scores": _as_map(pc.struct_field(values, "candidate_scores")),
             "decision": pc.struct_field(values, "decision"),
             "reason": pc.struct_field(values, "reason"),
         }

@@ -125,6 +125,7 @@ def test_trajectories_tell_every_step_of_every_row():
         "member": "kind",
         "text": "better",
         "scores": [("kind", 0.8)],
+        "candidate_scores": [("kind", 0.8)],
         "decision": "rewritten",
         "reason": None,
     }
@@ -136,6 +137,7 @@ def test_trajectories_tell_every_step_of_every_row():
         "not_asked",
     ]
     assert (table[5]["text"], table[5]["scores"]) == ("worse", [("kind", 0.4)])
+    assert table[5]["candidate_scores"] == [("kind", 0.3)]
 
 
 @given(st.integers(0, 5))
