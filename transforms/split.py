@@ -18,13 +18,11 @@ import xxhash
 
 from transforms.decisions import Keyed, decide
 from transforms.duplicates import GroupNearDuplicates
-from transforms.identity import content_id
 from transforms.near_duplicates import Similarity
 from transforms.shingles import normalised
 from transforms.tables import Chunk, Table
 
 SPLITS = ("train", "validation", "test")
-HASH_DIGITS = 12
 
 Shares = tuple[float, float, float]
 
@@ -52,21 +50,18 @@ def assign_splits(
     batch: pa.RecordBatch, shares: Shares, inspector_shares: Shares, seed: int, alike: AlikePairs | None = None
 ) -> pa.RecordBatch:
     """Add `split` and `inspector_split`, and fill `cluster` where a question is alone in its cluster."""
-    own = pa.array(question_keys(batch), pa.string())
-    clusters = pc.coalesce(batch.column("cluster"), own)
-    splits = [split_of(cluster, "split", shares, seed) for cluster in clusters.to_pylist()]
-    for_inspector = np.array([split == SPLITS[0] for split in splits], np.bool_)
+    clusters = pc.coalesce(batch.column("cluster"), pa.array(question_keys(batch), pa.string()))
+    names = clusters.to_pylist()
+    splits = splits_of(names, "split", shares, seed)
+    for_inspector = splits == SPLITS[0]
     if "identity" in batch.schema.names:
         for_inspector &= ~np.asarray(pc.fill_null(batch.column("identity"), False), np.bool_)
     if alike is not None and for_inspector.any():
         for_inspector[for_inspector] = ~alike(batch.filter(pa.array(for_inspector)))
-    inner = [
-        split_of(cluster, "inspector_split", inspector_shares, seed) if wanted else None
-        for cluster, wanted in zip(clusters.to_pylist(), for_inspector, strict=True)
-    ]
+    inner = pa.array(splits_of(names, "inspector_split", inspector_shares, seed), pa.string(), mask=~for_inspector)
     batch = batch.set_column(batch.schema.get_field_index("cluster"), "cluster", clusters)
     batch = batch.append_column("split", pa.array(splits, pa.string()))
-    return batch.append_column("inspector_split", pa.array(inner, pa.string()))
+    return batch.append_column("inspector_split", inner)
 
 
 def question_keys(batch: pa.RecordBatch) -> list[str]:
@@ -75,10 +70,11 @@ def question_keys(batch: pa.RecordBatch) -> list[str]:
     return [xxhash.xxh3_128_hexdigest(text) for text in texts.to_list()]
 
 
-def split_of(cluster: str, step: str, shares: Shares, seed: int) -> str:
-    """The split that a cluster's hash sends it to, in these shares."""
-    point = int(content_id(cluster, step, str(seed))[:HASH_DIGITS], 16) / 16**HASH_DIGITS
-    return SPLITS[min(int(np.searchsorted(np.cumsum(shares), point, side="right")), len(SPLITS) - 1)]
+def splits_of(clusters: list[str], step: str, shares: Shares, seed: int) -> np.ndarray:
+    """The splits that the clusters' hashes send them to, in these shares: str[N]."""
+    hashes = (xxhash.xxh3_64_intdigest(f"{step} {seed} {cluster}".encode()) for cluster in clusters)
+    points = np.fromiter(hashes, np.uint64, len(clusters)) / 2.0**64
+    return np.array(SPLITS)[np.searchsorted(np.cumsum(shares)[:-1], points, side="right")]
 
 
 @dataclass

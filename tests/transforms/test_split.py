@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.near_duplicates import Similarity
-from transforms.split import AlikePairs, ClusterQuestions, assign_splits, question_keys, split_of
+from transforms.split import AlikePairs, ClusterQuestions, assign_splits, question_keys, splits_of
 from transforms.tables import ReadTable, read_table
 
 SHARES, INNER = (0.7, 0.15, 0.15), (0.8, 0.1, 0.1)
@@ -42,10 +42,10 @@ def test_shares_are_met_and_the_inspectors_split_lies_inside_train():
 
 
 def test_the_split_never_changes():
-    assert [split_of(c, "split", SHARES, 0) for c in "abcd"] == ["train", "train", "validation", "test"]
-    assert [split_of(c, "split", SHARES, 1) for c in "abcd"] == ["train", "validation", "train", "validation"]
-    assert {split_of(c, "split", (1.0, 0.0, 0.0), 0) for c in "abcdefgh"} == {"train"}
-    assert {split_of(c, "split", (0.0, 0.0, 1.0), 0) for c in "abcdefgh"} == {"test"}
+    assert splits_of([*"abcdef"], "split", SHARES, 0).tolist() == ["test", *["train"] * 4, "validation"]
+    assert splits_of([*"abcdef"], "split", SHARES, 1).tolist() == ["test", "train", "test", "train", "train", "test"]
+    assert set(splits_of([*"abcdef"], "split", (1.0, 0.0, 0.0), 0)) == {"train"}
+    assert set(splits_of([*"abcdef"], "split", (0.0, 0.0, 1.0), 0)) == {"test"}
 
 
 def test_equal_questions_and_equal_clusters_go_together():
