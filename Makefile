@@ -33,7 +33,9 @@ $(INSTALLED): requirements/cpu.txt setup.py pyproject.toml
 	@touch $@
 
 demo: setup  ## the whole job on this machine with a tiny model, in about 10 minutes; prints where the report lies
+	@$(BIN)/python -m demo.prepare runs/demo/fixtures
 	@$(BIN)/alignbeam run demo/recipe.yaml -o runs/demo
+	@$(BIN)/python -m demo.controls runs/demo --fixtures runs/demo/fixtures
 
 test: setup  ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -q -m "not slow"
@@ -47,7 +49,8 @@ lint: setup  ## style, format and types
 	@$(BIN)/mypy
 
 bench: setup  ## every benchmark; each writes a dated table to docs/benchmarks.md
-	@for benchmark in benchmarks/*.py; do echo "$$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+	@for file in $$(grep -l __main__ benchmarks/*.py); do \
+		echo "$$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 lock: setup  ## resolve requirements/cpu.txt anew from setup.py
 	@$(BIN)/python requirements/lock.py
