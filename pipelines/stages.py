@@ -128,6 +128,7 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
     except RuntimeError as error:
         text = str(error)
         if "KeyboardInterrupt" in text:
+            close_engines()
             raise KeyboardInterrupt from error
         found = re.search(r"schemas\.errors\.(?:StageError|UsageError): (.+)", text)
         if found:
