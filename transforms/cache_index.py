@@ -47,8 +47,14 @@ class Index(NamedTuple):
     array: np.ndarray
 
 
-def build_index(directory: str) -> Index:
-    names = segment_names(directory)
+def open_indexes(directory: str) -> list[Index]:
+    """The saved index, and one of the segments that were written since."""
+    saved = load_index(directory) or Index([], np.empty((3, 0), np.uint64))
+    known = set(saved.segments)
+    return [saved, build_index(directory, [name for name in segment_names(directory) if name not in known])]
+
+
+def build_index(directory: str, names: list[str]) -> Index:
     halves, places = [np.empty((0, 2), np.uint64)], [np.empty(0, np.uint64)]
     for number, name in enumerate(names):
         try:
@@ -193,6 +199,6 @@ def load_index(directory: str) -> Index | None:
         with tempfile.NamedTemporaryFile(suffix=".npy") as copy:
             fs.get_file(local, copy.name)
             return Index(saved["segments"], np.load(copy.name, mmap_mode="r"))
-    except (UsageError, OSError, ValueError, KeyError) as error:
+    except (UsageError, OSError, EOFError, ValueError, KeyError) as error:
         log.warning("%s: the cache's index cannot be read and is made anew (%s)", directory, error)
         return None

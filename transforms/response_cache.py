@@ -44,7 +44,7 @@ class ResponseCache:
 
     def __init__(self, directory: str):
         self.directory = directory
-        self._base = cache_index.load_index(directory) or cache_index.build_index(directory)
+        self._found = cache_index.open_indexes(directory)
         self._own_segments: list[str] = []
         self._levels: list[np.ndarray] = []  # index arrays of own segments, each over twice as long as the next
         self._unwritten: dict[bytes, Completion] = {}
@@ -61,15 +61,17 @@ class ResponseCache:
         """The completions kept under these keys; None where there is none."""
         if not keys:
             return []
+        found: list[Completion | None] = [None] * len(keys)
         with self._changed:
-            found = [self._unwritten.get(key) for key in keys]
-            levels = [self._base, *(Index(self._own_segments, array) for array in self._levels)]
-        moved = [self._fill(found, keys, level) for level in levels]
+            unwritten = [self._unwritten.get(key) for key in keys]
+            indexes = [*self._found, *(Index(self._own_segments, array) for array in self._levels)]
+        moved = [self._fill(found, keys, index) for index in indexes]
         if any(moved):
-            # Another task has merged these segments since this cache was opened: read the index that it wrote.
-            self._base = cache_index.load_index(self.directory) or cache_index.build_index(self.directory)
-            self._fill(found, keys, self._base)
-        return found
+            # Another task has merged these segments since this cache was opened: see what is there now.
+            self._found = cache_index.open_indexes(self.directory)
+            for index in self._found:
+                self._fill(found, keys, index)
+        return [one or other for one, other in zip(found, unwritten, strict=True)]
 
     def put(self, key: bytes, completion: Completion) -> None:
         """Keep a completion; waits while FLUSH_ROWS are unwritten.
@@ -203,7 +205,7 @@ def compact_and_index(directory: str) -> int:
     index = cache_index.load_index(directory)
     if index is None or index.segments != names:
         cache_index.merge_small(directory, names)
-        index = cache_index.build_index(directory)
+        index = cache_index.build_index(directory, cache_index.segment_names(directory))
         cache_index.save_index(directory, index)
     return index.array.shape[1]
 

@@ -2,7 +2,6 @@
 
 import sys
 import threading
-import time
 from collections import Counter
 from itertools import pairwise
 
@@ -33,14 +32,15 @@ class Script:
         self.asked = Counter()
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
-        self.seconds = 0.0
+        self.together = None  # a barrier: so many requests are answered together
 
     def __call__(self, request):
         with self.lock:
             self.asked[request.prompt, request.seed] += 1
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
-        time.sleep(self.seconds)
+        if self.together:
+            self.together.wait(timeout=30)
         with self.lock:
             self.at_once -= 1
         if request.prompt.startswith("long"):
@@ -154,7 +154,6 @@ def test_sampling_seeds_come_from_id_step_draw_and_seed():
 
 
 def test_equal_requests_are_sent_once_without_a_cache_while_in_flight():
-    script.seconds = 0.05
     rows = rows_of(generate(chunks(table(["same"] * 20 + ["other"]), 4), engine=engine(delay_seconds=0.05)))
     assert [row["completion"] for row in rows] == ["same / None"] * 20 + ["other / None"]
     assert script.asked == {("same", None): 1, ("other", None): 1}
@@ -162,7 +161,6 @@ def test_equal_requests_are_sent_once_without_a_cache_while_in_flight():
 
 
 def test_chunks_leave_in_order_from_a_full_window():
-    script.seconds = 0.001
     prompts = [f"p{i}" for i in range(500)]
     out = generate(
         chunks(table(prompts), 3), engine=engine(delay_seconds=0.0001, threads=16), window_rows=64, window_bytes=2000
@@ -173,18 +171,18 @@ def test_chunks_leave_in_order_from_a_full_window():
 
 @pytest.mark.parametrize(("window", "most"), [({"window_rows": 64}, 64), ({"window_bytes": 1}, 30)])
 def test_the_window_bounds_what_is_in_flight(window, most):
-    script.seconds = 0.003
+    script.together = threading.Barrier(10)
     out = generate(
         chunks(table([f"p{i}" for i in range(300)]), 30), engine=engine(delay_seconds=0.0001, threads=400), **window
     )
     assert len(rows_of(out)) == 300
-    assert 20 < script.most_at_once <= most
+    assert 10 <= script.most_at_once <= most
 
 
 def test_later_chunks_are_sent_while_earlier_ones_are_answered():
-    script.seconds = 0.05
+    script.together = threading.Barrier(16)
     generate(chunks(table([f"p{i}" for i in range(64)]), 1), engine=engine(delay_seconds=0.0001, threads=64))
-    assert script.most_at_once > 32
+    assert script.most_at_once >= 16
 
 
 def test_windows_and_timestamps_are_those_of_the_chunk():

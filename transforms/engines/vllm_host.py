@@ -21,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any, BinaryIO
 
+from transforms.engines.vllm_shim import BadSampling, Vllm, is_users_fault
+
 ADDED_PER_STEP = 256
 TOKENS_EVERY_SECONDS = 1.0
 
@@ -41,8 +43,7 @@ def main() -> None:
     except Exception as error:
         traceback.print_exc()
         code = 1
-        usage = isinstance(error, ValueError | TypeError | KeyError | OSError | ImportError)
-        outbox.put({"failed": f"{type(error).__name__}: {error}", "usage": usage})
+        outbox.put({"failed": f"{type(error).__name__}: {error}", "usage": is_users_fault(error)})
     outbox.put(None)
     writer.join()
     sys.stderr.flush()
@@ -78,8 +79,6 @@ def write(replies: BinaryIO, outbox: "queue.SimpleQueue[Any]") -> None:
 
 
 def serve(config: dict[str, Any], inbox: "queue.SimpleQueue[Any]", reply: Callable[[Any], None]) -> None:
-    from transforms.engines.vllm_shim import BadSampling, Vllm
-
     vllm = Vllm(**config)
     reply({"ready": {"concurrency": vllm.concurrency, "context_tokens": vllm.context_tokens}})
     samplings: dict[int, dict[str, Any]] = {}

@@ -39,6 +39,13 @@ def host_environment() -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in os.environ}
 
 
+def is_users_fault(error: Exception) -> bool:
+    """Whether an error of vLLM is about what it was given, a model, an argument or a request."""
+    from vllm.exceptions import VLLMClientError
+
+    return isinstance(error, VLLMClientError | ValueError | TypeError | KeyError | OSError)
+
+
 class BadSampling(ValueError):
     """Sampling that vLLM does not know: wrong for every row alike."""
 
@@ -105,7 +112,9 @@ class Vllm:
             return Completion.failed(error, len(tokens))
         try:
             self._engine.add_request(number, tokens_input(tokens), params, lora_request=self._lora)
-        except ValueError as error:
+        except Exception as error:
+            if not is_users_fault(error):
+                raise
             return Completion.failed(f"bad_request: {error}", len(tokens))
         if self._chat and text.rstrip().endswith(OPEN):
             self._opened.add(number)
@@ -129,10 +138,10 @@ class Vllm:
         self._opened.discard(output.request_id)
         if self._chat:
             text, reasoning = self._parted(text) if self._reasoning_parser else split_reasoning(text, opened)
-        counts = len(output.prompt_token_ids), len(result.token_ids)
+        prompt_tokens = len(output.prompt_token_ids)
         if result.finish_reason not in ("stop", "length"):
-            return Completion(None, reasoning, "error", *counts, error=f"vllm_{result.finish_reason}")
-        return Completion(text, reasoning, result.finish_reason, *counts)
+            return Completion.failed(f"finish_reason: {result.finish_reason}", prompt_tokens)
+        return Completion(text, reasoning, result.finish_reason, prompt_tokens, len(result.token_ids))
 
     def _in_chat(self, prompt: str) -> str:
         return self._tokenizer.apply_chat_template(
@@ -165,7 +174,7 @@ class Vllm:
                 arguments["structured_outputs"] = StructuredOutputsParams(**structure)
             # skip_clone: made for this request alone, so vLLM need not copy it.
             return SamplingParams(**arguments, skip_clone=True)
-        except (TypeError, ValueError) as error:
+        except Exception as error:
             raise BadSampling(f"sampling {sampling}: {error}") from error
 
 

@@ -1,0 +1,185 @@
+"""Any OpenAI-compatible server, asked through the `openai` client on an event loop of its own.
+
+The client repeats a request after a timeout, a lost connection, 408, 409, 429 or 5xx, waiting as long as
+`Retry-After` says (up to two minutes) or ever longer (to 8 seconds). What still fails then is a failed row. An answer
+that says that no request can succeed (401, 403, 404) ends the stage, and so does a server that has gone.
+"""
+
+import asyncio
+import os
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+from schemas.errors import StageError, UsageError
+from transforms.engines import Completion, EngineConfig, Request, digest_of
+from transforms.engines.reasoning import split_reasoning
+
+MAX_RETRIES = 10  # about a minute in all
+DEADLINE_SECONDS = 1800.0  # of a request with all its retries
+GONE_REQUESTS = 20  # so many failing in a row, beyond those at work at once, and the server has gone
+PROBE_SECONDS = 10.0
+ERROR_CHARACTERS = 300
+CONTEXT_MARKS = ("context length", "context_length", "maximum model length", "max_model_len", "too long")
+
+
+class ServerEngine:
+    def __init__(self, config: EngineConfig):
+        try:
+            import openai
+        except ImportError as error:
+            raise UsageError("engine.engine = 'server': the package openai is not installed") from error
+        self._config = config
+        self._openai = openai
+        self.concurrency = config.concurrency
+        self.digest = digest_of(config.base_url, config.model, config.style, config.chat_template_kwargs)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
+        self._thread.start()
+        self._key = os.environ.get(config.api_key_env)
+        self._client = openai.AsyncOpenAI(
+            base_url=config.base_url,
+            api_key=self._key or "none",
+            max_retries=MAX_RETRIES,
+            timeout=config.timeout_seconds,
+        )
+        self._failed_in_a_row = 0
+        self._slots = asyncio.Semaphore(config.concurrency)
+        try:
+            asyncio.run_coroutine_threadsafe(self._probe(), self._loop).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, request: Request) -> Future[Completion]:
+        return asyncio.run_coroutine_threadsafe(self._answer(request), self._loop)
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        pending = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        await self._client.close()
+
+    def _short(self, error: Exception) -> str:
+        """Status, message and cause of an error in one line, without the key, which some servers repeat."""
+        body = getattr(error, "body", None)
+        message = body.get("message") if isinstance(body, dict) else None
+        status, cause = getattr(error, "status_code", ""), error.__cause__
+        text = f"{status} {message or error} {f'({type(cause).__name__}: {cause})' if cause else ''}"
+        if self._key:
+            text = text.replace(self._key, "***")
+        return " ".join(text.split())[:ERROR_CHARACTERS]
+
+    async def _probe(self) -> None:
+        """Ask for the list of models once: a wrong address, key or model is known before any work starts."""
+        openai, config = self._openai, self._config
+        where = f"engine.base_url = {config.base_url!r}"
+        try:
+            answer = await self._client.with_options(max_retries=1, timeout=PROBE_SECONDS).models.list()
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise UsageError(
+                f"{where}: the server refuses the key in ${config.api_key_env}: {self._short(error)}"
+            ) from error
+        except openai.APIStatusError as error:
+            if error.status_code < 500 and error.status_code not in (404, 405, 408, 409, 429):
+                raise UsageError(f"{where}: {self._short(error)}") from error
+            return  # it is there, and lists no models, or is busy
+        except openai.APIConnectionError as error:
+            raise UsageError(f"{where}: no server answers there: {self._short(error)}") from error
+        except ValueError:
+            return
+        names = [model.id for model in getattr(answer, "data", None) or []]
+        if names and config.model not in names:
+            raise UsageError(f"engine.model = {config.model!r}: the server has {', '.join(names[:20])}")
+
+    async def _answer(self, request: Request) -> Completion:
+        openai, config = self._openai, self._config
+        async with self._slots:
+            if self._failed_in_a_row >= config.concurrency + GONE_REQUESTS:
+                raise StageError(
+                    f"{config.base_url}: the server has gone: {self._failed_in_a_row} requests failed in a row"
+                )
+            try:
+                async with asyncio.timeout(max(DEADLINE_SECONDS, 2 * config.timeout_seconds)):
+                    answer = await self._ask(request)
+                self._failed_in_a_row = 0
+                return _completion(answer, config.style == "chat")
+            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+                raise StageError(f"{config.base_url}: {self._short(error)}") from error
+            except openai.APIStatusError as error:
+                text = self._short(error)
+                if error.status_code >= 500:
+                    self._failed_in_a_row += 1
+                elif any(mark in text.lower() for mark in CONTEXT_MARKS):
+                    return Completion.failed(f"prompt_too_long: {text}")
+                return Completion.failed(f"server_error: {text}")
+            except (TimeoutError, openai.APITimeoutError):
+                self._failed_in_a_row += 1
+                return Completion.failed(f"server_error: no answer within {config.timeout_seconds:g} seconds")
+            except openai.APIConnectionError as error:
+                self._failed_in_a_row += 1
+                return Completion.failed(f"server_error: {self._short(error)}")
+            except (openai.OpenAIError, ValueError, TypeError, AttributeError, IndexError) as error:
+                return Completion.failed(f"bad_answer: {self._short(error)}")
+
+    async def _ask(self, request: Request) -> Any:
+        if self._config.style == "completion":
+            return await self._client.completions.create(prompt=request.prompt, **self._arguments(request))
+        messages: Any = [{"role": "user", "content": request.prompt}]
+        return await self._client.chat.completions.create(messages=messages, **self._arguments(request))
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        """What OpenAI's interface knows goes by name, vLLM's own in the body beside it. What is neutral is left out:
+        not every server knows it."""
+        sampling = request.sampling
+        arguments: dict[str, Any] = {
+            "model": self._config.model,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+        }
+        extra = dict(sampling.extra)
+        if sampling.top_p != 1.0:
+            arguments["top_p"] = sampling.top_p
+        if sampling.stop:
+            arguments["stop"] = list(sampling.stop)
+        if request.seed is not None:
+            arguments["seed"] = request.seed
+        if sampling.repetition_penalty != 1.0:
+            extra["repetition_penalty"] = sampling.repetition_penalty
+        if self._config.chat_template_kwargs:
+            extra["chat_template_kwargs"] = self._config.chat_template_kwargs
+        if extra:
+            arguments["extra_body"] = extra
+        return arguments
+
+
+def _completion(answer: Any, chat: bool) -> Completion:
+    """The completion in a server's answer; raises AttributeError, IndexError or TypeError where it holds none."""
+    choice = answer.choices[0]
+    reasoning = None
+    if chat:
+        text = choice.message.content or ""
+        reasoning = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
+        if reasoning is None:
+            text, reasoning = split_reasoning(text)
+    else:
+        text = choice.text
+    usage = answer.usage
+    prompt_tokens, completion_tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
+    if choice.finish_reason not in ("stop", "length"):
+        return Completion.failed(f"finish_reason: {choice.finish_reason}", prompt_tokens)
+    return Completion(_valid(text), _valid(reasoning), choice.finish_reason, prompt_tokens, completion_tokens)
+
+
+def _valid(text: str | None) -> str | None:
+    """JSON can escape half a character; a table cannot hold one."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
