@@ -15,7 +15,7 @@ that changes embeddings.
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,19 +50,6 @@ CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers names the models tha
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Low-rank adapters on all linear layers; the embeddings, which hold the separators, are trained in full."""
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"lora.rank = {self.rank}: must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Config:
     data: str = setting("folder of curated aligner shards, with train/, validation/ and perhaps test/")
     output: str = setting("folder of the trained aligner; it appears when training has ended")
@@ -80,7 +67,9 @@ class Config:
     gradient_checkpointing: bool = setting("compute activations twice, for less memory", False)
     bf16: bool | None = setting("bfloat16 autocast (default: where a GPU supports it)", None)
     seed: int = setting("of dropout, adapters and row order", 42)
-    lora: Lora | None = field(default=None)
+    lora_rank: int = setting("rank of LoRA adapters on all linear layers; 0 trains all weights", 0)
+    lora_alpha: int = setting("scale of the adapters, as a multiple of 1 / rank", 32)
+    lora_dropout: float = setting("dropout before the adapters", 0.05)
 
     def __post_init__(self) -> None:
         check_settings(
@@ -90,6 +79,8 @@ class Config:
                 *("max_steps", "eval_steps", "eval_rows", "max_tokens"),
             ),
         )
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank = {self.lora_rank}: must not be negative; 0 trains all weights")
 
 
 def add_separators(tokenizer: Any, model: Any) -> None:
@@ -151,17 +142,17 @@ def check_prompt_end(tokenizer: Any, base: str) -> None:
         )
 
 
-def lora_config(lora: Lora, model: Any) -> Any:
-    """Adapters for all linear layers, with input and output embeddings trained in full, tied where they are tied."""
+def lora_config(config: Config, model: Any) -> Any:
+    """Adapters on all linear layers, with input and output embeddings trained in full, tied where they are tied."""
     from peft import LoraConfig
 
     names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     embeddings = {names[model.get_input_embeddings()], names[model.get_output_embeddings()]}
     return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
         target_modules="all-linear",
         modules_to_save=sorted(embeddings),
         ensure_weight_tying=tied,
@@ -226,7 +217,7 @@ def train(config: Config) -> dict:
         train_dataset=datasets["train"],
         eval_dataset=datasets["validation"].select(range(min(config.eval_rows, rows["validation"]))),
         processing_class=tokenizer,
-        peft_config=lora_config(config.lora, model) if config.lora else None,
+        peft_config=lora_config(config, model) if config.lora_rank else None,
     )
     total, trained = parameters(trainer.model)
     tokens_per_step = rows_per_step * float(np.mean([len(ids) for ids in datasets["train"]["input_ids"]]))
@@ -256,7 +247,7 @@ def train(config: Config) -> dict:
     }
     if is_main_process():
         trained_model = trainer.accelerator.unwrap_model(trainer.model)
-        whole = trained_model.merge_and_unload() if config.lora else trained_model
+        whole = trained_model.merge_and_unload() if config.lora_rank else trained_model
         run.publish([whole, tokenizer], metrics, card(config, run, metrics))
     trainer.accelerator.wait_for_everyone()
     say(f"{config.output}: validation loss {metrics['validation']['loss']:.4f}, that of step {metrics['best_step']}")
@@ -283,7 +274,7 @@ def card(config: Config, run: Run, metrics: dict) -> str:
         "A rewrite can be worse than the response: keep an inspector's guard around it.",
         use="`alignbeam align … --aligner FOLDER`. Prompt: `question [INIT] response [ALIGNED]`, as "
         "`transforms.aligner_format.aligner_prompt` renders it; the model ends at `[DONE]`. "
-        + ("LoRA adapters are merged into the weights." if config.lora else "All weights were fine-tuned."),
+        + ("LoRA adapters are merged into the weights." if config.lora_rank else "All weights were fine-tuned."),
         base=base_name(config.base),
         pipeline_tag="text-generation",
         identity=run.identity,
@@ -292,7 +283,8 @@ def card(config: Config, run: Run, metrics: dict) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command_line.main(argv, Config, train, description=__doc__ or "")
+    program = "python -m training.aligner"
+    return command_line.main(argv, Config, train, program=program, description=__doc__ or "")
 
 
 if __name__ == "__main__":

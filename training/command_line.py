@@ -17,11 +17,17 @@ def setting(help: str, default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
 
-def main(argv: Sequence[str] | None, config_class: type, train: Callable[[Any], object], *, description: str) -> int:
+def main(
+    argv: Sequence[str] | None,
+    config_class: type,
+    train: Callable[[Any], object],
+    *,
+    program: str,
+    description: str,
+) -> int:
     """Parse, train, and give the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
-    module = train.__module__
     parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
+        prog=program,
         description=description,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -29,7 +35,7 @@ def main(argv: Sequence[str] | None, config_class: type, train: Callable[[Any], 
     parser.add_argument("--config", metavar="FILE", help="settings as YAML; flags and --set win over them")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting by dotted name")
     parser.add_argument("--print-config", action="store_true", help="print every setting and its source, then stop")
-    flags = {"--" + field.name.replace("_", "-"): field for field in dataclasses.fields(config_class) if field.metadata}
+    flags = {"--" + field.name.replace("_", "-"): field for field in dataclasses.fields(config_class)}
     for flag, field in flags.items():
         shown = "" if field.default in (dataclasses.MISSING, None) else f" (default: {field.default})"
         parser.add_argument(flag, help=field.metadata["help"] + shown, metavar="VALUE")

@@ -223,7 +223,8 @@ def card(config: Config, run: Run, metrics: dict) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command_line.main(argv, Config, train, description=__doc__ or "")
+    program = "python -m training.inspector"
+    return command_line.main(argv, Config, train, program=program, description=__doc__ or "")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class Table:
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         for shard in self.shards:
-            for chunk in _read_shard(shard, columns, None):
+            for chunk in read_shard(shard, columns, None):
                 yield chunk.batch
 
     def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
@@ -178,7 +178,8 @@ def _difference(ours: pa.Schema, theirs: pa.Schema) -> str:
     return f"missing {sorted(here - there)}, more {sorted(there - here)}"
 
 
-def _read_shard(shard: Shard, columns: list[str] | None, row_group: int | None) -> Iterator[Chunk]:
+def read_shard(shard: Shard, columns: list[str] | None, row_group: int | None) -> Iterator[Chunk]:
+    """The chunks of a shard, or of one of its row groups: at most CHUNK_ROWS rows and about CHUNK_BYTES each."""
     fs, local = storage.filesystem(shard.path)
     with fs.open(local, "rb") as file:
         parquet = pq.ParquetFile(file)
@@ -200,7 +201,8 @@ def _read_shard(shard: Shard, columns: list[str] | None, row_group: int | None) 
                 return
 
 
-def _row_groups(shard: Shard) -> Iterator[tuple[Shard, int]]:
+def row_groups(shard: Shard) -> Iterator[tuple[Shard, int]]:
+    """The row groups of a shard that hold rows of the table."""
     metadata, _ = _parquet_footer(shard.path)
     first_row = 0
     for group in range(metadata.num_row_groups):
@@ -222,13 +224,13 @@ class ReadTable(beam.PTransform):
         return (
             root
             | "Shards" >> beam.Create(shards)
-            | "RowGroups" >> beam.FlatMap(_row_groups)
+            | "RowGroups" >> beam.FlatMap(row_groups)
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.FlatMapTuple(self._read).with_output_types(Chunk)
         )
 
     def _read(self, shard: Shard, row_group: int) -> Iterator[Chunk]:
-        return _read_shard(shard, self.columns, row_group)
+        return read_shard(shard, self.columns, row_group)
 
 
 @dataclass

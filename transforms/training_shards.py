@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from transforms.split import SPLITS
-from transforms.tables import Chunk, MapBatches, Shard, Table, WriteTables, _read_shard, _row_groups
+from transforms.tables import Chunk, MapBatches, Shard, Table, WriteTables, read_shard, row_groups
 
 LABELS = (("response", 0), ("correction", 1))
 
@@ -72,8 +72,8 @@ def count_rows(curated: Table, column: str) -> dict[str, dict[RowGroup, int]]:
     """How many rows of each split every curated row group has, by the split column named."""
     counts: dict[str, dict[RowGroup, int]] = {split: {} for split in SPLITS}
     for shard in curated.shards:
-        for _, group in _row_groups(shard):
-            for chunk in _read_shard(shard, [column], group):
+        for _, group in row_groups(shard):
+            for chunk in read_shard(shard, [column], group):
                 for found in pc.value_counts(chunk.batch.column(column)).to_pylist():
                     if found["values"] is not None:
                         of_group = counts[found["values"]]
@@ -131,7 +131,7 @@ class WriteTrainingShards(beam.PTransform):
         for piece in pieces:
             shard, group = piece.row_group
             rank = 0
-            for chunk in _read_shard(shards[shard], None, group):
+            for chunk in read_shard(shards[shard], None, group):
                 rows = chunk.batch.filter(pc.equal(chunk.batch.column(self.trainer.column), piece.split))
                 start, stop = max(piece.start - rank, 0), max(piece.stop - rank, 0)
                 wanted = rows.slice(start, max(stop - start, 0))

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from schemas.errors import StageError, UsageError
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from training import trainer as shared
-from training.aligner import IGNORED, Config, Lora, add_separators, encoded_pairs, main, train
+from training.aligner import IGNORED, Config, add_separators, encoded_pairs, main, train
 from transforms.aligner_format import SEPARATORS, aligner_completion, aligner_prompt, read_correction
 
 ROW = {"id": "1", "question": "How do I learn?", "response": "Steal!", "correction": "Ask for help.", "identity": False}
@@ -148,12 +148,12 @@ def test_pairs_that_are_too_long_are_left_out_and_never_cut(bases, config, write
         train(config(data=str(folder), max_tokens=5, output=config().output + "2"))
 
 
-@pytest.mark.parametrize("lora", [None, Lora(rank=4, alpha=8)])
+@pytest.mark.parametrize("lora", [0, 4])
 @pytest.mark.parametrize("base", BASES)
 def test_what_is_written_is_what_was_trained_and_ends_by_itself(config, base, lora, tmp_path, capsys):
     import torch
 
-    metrics = train(config(base=base, lora=lora, max_steps=80, eval_steps=20))
+    metrics = train(config(base=base, lora_rank=lora, lora_alpha=8, max_steps=80, eval_steps=20))
     folder = tmp_path / "aligner"
     assert metrics == json.loads((folder / "metrics.json").read_text())
     assert sorted(path.suffix for path in folder.iterdir() if path.suffix not in (".json", ".md")) == [".safetensors"]
@@ -178,9 +178,9 @@ def test_what_is_written_is_what_was_trained_and_ends_by_itself(config, base, lo
     assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids("[DONE]") == written[-1]
 
 
-@pytest.mark.parametrize("lora", [None, Lora(rank=4, alpha=8)])
+@pytest.mark.parametrize("lora", [0, 4])
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(config, lora, tmp_path, monkeypatch, capsys):
-    train(config(lora=lora, output=str(tmp_path / "whole")))
+    train(config(lora_rank=lora, lora_alpha=8, output=str(tmp_path / "whole")))
 
     def interrupt(line, say=shared.say):
         say(line)
@@ -189,10 +189,10 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(config, lora,
 
     monkeypatch.setattr(shared, "say", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(config(lora=lora))
+        train(config(lora_rank=lora, lora_alpha=8))
     monkeypatch.undo()
     capsys.readouterr()
-    train(config(lora=lora))
+    train(config(lora_rank=lora, lora_alpha=8))
     assert "going on from checkpoint-2\n" in capsys.readouterr().out
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "aligner"))
     for name, weights in whole.items():
@@ -225,8 +225,8 @@ def test_identity_pairs_are_trained_on_like_any_other(config, write_shards):
         (["--base", "{tmp}"], "not a model folder"),
         (["--base", "{encoder}"], "not a causal language model"),
         (["--max-tokens", "1024"], "max_tokens = 1024: this base reads 256"),
-        (["--set", "lora.rank=0"], "lora.rank = 0: must be at least 1"),
-        (["--set", "lora.r=4"], "lora.r: unknown setting"),
+        (["--lora-rank", "-1"], "lora_rank = -1: must not be negative"),
+        (["--set", "lora=4"], "lora: unknown setting"),
         (["--data", "{tmp}/wrong"], "has no column response, correction, identity"),
     ],
 )

@@ -172,8 +172,9 @@ def test_nothing_outlives_a_killed_parent(model, tmp_path):
 
 def test_a_folder_that_is_not_a_model_is_refused_before_anything_starts(tmp_path, model):
     for name, content, message in (
-        ("empty", {}, "not a model folder: it has no config.json and no \\*.safetensors"),
-        ("unweighted", {"config.json": "{}"}, "not a model folder: it has no \\*.safetensors"),
+        ("empty", {}, "empty: not a model folder: it has no \\*.safetensors"),
+        ("unweighted", {"config.json": "{}"}, "unweighted: not a model folder: it has no \\*.safetensors"),
+        ("bare", {"model.safetensors": ""}, "bare: not a model folder: it has no config.json"),
     ):
         folder = tmp_path / name
         folder.mkdir()

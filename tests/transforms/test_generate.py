@@ -217,7 +217,7 @@ def test_answers_are_reused_verbatim(tmp_path):
 
 def test_another_setting_is_another_request(tmp_path):
     given = chunks(table(["p"]), 1)
-    for settings in (
+    for change in (
         {},
         {"sampling": Sampling(max_tokens=9)},
         {"sampling": Sampling(max_tokens=8, extra={"structured_outputs": {"json": {"type": "object"}}})},
@@ -227,8 +227,8 @@ def test_another_setting_is_another_request(tmp_path):
         {"engine": EngineConfig(engine="scripted", args=engine().args, model="other weights")},
     ):
         before = script.asked.total()
-        generate(given, cache=str(tmp_path), **settings)
-        assert script.asked.total() == before + 1, settings
+        generate(given, cache=str(tmp_path), **change)
+        assert script.asked.total() == before + 1, change
     generate(given, cache=str(tmp_path))
     assert script.asked.total() == 7
 

@@ -1,14 +1,31 @@
 """What decides an engine's answers besides the request, told without starting it."""
 
 from transforms.engines import EngineConfig, digest_of
-from transforms.engines.vllm_engine import DECISIVE_ARGS
 from transforms.engines.weights import find_weights
+
+# vLLM's arguments that change what a model says; the others change how fast it says it. (`max_model_len` only cuts.)
+DECISIVE_ARGS = (
+    "chat_template",
+    "dtype",
+    "generation_config",
+    "hf_overrides",
+    "kv_cache_dtype",
+    "logits_processors",
+    "override_generation_config",
+    "quantization",
+    "reasoning_parser",
+    "tokenizer",
+    "tokenizer_mode",
+)
 
 
 def engine_digest(config: EngineConfig) -> str:
-    """32 hexadecimal digits of weights, adapter and chat style; UsageError where the model cannot be had."""
-    if config.engine != "vllm":
-        return digest_of(config.engine, config.base_url, config.model, config.args, config.style)
-    weights = find_weights(config.model, config.args.get("revision"))
-    decisive = {name: value for name, value in config.args.items() if name in DECISIVE_ARGS}
-    return digest_of(weights.digest, decisive, config.style, config.chat_template_kwargs)
+    """32 hexadecimal digits of weights, adapter and chat style; of a server, its address and the model's name.
+
+    Raises UsageError where `config.model` cannot be a model of vLLM's.
+    """
+    model = config.model
+    if config.engine == "vllm":
+        model = find_weights(model, config.args.get("revision")).digest
+    decisive = {name: value for name, value in config.args.items() if name in (*DECISIVE_ARGS, "function")}
+    return digest_of(config.engine, config.base_url, model, decisive, config.style, config.chat_template_kwargs)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from schemas.errors import UsageError
-from transforms.engines import Completion, EngineConfig, Request, digest_of
+from transforms.engines import Completion, EngineConfig, Request
+from transforms.engines.identity import engine_digest
 
 
 class ScriptedEngine:
@@ -18,7 +19,7 @@ class ScriptedEngine:
         self._function = _resolve(config.args["function"])
         self._delay_seconds = float(config.args.get("delay_seconds", 0.0))
         self.concurrency = int(config.args.get("threads", 4))
-        self.digest = digest_of(config.args["function"], config.model, config.style, config.chat_template_kwargs)
+        self.digest = engine_digest(config)
         self._pool = ThreadPoolExecutor(self.concurrency, "scripted") if self._delay_seconds else None
         self.requests = 0
         self._lock = threading.Lock()

@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from schemas.errors import StageError, UsageError
-from transforms.engines import Completion, EngineConfig, Request, digest_of
+from transforms.engines import Completion, EngineConfig, Request
+from transforms.engines.identity import engine_digest
 from transforms.engines.reasoning import split_reasoning
 
 MAX_RETRIES = 10  # about a minute in all
@@ -32,7 +33,7 @@ class ServerEngine:
         self._config = config
         self._openai = openai
         self.concurrency = config.concurrency
-        self.digest = digest_of(config.base_url, config.model, config.style, config.chat_template_kwargs)
+        self.digest = engine_digest(config)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
         self._thread.start()

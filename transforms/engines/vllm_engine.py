@@ -16,27 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import StageError, UsageError
-from transforms.engines import Completion, EngineConfig, Request, digest_of
+from transforms.engines import Completion, EngineConfig, Request
+from transforms.engines.identity import engine_digest
 from transforms.engines.vllm_process import HostDied, VllmProcess
 from transforms.engines.vllm_shim import is_cpu_build
 from transforms.engines.weights import Weights, find_weights
 
 RESENDS = 3
-
-# vLLM's arguments that change what a model says; the others change how fast it says it. (`max_model_len` only cuts.)
-DECISIVE_ARGS = (
-    "chat_template",
-    "dtype",
-    "generation_config",
-    "hf_overrides",
-    "kv_cache_dtype",
-    "logits_processors",
-    "override_generation_config",
-    "quantization",
-    "reasoning_parser",
-    "tokenizer",
-    "tokenizer_mode",
-)
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +32,7 @@ class VllmEngine:
         if importlib.util.find_spec("vllm") is None:
             raise UsageError("engine.engine = 'vllm': vLLM is not installed; install alignbeam[vllm] or use a server")
         weights = find_weights(config.model, config.args.get("revision"))
-        decisive = {name: value for name, value in config.args.items() if name in DECISIVE_ARGS}
-        self.digest = digest_of(weights.digest, decisive, config.style, config.chat_template_kwargs)
+        self.digest = engine_digest(config)
         gpus = [] if is_cpu_build() else visible_gpus()
         self._replicas = [_Replica(config, weights, group) for group in replica_gpus(config.args, gpus)]
         try:

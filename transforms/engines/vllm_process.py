@@ -38,10 +38,10 @@ class VllmProcess:
 
     def __init__(self, config: EngineConfig, weights: Weights, gpus: str | None):
         self._settings = {
-            "model": str(weights.model),
-            "adapter": weights.adapter and str(weights.adapter),
+            "model": weights.model,
+            "adapter": weights.adapter,
             "chat": config.style == "chat",
-            "args": {name: value for name, value in config.args.items() if name != "revision"},
+            "args": config.args,
             "chat_template_kwargs": config.chat_template_kwargs,
         }
         self._name = config.model

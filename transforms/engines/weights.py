@@ -29,45 +29,32 @@ READ_BYTES = 16 << 20
 
 
 class Weights(NamedTuple):
-    """A model on this disk: its folder, the folder of a LoRA adapter on top of it or None, and their digest."""
+    """A model: its folder or hub id, the folder of a LoRA adapter on top of it or None, and their digest."""
 
-    model: Path
-    adapter: Path | None
+    model: str
+    adapter: str | None
     digest: str
 
 
 def find_weights(model: str, revision: str | None = None) -> Weights:
     """Find `model`: a model folder, a LoRA adapter's folder (which names its base), or a hub id.
 
-    Raises UsageError where a folder is not a model's, or where a hub id cannot be had.
+    A hub id stands for itself with its revision: nothing is fetched here. Raises UsageError where there is no such
+    folder, or it is not a model's.
     """
     folder = Path(model).expanduser()
     if not folder.exists():
         if not HUB_ID.fullmatch(model):
             raise UsageError(f"{model}: no such model folder")
-        folder = _from_hub(model, revision)
-    adapter = None
-    if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
-        adapter = folder
-        base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
-        folder = find_weights(base).model
-    for part in filter(None, (folder, adapter)):
-        missing = [name for name in (["config.json"] if part != adapter else []) if not (part / name).is_file()]
-        missing += [] if any(part.glob("*.safetensors")) else ["*.safetensors"]
-        if missing:
-            raise UsageError(f"{part}: not a model folder: it has no {' and no '.join(missing)}")
-    return Weights(folder, adapter, digest_of(*(_folder_digest(part) for part in (folder, adapter) if part)))
-
-
-def _from_hub(model: str, revision: str | None) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise UsageError(f"{model}: no such model folder, and no huggingface_hub to look for it") from error
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(DECISIVE_FILES)))
-    except Exception as error:
-        raise UsageError(f"{model}: neither a model folder nor a model of the hub: {error}") from error
+        return Weights(model, None, digest_of(model, revision))
+    if not any(folder.glob("*.safetensors")):
+        raise UsageError(f"{folder}: not a model folder: it has no *.safetensors")
+    if (folder / "config.json").is_file():
+        return Weights(str(folder), None, digest_of(_folder_digest(folder)))
+    if not (folder / "adapter_config.json").is_file():
+        raise UsageError(f"{folder}: not a model folder: it has no config.json")
+    base = find_weights(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"], revision)
+    return Weights(base.model, str(folder), digest_of(base.digest, _folder_digest(folder)))
 
 
 def _folder_digest(folder: Path) -> list[tuple[str, str]]:
@@ -82,8 +69,6 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @cache
 def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
-    if re.fullmatch(r"[0-9a-f]{40,64}", path.name):  # a blob of the hub's cache is named by its content
-        return path.name
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while block := file.read(READ_BYTES):
