@@ -66,10 +66,12 @@ def run_stage(stage: str, questions: str, output: str) -> None:
     elif stage == "respond":
         respond.run(respond.Config(questions=questions, output=output, engine=ENGINE))
     else:
-        inspector = Path(output).parent / "inspector"
-        write_inspector(inspector)
-        model = {"aligner": (str(inspector),), "inspector": (str(inspector),)}
-        align.run(align.Config(corpus=questions, output=output, engine=ENGINE, every_row=True, **model))
+        model = str(Path(output).parent / "inspector")
+        write_inspector(Path(model))
+        config = align.Config(
+            corpus=questions, output=output, aligner=(model,), inspector=(model,), engine=ENGINE, every_row=True
+        )
+        align.run(config)
     print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
