@@ -428,6 +428,12 @@ def _groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:
 class _WriteParts(beam.DoFn):
     """Gather neighbouring chunks of a shard and write them as one part per table; says what it wrote."""
 
+    shard: int
+    first_row: int
+    rows: int
+    bytes: int
+    batches: dict[str, list[pa.RecordBatch]]
+
     def __init__(self, directory: str, schemas: dict[str, pa.Schema], split: Split):
         self.directory = directory
         self.schemas = schemas
@@ -456,11 +462,8 @@ class _WriteParts(beam.DoFn):
             yield WindowedValue(self._flush(), GlobalWindow().max_timestamp(), [GlobalWindow()])
 
     def _clear(self) -> None:
-        self.shard: int = -1
-        self.first_row: int = -1
-        self.rows: int = 0
-        self.bytes: int = 0
-        self.batches: dict[str, list[pa.RecordBatch]] = {}
+        self.shard, self.first_row, self.rows, self.bytes = -1, -1, 0, 0
+        self.batches = {}
 
     def _flush(self) -> tuple[int, dict]:
         part: dict[str, Any] = {"first_row": self.first_row, "rows": self.rows, "files": {}, "drops": {}, "rejects": {}}
