@@ -50,8 +50,8 @@ def base_name(base: str) -> str:
 
 
 def base_digest(base: str) -> str:
-    """A digest of the base's weights and tokenizer, had from the hub if need be; UsageError where that is no model."""
-    if Path(base).is_dir():
+    """A digest of a base's weights and tokenizer, or of its hub id; UsageError where it is a folder and no model."""
+    if Path(base).exists() or base.startswith((".", "/", "~")):
         model_config(base)
     return model_digest(base)
 

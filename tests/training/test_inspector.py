@@ -141,9 +141,9 @@ def test_minilm_gets_a_head_of_its_own(config, minilm, tmp_path):
     [
         (["--data", "{tmp}/absent"], "absent: no such folder of training shards"),
         (["--base", "{tmp}"], "not a model folder: it has no config.json"),
-        (["--base", "./absent"], "absent: neither a model folder nor"),
+        (["--base", "./absent"], "absent: no such model folder"),
         (["--base", "no such model"], "no such model: no such model folder"),
-        (["--base", "nobody/nothing"], "nobody/nothing: neither a model folder nor"),
+        (["--base", "nobody/nothing"], "base = 'nobody/nothing': cannot be loaded by AutoTokenizer"),
         (["--base", "{gpt2}"], "its tokenizer has no padding token"),
         (["--max-tokens", "512"], "max_tokens = 512: this base reads 64 tokens"),
         (["--learning-rate", "0"], "learning_rate = 0.0: must be above 0"),
