@@ -170,19 +170,19 @@ class Rounds:
                 break
             found = self.ask(f"questions-{round}", prompts, self._parse_questions, QUESTION_CANDIDATES)
             found = drop_repeated_questions(found, kept).sort_by("id")
-            self._check_round(round, found)
             questions = pa.concat_tables([questions, found])
+            self._check_yield(round, questions)
         return questions
 
-    def _check_round(self, round: int, found: pa.Table) -> None:
-        """StageError where hardly a candidate of this round survived, before the next one costs as much."""
-        kept = _live(found).num_rows
-        if kept > self.config.minimum_yield * found.num_rows:
+    def _check_yield(self, round: int, questions: pa.Table) -> None:
+        """StageError where hardly a candidate has survived so far, before the next round costs as much."""
+        kept = _live(questions).num_rows
+        if kept > self.config.minimum_yield * questions.num_rows:
             return
-        reasons = Counter([*found["drop_reason"].to_pylist(), *found["error"].to_pylist()])
+        reasons = Counter([*questions["drop_reason"].to_pylist(), *questions["error"].to_pylist()])
         named = ", ".join(f"{rows} {reason}" for reason, rows in reasons.most_common() if reason)
         raise StageError(
-            f"questions, round {round}: {kept} of {found.num_rows} candidates survived, under the floor of "
+            f"questions, round {round}: {kept} of {questions.num_rows} candidates survived, under the floor of "
             f"{self.config.minimum_yield:.0%}: {named}; lower minimum_yield to go on all the same"
         )
 
