@@ -22,7 +22,8 @@ from transforms.identity import sampling_seed
 from transforms.response_cache import ResponseCache, compact_and_index, open_cache, request_context, request_key
 from transforms.tables import Chunk
 
-WINDOW_ROWS = 4096  # from the oldest unanswered row to the newest one sent
+WINDOW_ROWS = 4096  # at least, from the oldest unanswered row to the newest one sent
+WINDOW_REQUESTS = 16  # times as many as the engine works on at once: it must not wait for one long answer
 WINDOW_BYTES = 128 << 20  # of batches that have come in and not left
 BLOCK_ROWS = 64  # looked up and sent together
 
@@ -156,7 +157,7 @@ class _GenerateFn(beam.DoFn):
         step: str,
         seed: int,
         cache: str | None,
-        window_rows: int,
+        window_rows: int | None,
         window_bytes: int,
     ):
         self.engine_config = engine
@@ -171,6 +172,7 @@ class _GenerateFn(beam.DoFn):
         self.engine = open_engine(self.engine_config)
         self.cache = open_cache(self.cache_directory) if self.cache_directory else None
         self.context = request_context(self.sampling, self.engine.digest)
+        self.rows_ahead = self.window_rows or max(WINDOW_ROWS, WINDOW_REQUESTS * self.engine.concurrency)
 
     def start_bundle(self) -> None:
         progress.add(self.step)
@@ -215,7 +217,7 @@ class _GenerateFn(beam.DoFn):
         progress.add(self.step, done=len(futures) - len(rows))
         for start in range(0, len(rows), BLOCK_ROWS):
             block = rows[start : start + BLOCK_ROWS]
-            self._wait_for(self.answered + len(self.unanswered) + len(block) - self.window_rows)
+            self._wait_for(self.answered + len(self.unanswered) + len(block) - self.rows_ahead)
             sent = send([request for _, request in block], self.engine, self.cache, self.context, self.step)
             for (row, _), future in zip(block, sent, strict=True):
                 futures[row] = future
@@ -249,7 +251,8 @@ class Generate(beam.PTransform):
     step: names the step in seeds and in transforms.progress.
     seed: the recipe's integer seed.
     cache: directory of the response cache (any store), or None to keep nothing.
-    window_rows, window_bytes: how far ahead of the oldest unanswered row requests are sent.
+    window_rows, window_bytes: how far ahead of the oldest unanswered row requests are sent; by default as far as the
+        engine needs to stay busy.
     """
 
     engine: EngineConfig
@@ -257,7 +260,7 @@ class Generate(beam.PTransform):
     step: str
     seed: int
     cache: str | None
-    window_rows: int = WINDOW_ROWS
+    window_rows: int | None = None
     window_bytes: int = WINDOW_BYTES
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:

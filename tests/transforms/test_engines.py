@@ -14,7 +14,7 @@ from schemas.errors import UsageError
 from transforms.engines import Completion, EngineConfig, Request, Sampling, close_engines, open_engine
 from transforms.engines.identity import engine_digest
 from transforms.engines.reasoning import split_reasoning
-from transforms.engines.weights import find_weights
+from transforms.engines.weights import find_weights, has_chat_template
 
 MODEL = {"engine": "vllm", "model": "m"}
 
@@ -215,3 +215,14 @@ def test_what_only_makes_it_faster_is_not_in_the_digest():
         {"engine": "server", "base_url": "http://localhost:1"},
     ]
     assert len({digest(), *(digest(**change) for change in changes)}) == len(changes) + 1
+
+
+def test_whether_a_folder_has_a_chat_template(tmp_path):
+    folder = model_folder(tmp_path / "a")
+    assert not has_chat_template(str(folder))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    assert has_chat_template(str(folder))
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert has_chat_template(str(folder))
+    assert has_chat_template("some-one/some-model")

@@ -20,7 +20,7 @@ from transforms.engines import Completion, EngineConfig, Request
 from transforms.engines.identity import engine_digest
 from transforms.engines.vllm_process import HostDied, VllmProcess
 from transforms.engines.vllm_shim import is_cpu_build
-from transforms.engines.weights import Weights, find_weights
+from transforms.engines.weights import Weights, find_weights, has_chat_template
 
 RESENDS = 3
 
@@ -32,6 +32,10 @@ class VllmEngine:
         if importlib.util.find_spec("vllm") is None:
             raise UsageError("engine.engine = 'vllm': vLLM is not installed; install alignbeam[vllm] or use a server")
         weights = find_weights(config.model, config.args.get("revision"))
+        if config.style == "chat" and not (has_chat_template(weights.model) or "chat_template" in config.args):
+            raise UsageError(
+                f"engine.style = 'chat': {config.model} has no chat template; use 'completion', or set args.chat_template"
+            )
         self.digest = engine_digest(config)
         gpus = [] if is_cpu_build() else visible_gpus()
         self._replicas = [_Replica(config, weights, group) for group in replica_gpus(config.args, gpus)]
@@ -117,6 +121,7 @@ class _Replica:
         self._fail(list(self._unanswered), StageError("the engine was closed before it answered"))
 
     def _mind(self) -> None:
+        failed_loads = 0
         while True:
             with self._lock:
                 if self._closed:
@@ -126,11 +131,16 @@ class _Replica:
                 concurrency = host.start()
             except Exception as error:
                 host.kill()
+                failed_loads += 1
+                if self.ready.done() and failed_loads <= RESENDS:
+                    log.warning("vLLM is started anew: %s", error)
+                    continue
                 self._failure = error
                 if not self.ready.done():
                     self.ready.set_exception(error)
                 self._fail(list(self._unanswered), error)
                 return
+            failed_loads = 0
             with self._lock:
                 self._working = True
                 for number, sent in self._unanswered.items():

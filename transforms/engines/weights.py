@@ -25,6 +25,7 @@ DECISIVE_FILES = (
     "vocab.*",
     "merges.txt",
 )
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tekken.json")
 READ_BYTES = 16 << 20
 
 
@@ -55,6 +56,17 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
         raise UsageError(f"{folder}: not a model folder: it has no config.json")
     base = find_weights(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"], revision)
     return Weights(base.model, str(folder), digest_of(base.digest, _folder_digest(folder)))
+
+
+def has_chat_template(model: str) -> bool:
+    """Whether a model folder brings a chat template; taken to be so of a hub id, whose files are not here yet."""
+    folder = Path(model)
+    settings = folder / "tokenizer_config.json"
+    return (
+        not folder.is_dir()
+        or any((folder / name).is_file() for name in TEMPLATE_FILES)
+        or (settings.is_file() and json.loads(settings.read_text()).get("chat_template") is not None)
+    )
 
 
 def _folder_digest(folder: Path) -> list[tuple[str, str]]:
