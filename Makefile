@@ -36,6 +36,7 @@ demo: setup  ## the whole job on this machine with a tiny model, in about 10 min
 	@$(BIN)/python -m demo.prepare runs/demo/fixtures
 	@$(BIN)/alignbeam run demo/recipe.yaml -o runs/demo
 	@$(BIN)/python -m demo.controls runs/demo --fixtures runs/demo/fixtures
+	@$(BIN)/alignbeam report runs/demo
 
 test: setup  ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -q -m "not slow"

@@ -183,7 +183,7 @@ class Job:
         path = self.config.heldout
         if path is None or storage.exists(storage.join(path, MANIFEST)):
             return path
-        output = storage.join(self.config.output, "heldout")
+        output = storage.join(self.config.output, "heldout", stages.identity_digest({"file": storage.mark(path)}))
         return ingest.run(ingest.Config(corpus=path, output=output, kind="questions")).directory
 
     def curate(self) -> stages.Stage:
@@ -293,7 +293,9 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
             raise
         job.results[name] = stage
         job.record.record(stage, "complete", time.monotonic() - started, models_of(config))
-        rejects += sum(stage.manifest["counts"]["rejects"].values())
+        counts = stage.manifest["counts"]
+        console.print(f"  {counts['kept']:,} of {counts['in']:,} rows")
+        rejects += sum(counts["rejects"].values())
     job.record.keep_recipe(to_dict(config))
     if config.only in (None, "report"):
         console.print(f"report: {report.write(config.output)}", soft_wrap=True)

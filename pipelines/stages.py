@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions, _BeamArgumentParser
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.watch import watch
@@ -107,7 +107,11 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
         raise UsageError(f"Beam refuses {' '.join(arguments)}") from error
     if unknown:
         raise UsageError(f"Beam knows no option {unknown[0]} (what stands after -- goes to Beam)")
-    return PipelineOptions(list(arguments))
+    options = PipelineOptions(list(arguments))
+    setup = options.view_as(SetupOptions)
+    if setup.setup_file:  # Beam refuses `setup.py` without a directory before it
+        setup.setup_file = os.path.abspath(setup.setup_file)
+    return options
 
 
 def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[str] = ()) -> None:

@@ -1,7 +1,7 @@
 """Train an inspector or an aligner from a table of triples, or from shards that `curate` made.
 
     alignbeam train inspector --data data/hh --output models/hh-inspector --base bert-base-uncased
-    alignbeam train aligner --data runs/mine/curate/1a2b3c --output models/aligner --base gpt2-large --lora
+    alignbeam train aligner --data runs/mine/curate/1a2b3c --output models/aligner --base gpt2-large --lora-rank 16
 
 Triples that were not curated yet are curated first, beside the output. All other flags are the trainer's own:
 `python -m training.inspector --help`. On several GPUs launch the trainer itself with torchrun.

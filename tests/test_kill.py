@@ -66,6 +66,7 @@ def sent(log):
     return [line.removeprefix("sent ") for line in lines if line.startswith("sent ")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kill_at_random_moments(tmp_path, teacher):
     started = time.monotonic()
