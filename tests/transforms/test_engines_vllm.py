@@ -230,6 +230,21 @@ def test_chat_style(tmp_path_factory):
     assert (unended.reasoning, unended.text, unended.finish_reason) == ("Hm, salt.", "", "length")
 
 
+@pytest.mark.slow
+def test_an_adapter_answers_on_top_of_its_base(engine, model, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora).save_pretrained(tmp_path)
+    request = Request("What is salt?", Sampling(max_tokens=12), None)
+    adapted = open_engine(EngineConfig(model=str(tmp_path), args=ARGS))
+    assert adapted.digest != engine.digest
+    [with_adapter], [without] = answers(adapted, [request]), answers(engine, [request])
+    assert with_adapter.error is None
+    assert with_adapter.text != without.text
+
+
 def test_a_model_is_replicated_over_the_gpus_it_does_not_need():
     assert replica_gpus({}, []) == [None]
     assert replica_gpus({}, ["0"]) == [None]

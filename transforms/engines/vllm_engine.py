@@ -34,7 +34,7 @@ class VllmEngine:
         weights = find_weights(config.model, config.args.get("revision"))
         if config.style == "chat" and not (has_chat_template(weights.model) or "chat_template" in config.args):
             raise UsageError(
-                f"engine.style = 'chat': {config.model} has no chat template; use 'completion', or set args.chat_template"
+                f"engine.style = 'chat': {config.model} has no chat template; use 'completion' or args.chat_template"
             )
         self.digest = engine_digest(config)
         gpus = [] if is_cpu_build() else visible_gpus()
