@@ -9,7 +9,7 @@ CHAT_TEMPLATE = (
 
 
 def write_random_model(folder: Path, chat_template: str | None = None, context_tokens: int = 512) -> Path:
-    """Write the model to `folder`: 32 wide, 2 layers, one token per byte."""
+    """Write the model to `folder`: 32 wide, 2 layers, one token per byte and per tag of reasoning."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -20,11 +20,12 @@ def write_random_model(folder: Path, chat_template: str | None = None, context_t
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast.add_tokens(["<think>", "</think>"])
     fast.chat_template = chat_template
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(fast),
         hidden_size=64,
         intermediate_size=64,
         num_hidden_layers=2,

@@ -210,24 +210,32 @@ def test_chat_style_needs_a_template(model):
         open_engine(EngineConfig(model=str(model), args=ARGS, style="chat"))
 
 
-def test_chat_style(tmp_path_factory):
-    folder = write_random_model(tmp_path_factory.mktemp("chat"), CHAT_TEMPLATE)
+def test_chat_style(tmp_path):
+    folder = write_random_model(tmp_path, CHAT_TEMPLATE)
     config = EngineConfig(model=str(folder), args=ARGS, style="chat", chat_template_kwargs={"thinking": True})
-    engine = open_engine(config)
-    try:
-        extra = {"structured_outputs": {"choice": ["Hm, salt.</think>Yes."]}}
-        thought, unended = answers(
-            engine,
-            [
-                Request("Salt?", Sampling(max_tokens=40, extra=extra), None),
-                Request("Salt?", Sampling(max_tokens=9, extra=extra), None),
-            ],
-        )
-    finally:
-        close_engines()
-    assert thought.prompt_tokens == len("<user>Salt?<assistant><think>")
+    extra = {"structured_outputs": {"choice": ["Hm, salt.</think>Yes."]}}
+    requests = [Request("Salt?", Sampling(max_tokens=tokens, extra=extra), None) for tokens in (40, 9)]
+    thought, unended = answers(open_engine(config), requests)
+    assert thought.prompt_tokens == len("<user>Salt?<assistant>") + 1
     assert (thought.reasoning, thought.text, thought.finish_reason) == ("Hm, salt.", "Yes.", "stop")
     assert (unended.reasoning, unended.text, unended.finish_reason) == ("Hm, salt.", "", "length")
+
+
+@pytest.mark.slow
+def test_a_reasoning_parser_of_vllms_parts_the_text(tmp_path):
+    folder = write_random_model(tmp_path, CHAT_TEMPLATE)
+    end = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][-1]["id"]
+    config = EngineConfig(model=str(folder), args=ARGS | {"reasoning_parser": "deepseek_r1"}, style="chat")
+    # With a parser vLLM leaves the reasoning free and holds only what follows to the structure.
+    structure = {"structured_outputs": {"choice": ["Yes."]}}
+    requests = [
+        Request("Salt?", Sampling(max_tokens=20, extra=structure | {"logit_bias": {end: 100}}), None),
+        Request("Salt?", Sampling(max_tokens=20, extra=structure | {"logit_bias": {end: -100}}), None),
+    ]
+    ended, unended = answers(open_engine(config), requests)
+    assert (ended.text, ended.finish_reason) == ("Yes.", "stop")
+    assert (unended.text, unended.finish_reason) == ("", "length")
+    assert unended.reasoning
 
 
 @pytest.mark.slow

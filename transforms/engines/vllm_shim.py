@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from transforms.engines import Completion
 from transforms.engines.reasoning import OPEN, split_reasoning
@@ -60,6 +60,7 @@ class Vllm:
     def __init__(
         self, model: str, adapter: str | None, chat: bool, args: dict[str, Any], chat_template_kwargs: dict[str, Any]
     ):
+        import psutil
         from vllm import LLM
         from vllm.platforms import current_platform
 
@@ -68,15 +69,17 @@ class Vllm:
             arguments["enforce_eager"] = True
             # A seeded request whose prefill is cut in chunks ends the engine ("CPU Generator does not use offset").
             arguments["enable_chunked_prefill"] = False
-            free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            free_bytes = psutil.virtual_memory().available
             arguments["kv_cache_memory_bytes"] = min(int(free_bytes * CPU_KV_CACHE_SHARE), CPU_KV_CACHE_MAX_BYTES)
         arguments |= args
         self._lora = None
         if adapter:
+            from vllm.config.lora import MaxLoRARanks
             from vllm.lora.request import LoRARequest
 
+            rank = json.loads((Path(adapter) / "adapter_config.json").read_text())["r"]
             self._lora = LoRARequest("adapter", 1, adapter)
-            arguments |= {"enable_lora": True, "max_lora_rank": max(_rank(adapter), args.get("max_lora_rank", 1))}
+            arguments |= {"enable_lora": True, "max_lora_rank": min(n for n in get_args(MaxLoRARanks) if n >= rank)}
         self._llm = LLM(model=model, **arguments)
         self._engine = self._llm.llm_engine
         self._tokenizer = self._llm.get_tokenizer()
@@ -174,13 +177,11 @@ class Vllm:
         arguments = {**sampling, **sampling["extra"], "seed": seed, "output_kind": RequestOutputKind.FINAL_ONLY}
         del arguments["extra"]
         try:
+            if bias := arguments.get("logit_bias"):  # JSON has made texts of its keys
+                arguments["logit_bias"] = {int(token): value for token, value in bias.items()}
             if structure := arguments.get("structured_outputs"):
                 arguments["structured_outputs"] = StructuredOutputsParams(**structure)
             # skip_clone: made for this request alone, so vLLM need not copy it.
             return SamplingParams(**arguments, skip_clone=True)
         except Exception as error:
             raise BadSampling(f"sampling {sampling}: {error}") from error
-
-
-def _rank(adapter: str) -> int:
-    return json.loads((Path(adapter) / "adapter_config.json").read_text())["r"]
