@@ -14,6 +14,7 @@ what one flush of the cache holds may be lost.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -241,7 +242,10 @@ def measure(variant: str, model: str, prompts: Path, folder: Path) -> dict[str, 
     (folder / "prompts.parquet").symlink_to(prompts)
     command = [sys.executable, "-m", "benchmarks.generation", "--variant", variant, model, str(folder)]
     with open(folder / "log", "wb") as log:
-        code = subprocess.run(command, stdout=log, stderr=log).returncode
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        code = process.wait()
+    with contextlib.suppress(ProcessLookupError):  # Beam's handler leaves its server running
+        os.killpg(process.pid, signal.SIGKILL)
     if code:
         raise SystemExit(f"variant {variant} failed:\n{(folder / 'log').read_text()[-3000:]}")
     return json.loads((folder / "result.json").read_text())
