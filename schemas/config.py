@@ -110,8 +110,7 @@ def print_config(resolved: Resolved) -> str:
     flat = flatten(to_dict(resolved.config))
     width = max(map(len, flat), default=0)
     return "\n".join(
-        f"{name:<{width}}  {json.dumps(value, ensure_ascii=False)}"
-        f"  # {_source(resolved.sources, name)}"
+        f"{name:<{width}}  {json.dumps(value, ensure_ascii=False)}  # {_source(resolved.sources, name)}"
         for name, value in flat.items()
     )
 
