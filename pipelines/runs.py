@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.stages import Stage, versions
 from transforms import storage
@@ -39,7 +40,7 @@ class Run:
             "status": status,
             "seconds": round(seconds, 2),
         }
-        before = next((other for other in known["stages"] if other["stage"] == stage.name), {})
+        before: dict[str, Any] = next((other for other in known["stages"] if other["stage"] == stage.name), {})
         if before.get("digest") == stage.digest and before.get("status") == status == "complete":
             entry["seconds"] = before["seconds"]  # found done: what it once took still stands
         stages = [other for other in known["stages"] if other["stage"] != stage.name]
