@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import progress
+from transforms.columns import with_columns
 from transforms.drops import kept
 from transforms.engines import Completion, Engine, EngineConfig, Request, Sampling, open_engine
 from transforms.identity import sampling_seed
@@ -59,16 +60,11 @@ def with_completions(batch: pa.RecordBatch, completions: list[Completion | None]
     """The batch with the columns of COMPLETION_FIELDS and `error`; a row that was not asked about has nulls there."""
     for column, attribute in COMPLETION_FIELDS:
         values = pa.array([done and getattr(done, attribute) for done in completions], column.type)
-        batch = _set_column(batch, column, values)
+        batch = with_columns(batch, **{column.name: values})
     errors = pa.array([done and done.error for done in completions], pa.string())
     if "error" in batch.schema.names:
         errors = pc.coalesce(batch.column("error"), errors)
-    return _set_column(batch, pa.field("error", pa.string()), errors)
-
-
-def _set_column(batch: pa.RecordBatch, column: pa.Field, values: pa.Array) -> pa.RecordBatch:
-    index = batch.schema.get_field_index(column.name)
-    return batch.append_column(column, values) if index < 0 else batch.set_column(index, column, values)
+    return with_columns(batch, error=errors)
 
 
 _in_flight: dict[bytes, Future[Completion]] = {}
