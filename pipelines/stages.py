@@ -4,7 +4,6 @@ One rule serves skipping, resuming and noticing stale results: `<run>/<stage>/<d
 its manifest there, the stage is done; without, its complete shards stay and the others are done.
 """
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.watch import watch
 from schemas.errors import StageError, UsageError
+from schemas.versions import installed_versions
 from transforms import storage
 from transforms.engines import close_engines
 from transforms.identity import content_id
@@ -84,13 +84,7 @@ def identity_digest(identity: dict) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that decide what a stage computes."""
-    found = {}
-    for name in VERSIONED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(VERSIONED)
 
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:

@@ -6,7 +6,6 @@
 The same command again goes on from the last whole checkpoint, or says that the model is there.
 """
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import StageError, UsageError
+from schemas.versions import installed_versions
 from training.shards import data_digest, manifest_digest
 from transforms import storage
 from transforms.engines.encoder import model_config, model_digest
@@ -35,13 +35,7 @@ def processes() -> int:
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that decide what a trainer computes."""
-    found = {}
-    for name in VERSIONED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(VERSIONED)
 
 
 def base_name(base: str) -> str:
