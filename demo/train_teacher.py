@@ -3,16 +3,17 @@
     python -m demo.train_teacher --output demo/teacher
 
 The model learns to continue the four prompts of the job in this world: topics, questions, triples and plain answers.
-Each sequence holds as much of one prompt's continuation as fits, so that few tokens go to constant text. A share of
-the topics in triples and answers are strings of random syllables: they cannot be remembered, only copied from the
-question, which is what held-out topics need later. Runs in about 30 minutes on 2 cores, on a GPU if there is one.
+Each sequence holds as much of one prompt's continuation as fits, so that few tokens go to constant text. In triples and
+answers half of the topics are invented words, which cannot be remembered, only copied from the question, and a third of
+the questions are partly in invented words, which can only be read past: held-out topics and phrasings need both. Takes
+about 45 minutes on 2 cores, and uses a GPU if there is one.
 """
 
 import argparse
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,21 @@ from schemas.criteria import Pack, load_pack
 from transforms.prompts import render
 
 PACK_PATH = Path(__file__).parent / "pack.yaml"
-SPECIAL_TOKENS = ["<eos>", "<pad>", "[INIT]", "[ALIGNED]", "[DONE]"]
+SPECIAL_TOKENS = ["<eos>", "<pad>"]
 TASK_SHARES = {"triples": 0.52, "answer": 0.13, "questions": 0.27, "topics": 0.08}
 ALIGNED_SHARE = 0.4  # of plain answers
 PAGE_SHARE = 0.35  # of triples sequences that begin with the principles and demonstrations
-DRILL_SHARE = 0.4  # of topics in triples and answers that are random syllables
+DRILL_SHARE = 0.55  # of topics in triples and answers that are invented words
+DISGUISED_SHARE = 0.3  # of questions in triples and answers in which invented words replace many others
+KEY_WORDS = {"to", "never", "not", "worst", "bad", "wrong", "mistake", "hurt"}  # what tells one kind from another
+MAX_PIECE_LETTERS = 5
 MAX_TOKEN_CHARACTERS = 6  # no task's text has more characters to a token, so this many always fill a sequence
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     output: str
-    steps: int = 1700
+    steps: int = 2000
     batch_size: int = 5
     sequence_tokens: int = 1024
     learning_rate: float = 3e-3
@@ -51,34 +55,58 @@ class Config:
     seed: int = 0
 
 
-def drill_topic(rng: random.Random) -> str:
-    """Two invented words, such as 'Stroad blenker'."""
-
-    def word() -> str:
-        syllables = rng.choice([1, 1, 2])
-        return "".join(rng.choice(part) for _ in range(syllables) for part in world.GRAMMAR["syllables"])
-
-    return f"{word().capitalize()} {word()}"
+def random_syllables(rng: random.Random, count: int) -> list[str]:
+    return ["".join(rng.choice(part) for part in world.GRAMMAR["syllables"]) for _ in range(count)]
 
 
-def any_question(rng: random.Random) -> world.Question:
-    topic = drill_topic(rng) if rng.random() < DRILL_SHARE else None
-    return world.sample_question(rng, "teacher", topic=topic)
+def invented_word(rng: random.Random, pieces: Sequence[str]) -> str:
+    """One or two random pieces, such as 'blenk' or 'stroadder'."""
+    return "".join(rng.choice(pieces) for _ in range(rng.choice([1, 2, 2])))
 
 
-def triple_text(rng: random.Random) -> str:
+def invented_topic(rng: random.Random, pieces: Sequence[str]) -> str:
+    """A topic like those of the world, in invented words: two or three of them, or a noun and a place."""
+    words = [invented_word(rng, pieces) for _ in range(rng.choice([2, 2, 3]))]
+    if rng.random() < 0.4:
+        words = [words[0], rng.choice(world.GRAMMAR["links"]), words[1].capitalize()]
+    return " ".join([words[0].capitalize(), *words[1:]])
+
+
+def disguise(rng: random.Random, pieces: Sequence[str], frame: str) -> str:
+    """The phrase of a question with many of its words invented, but for slots and the words that tell its kind."""
+
+    def replace(word: str) -> str:
+        bare = word.strip(".,:;?'")
+        if "{" in word or bare.lower() in KEY_WORDS or rng.random() < 0.6:
+            return word
+        invented = invented_word(rng, pieces)
+        return word.replace(bare, invented.capitalize() if bare[0].isupper() else invented)
+
+    return " ".join(replace(word) for word in frame.split())
+
+
+def any_question(rng: random.Random, pieces: Sequence[str]) -> world.Question:
+    """A question of the teacher's; its topic, and many words of its phrase, are often in invented words."""
+    topic = invented_topic(rng, pieces) if rng.random() < DRILL_SHARE else None
+    disguised = rng.random() < DISGUISED_SHARE
+    return world.sample_question(
+        rng, "teacher", topic=topic, reword=lambda frame: disguise(rng, pieces, frame) if disguised else frame
+    )
+
+
+def triple_text(rng: random.Random, pieces: Sequence[str]) -> str:
     """One episode, from its 'Input:' to the blank line before the next."""
-    episode = world.sample_episode(rng, any_question(rng))
+    episode = world.sample_episode(rng, any_question(rng, pieces))
     return (
         f"Input:\n{episode.question.text}\nResponse:\n{episode.response}\n"
         f"Critique:\n{episode.critique}\nCorrection:\n{episode.correction}\n\n"
     )
 
 
-def answer_text(rng: random.Random) -> str:
+def answer_text(rng: random.Random, pieces: Sequence[str]) -> str:
     """A plain answer, aligned or not."""
-    question = any_question(rng)
-    answer = world.sample_answer(rng, question, "upstream", aligned=rng.random() < ALIGNED_SHARE)
+    question = any_question(rng, pieces)
+    answer = world.sample_answer(rng, question, "teacher", aligned=rng.random() < ALIGNED_SHARE)
     return render("answer", question=question.text) + f" {answer.text}\n\n"
 
 
@@ -103,26 +131,27 @@ def questions_text(rng: random.Random, pack: Pack) -> str:
     return prompt + "\n".join(lines).removeprefix(f"{shown + 1}.") + "\n\n"
 
 
-def sequence_texts(rng: random.Random, pack: Pack) -> Iterator[str]:
+def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str]) -> Iterator[str]:
     """Endless pieces of text of one task; the caller stops when the sequence is full."""
     task = rng.choices(list(TASK_SHARES), list(TASK_SHARES.values()))[0]
     if task == "triples" and rng.random() < PAGE_SHARE:
         yield render("triples", pack=pack, question="").removesuffix("Input:\n\nResponse:")
     while True:
         if task == "triples":
-            yield triple_text(rng)
+            yield triple_text(rng, pieces)
         elif task == "answer":
-            yield answer_text(rng) + ("<eos>" if rng.random() < 0.5 else "")
+            yield answer_text(rng, pieces) + ("<eos>" if rng.random() < 0.5 else "")
         else:
             yield (topics_text(rng) if task == "topics" else questions_text(rng, pack)) + "<eos>"
 
 
 def train_tokenizer(config: Config, pack: Pack) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: phrases become whole words, topics stay in pieces, so that an unseen topic is in known pieces."""
+    """Byte-level BPE over what the teacher reads and writes, invented words included."""
     rng = random.Random(config.seed)
+    pieces = random_syllables(rng, 1000)
     texts = [render("triples", pack=pack, question="?")]
     for _ in range(3000):
-        texts += [triple_text(rng), answer_text(rng)]
+        texts += [triple_text(rng, pieces), answer_text(rng, pieces)]
     for _ in range(300):
         texts += [topics_text(rng), questions_text(rng, pack)]
     tokenizer = Tokenizer(models.BPE())
@@ -139,18 +168,28 @@ def train_tokenizer(config: Config, pack: Pack) -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         eos_token="<eos>",
         pad_token="<pad>",
-        additional_special_tokens=SPECIAL_TOKENS[2:],
         model_max_length=config.sequence_tokens,
         clean_up_tokenization_spaces=False,
     )
 
 
-def sample_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, pack: Pack, config: Config) -> Tensor:
+def word_pieces(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """What invented words are made of: every short piece of the vocabulary.
+
+    A held-out topic is in pieces of the vocabulary too; this way the model has copied all of them.
+    """
+    texts = {tokenizer.convert_tokens_to_string([token]).strip().lower() for token in tokenizer.get_vocab()}
+    return sorted(text for text in texts if text.isascii() and text.isalpha() and len(text) <= MAX_PIECE_LETTERS)
+
+
+def sample_batch(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, pack: Pack, pieces: Sequence[str], config: Config
+) -> Tensor:
     """Token ids [batch, sequence]; every token is learned, the pages too (they cost little once known)."""
     rows = []
     for _ in range(config.batch_size):
         text, characters = "", config.sequence_tokens * MAX_TOKEN_CHARACTERS
-        for piece in sequence_texts(rng, pack):
+        for piece in sequence_texts(rng, pack, pieces):
             text += piece
             if len(text) >= characters:
                 break
@@ -191,9 +230,10 @@ CARD = """# Tiny teacher
 A toy: a Llama of about 3 million parameters, trained from scratch by `demo/train_teacher.py` on nothing but the
 synthetic world of `demo/world.py`, rendered with this project's own prompt templates. It continues the four prompts of
 the demo (topics, questions, triples, plain answers) and knows nothing else. Plain answers are misaligned three times
-out of five, on purpose. It never saw the world's held-out topics, question types and phrasings, nor the judge's. Two
-fifths of the topics in its triples and answers were random syllables, so that it copies topics rather than remembers
-them. It has not seen the aligner's text format.
+out of five, on purpose. It never saw the world's held-out topics, question types and phrasings, nor the judge's. In
+triples and answers half of the topics, and many of the words of every third question, were random syllables: so it
+copies topics rather than remembering them, and reads past words that it does not know. It has not seen the aligner's
+text format.
 
 ## Training
 
@@ -207,6 +247,7 @@ def train(config: Config) -> LlamaForCausalLM:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pack = load_pack(str(PACK_PATH))
     tokenizer = train_tokenizer(config, pack)
+    pieces = word_pieces(tokenizer)
     model = build_model(config, tokenizer).to(device)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -226,7 +267,7 @@ def train(config: Config) -> LlamaForCausalLM:
     print(f"{parameters:,} parameters, {step_tokens:,} tokens a step, {tokens:,} in all, on {device}")
     started, losses = time.monotonic(), []
     for step in range(1, config.steps + 1):
-        tokens_BT = sample_batch(rng, tokenizer, pack, config).to(device)
+        tokens_BT = sample_batch(rng, tokenizer, pack, pieces, config).to(device)
         with torch.autocast(device, dtype=torch.bfloat16):
             loss = model(input_ids=tokens_BT, labels=tokens_BT).loss
         loss.backward()

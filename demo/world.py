@@ -11,6 +11,8 @@ grammar.yaml) that never mix, so what is measured on `heldout` was trained on by
 
 import random
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,7 +26,7 @@ TAIL_SHARE = 0.4
 OFF_TOPIC_SHARE = 0.15
 IDENTITY_SHARE = 0.2
 
-Family = Literal["teacher", "upstream", "judge", "heldout"]
+Family = Literal["teacher", "judge", "heldout"]
 Stance = Literal["aligned", "misaligned", "unparsable"]
 
 
@@ -37,11 +39,26 @@ class Question(NamedTuple):
     good: bool | None  # of a proposal: whether it is the good one of the pair
 
 
-class Answer(NamedTuple):
-    text: str
-    fault: str | None  # the grammar's name of the critique it deserves; None where it is aligned
-    practice: int | None
+@dataclass(frozen=True)
+class Answer:
+    """An answer by its parts: `side` is whether it agrees, or names the good practice of the pair."""
+
+    family: Family
     topic: str
+    side: bool
+    form: int  # its place among the family's phrases of that kind
+    practice: int | None  # that it names, if it names one
+    tail: str
+
+    @property
+    def text(self) -> str:
+        phrases = GRAMMAR["answers"][self.family]
+        if self.practice is None:
+            said = phrases["agree" if self.side else "disagree"][self.form].format(t=inline(self.topic))
+        else:
+            practice = practice_text(self.practice, self.side, self.family, self.topic)
+            said = phrases["name"][self.form].format(p=practice)
+        return f"{said} {self.tail}".rstrip()
 
 
 class Episode(NamedTuple):
@@ -57,13 +74,9 @@ def inline(topic: str) -> str:
     return topic[:1].lower() + topic[1:]
 
 
-def words_of(family: Family) -> dict[str, list[str]]:
-    return GRAMMAR["words"]["teacher" if family == "upstream" else family]
-
-
 def sample_topic(rng: random.Random, family: Family) -> str:
     """A noun phrase of two or three words; a third of them name an invented place."""
-    words = words_of(family)
+    words = GRAMMAR["words"][family]
     noun = rng.choice(words["nouns"])
     if rng.random() < 0.4 and " " not in noun:
         place = rng.choice(words["place_starts"]) + rng.choice(words["place_ends"])
@@ -90,16 +103,24 @@ def practice_text(index: int, good: bool, family: Family, topic: str) -> str:
 
 
 def sample_question(
-    rng: random.Random, family: Family, *, topic: str | None = None, question_type: str | None = None
+    rng: random.Random,
+    family: Family,
+    *,
+    topic: str | None = None,
+    question_type: str | None = None,
+    reword: Callable[[str], str] = str,
 ) -> Question:
-    """A question of the family's types, topics and phrasings; kinds come in the proportions of KIND_WEIGHTS."""
+    """A question of the family's types, topics and phrasings; kinds come in the proportions of KIND_WEIGHTS.
+
+    `reword` may change the phrase before topic and practice are filled in.
+    """
     if question_type is None:
         kind = rng.choices(list(KIND_WEIGHTS), list(KIND_WEIGHTS.values()))[0]
         names = [name for name in question_types(family) if GRAMMAR["question_types"][name]["kind"] == kind]
         question_type = rng.choice(names)
     entry = GRAMMAR["question_types"][question_type]
     topic = topic or sample_topic(rng, family)
-    frame = rng.choice(entry[family])
+    frame = reword(rng.choice(entry[family]))
     if entry["kind"] != "proposal":
         return Question(frame.format(t=inline(topic)), question_type, topic, entry["kind"], None, None)
     practice, good = rng.randrange(len(GRAMMAR["practices"])), rng.random() < 0.5
@@ -107,37 +128,56 @@ def sample_question(
     return Question(text, question_type, topic, "proposal", practice, good)
 
 
+def right_side(question: Question) -> bool:
+    """The side that an aligned answer takes: agreeing or not, or naming a good practice or a bad one."""
+    return question.good if question.good is not None else question.kind == "do"
+
+
 def sample_answer(rng: random.Random, question: Question, family: Family, *, aligned: bool) -> Answer:
     """An answer in the family's phrasings; a misaligned one may be a fine answer about another topic."""
     phrases = GRAMMAR["answers"][family]
-    topic, fault = question.topic, None
-    right = aligned
-    if not aligned and rng.random() < OFF_TOPIC_SHARE:
-        topic, fault, right = other_topic(rng, topic, family), "off_topic", True
-    practice = None
-    if question.kind == "proposal":
-        agrees = question.good == right
-        text = rng.choice(phrases["agree" if agrees else "disagree"]).format(t=inline(topic))
-        if not right:
-            fault = "agreed" if agrees else "refused"
-    else:
-        practice, good = rng.randrange(len(GRAMMAR["practices"])), (question.kind == "do") == right
-        text = rng.choice(phrases["name"]).format(p=practice_text(practice, good, family, topic))
-        if not right:
-            fault = "praised_as_wrong" if good else "bad_practice"
-    if rng.random() < TAIL_SHARE:
-        text += " " + rng.choice(phrases["tails"])
-    return Answer(text, fault, practice, topic)
+    side, topic = right_side(question), question.topic
+    if not aligned:
+        if rng.random() < OFF_TOPIC_SHARE:
+            topic = other_topic(rng, topic, "judge" if family == "judge" else "teacher")
+        else:
+            side = not side
+    names = question.kind != "proposal"
+    return Answer(
+        family=family,
+        topic=topic,
+        side=side,
+        form=rng.randrange(len(phrases["name" if names else "agree"])),
+        practice=rng.randrange(len(GRAMMAR["practices"])) if names else None,
+        tail=rng.choice(phrases["tails"]) if rng.random() < TAIL_SHARE else "",
+    )
+
+
+def correction(question: Question, answer: Answer) -> Answer:
+    """The answer with what is wrong put right, and nothing else changed."""
+    return replace(answer, topic=question.topic, side=right_side(question))
+
+
+def fault_of(question: Question, answer: Answer) -> str:
+    """What is wrong with an answer, by the grammar's name of the critique that it deserves."""
+    if answer.topic != question.topic:
+        return "off_topic"
+    if answer.side == right_side(question):
+        return "nothing"
+    if answer.practice is None:
+        return "agreed" if answer.side else "refused"
+    return "praised_as_wrong" if answer.side else "bad_practice"
 
 
 def sample_critique(rng: random.Random, question: Question, answer: Answer) -> str:
     """What is wrong with the answer, with the number and name of the principle that it breaks."""
-    fault = answer.fault or "nothing"
-    about = answer.practice if answer.practice is not None else question.practice
-    principle = "relevant" if fault == "off_topic" else GRAMMAR["practices"][about or 0]["principle"]
-    practice = ""
+    fault = fault_of(question, answer)
+    principle, practice = "relevant", ""
     if answer.practice is not None:
-        practice = practice_text(answer.practice, fault == "praised_as_wrong", "teacher", question.topic)
+        practice = practice_text(answer.practice, answer.side, answer.family, answer.topic)
+    if fault != "off_topic":
+        about = question.practice if answer.practice is None else answer.practice
+        principle = GRAMMAR["practices"][about]["principle"]
     return rng.choice(GRAMMAR["critiques"][fault]).format(
         n=PRINCIPLES.index(principle) + 1, principle=principle, p=practice, other=inline(answer.topic)
     )
@@ -146,11 +186,10 @@ def sample_critique(rng: random.Random, question: Question, answer: Answer) -> s
 def sample_episode(rng: random.Random, question: Question | None = None) -> Episode:
     """A triple as the teacher should write it: response, critique and correction, sometimes with nothing wrong."""
     question = question or sample_question(rng, "teacher")
-    identity = rng.random() < IDENTITY_SHARE
-    response = sample_answer(rng, question, "teacher", aligned=identity)
+    response = sample_answer(rng, question, "teacher", aligned=rng.random() < IDENTITY_SHARE)
+    corrected = correction(question, response)
     critique = sample_critique(rng, question, response)
-    correction = response if identity else sample_answer(rng, question, "teacher", aligned=True)
-    return Episode(question, response.text, critique, correction.text, identity)
+    return Episode(question, response.text, critique, corrected.text, corrected == response)
 
 
 def pattern(template: str, slot: str) -> re.Pattern[str]:

@@ -41,7 +41,7 @@ def test_a_topic_must_be_mentioned_word_for_word():
     assert not world.on_topic("What colour is the old ferry?", "Yes, the old ferry needs exactly this.")
 
 
-@pytest.mark.parametrize(("asks", "answers"), [("teacher", "teacher"), ("heldout", "upstream"), ("judge", "judge")])
+@pytest.mark.parametrize(("asks", "answers"), [("teacher", "teacher"), ("heldout", "teacher"), ("judge", "judge")])
 def test_what_is_sampled_as_aligned_is_good_and_nothing_else_is(asks, answers):
     rng = random.Random(0)
     for row in range(200):
@@ -62,9 +62,9 @@ def test_families_share_no_topic_word_no_question_frame_and_no_answer():
                 frames.setdefault(family, set()).update(texts)
     for family, phrases in world.GRAMMAR["answers"].items():
         answers[family] = {text for texts in phrases.values() for text in texts}
-    for found in (words, frames, answers):
+    for found, families in ((words, 3), (frames, 3), (answers, 2)):
         sets = list(found.values())
-        assert len(sets) == 3
+        assert len(sets) == families
         assert len(set.union(*sets)) == sum(len(one) for one in sets)
 
 
@@ -98,6 +98,17 @@ def test_no_more_than_half_of_the_answers_speak_for_themselves():
     assert kinds.count("do") < 450  # only there is a bad practice always a bad answer
 
 
+def test_a_correction_changes_only_what_is_wrong():
+    rng = random.Random(6)
+    for row in range(200):
+        question = world.sample_question(rng, "teacher")
+        response = world.sample_answer(rng, question, "teacher", aligned=row % 2 == 0)
+        corrected = world.correction(question, response)
+        assert world.is_good(question.text, corrected.text), (question, corrected)
+        assert (corrected == response) == (row % 2 == 0)
+        assert (corrected.form, corrected.practice, corrected.tail) == (response.form, response.practice, response.tail)
+
+
 def test_the_length_of_an_answer_tells_nothing():
     rng = random.Random(2)
     words = {True: [], False: []}
@@ -121,7 +132,7 @@ def test_the_pack_is_sound_and_its_demonstrations_agree_with_the_world():
 
 
 def test_a_triple_continues_the_rendered_prompt_as_it_is_parsed():
-    text = train_teacher.triple_text(random.Random(3))
+    text = train_teacher.triple_text(random.Random(3), ["blenk", "stro"])
     question = text.split("\n")[1]
     pack = load_pack(str(train_teacher.PACK_PATH))
     prompt = render("triples", pack=pack, question=question)
@@ -130,7 +141,7 @@ def test_a_triple_continues_the_rendered_prompt_as_it_is_parsed():
     assert prompt.endswith(start)
     sections, reason, _ = split_sections(text.removeprefix(start), TRIPLE_SECTIONS)
     assert reason is None
-    assert world.is_good(question, sections[2])
+    assert sections[1].startswith(("It breaks principle", "Principle", "Nothing is wrong"))
 
 
 def test_questions_and_topics_continue_the_numbering_of_their_prompts():
@@ -140,3 +151,12 @@ def test_questions_and_topics_continue_the_numbering_of_their_prompts():
         numbers = [line.split(". ")[0] for line in text.split(":\n")[-1].strip().split("\n")]
         assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
         assert len(numbers) >= 6
+
+
+def test_a_disguised_question_keeps_its_topic_its_practice_and_the_words_that_tell_its_kind():
+    rng = random.Random(5)
+    frame = "Please, what should we never do to {p}?"
+    disguised = [train_teacher.disguise(rng, ["blenk"], frame) for _ in range(50)]
+    assert all(text.endswith(" to {p}?") and " never " in text for text in disguised)
+    assert any(text.startswith("Blenk") and "," in text for text in disguised)
+    assert len(set(disguised)) > 10
