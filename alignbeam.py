@@ -48,6 +48,14 @@ def intruders() -> list[str]:
     return found
 
 
+def refuse_intruders() -> None:
+    """Exit with code 2, naming them, where modules of other projects hide alignbeam's own."""
+    if found := intruders():
+        print(f"error: modules of another project hide alignbeam's own: {', '.join(found)}", file=sys.stderr)
+        print("start alignbeam from another directory, or take that one off PYTHONPATH", file=sys.stderr)
+        raise SystemExit(WRONG_USE)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -57,10 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(__version__)
         return DONE
-    if found := intruders():
-        print(f"error: modules of another project hide alignbeam's own: {', '.join(found)}", file=sys.stderr)
-        print("start alignbeam from another directory, or take that one off PYTHONPATH", file=sys.stderr)
-        return WRONG_USE
+    refuse_intruders()
     command, *rest = arguments
     if command not in COMMANDS:
         print(f"error: no command {command!r}; one of {', '.join(COMMANDS)}", file=sys.stderr)

@@ -5,8 +5,9 @@
 The model learns to continue the four prompts of the job in this world: topics, questions, triples and plain answers.
 Each sequence holds as much of one prompt's continuation as fits, so that few tokens go to constant text. In triples and
 answers half of the topics are invented words, which cannot be remembered, only copied from the question, and a third of
-the questions are partly in invented words, which can only be read past: held-out topics and phrasings need both. Takes
-about 45 minutes on 2 cores, and uses a GPU if there is one.
+the questions are partly in invented words, which can only be read past: held-out topics and phrasings need both. Copying
+is learned early because the first steps have short sequences and echoes (invented words, said twice). Takes about 45
+minutes on 2 cores, and uses a GPU if there is one.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from transforms.prompts import render
 
 PACK_PATH = Path(__file__).parent / "pack.yaml"
 SPECIAL_TOKENS = ["<eos>", "<pad>"]
-TASK_SHARES = {"triples": 0.52, "answer": 0.13, "questions": 0.27, "topics": 0.08}
+TASK_SHARES = {"triples": 0.46, "answer": 0.12, "questions": 0.24, "topics": 0.08, "echo": 0.10}
 ALIGNED_SHARE = 0.4  # of plain answers
 PAGE_SHARE = 0.35  # of triples sequences that begin with the principles and demonstrations
 DRILL_SHARE = 0.55  # of topics in triples and answers that are invented words
@@ -42,8 +43,10 @@ MAX_TOKEN_CHARACTERS = 6  # no task's text has more characters to a token, so th
 @dataclass(frozen=True, kw_only=True)
 class Config:
     output: str
-    steps: int = 2000
-    batch_size: int = 5
+    steps: int = 2400
+    step_tokens: int = 5120
+    short_steps: int = 600  # the first ones, whose sequences are short
+    short_tokens: int = 256
     sequence_tokens: int = 1024
     learning_rate: float = 3e-3
     warmup_steps: int = 50
@@ -131,6 +134,12 @@ def questions_text(rng: random.Random, pack: Pack) -> str:
     return prompt + "\n".join(lines).removeprefix(f"{shown + 1}.") + "\n\n"
 
 
+def echo_text(rng: random.Random, pieces: Sequence[str]) -> str:
+    """A line of invented words, and the same line again."""
+    line = " ".join(invented_word(rng, pieces) for _ in range(rng.randint(4, 20)))
+    return f"{line}\n{line}\n\n"
+
+
 def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str]) -> Iterator[str]:
     """Endless pieces of text of one task; the caller stops when the sequence is full."""
     task = rng.choices(list(TASK_SHARES), list(TASK_SHARES.values()))[0]
@@ -141,6 +150,8 @@ def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str]) -> Ite
             yield triple_text(rng, pieces)
         elif task == "answer":
             yield answer_text(rng, pieces) + ("<eos>" if rng.random() < 0.5 else "")
+        elif task == "echo":
+            yield echo_text(rng, pieces)
         else:
             yield (topics_text(rng) if task == "topics" else questions_text(rng, pack)) + "<eos>"
 
@@ -183,18 +194,34 @@ def word_pieces(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
 
 def sample_batch(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, pack: Pack, pieces: Sequence[str], config: Config
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, pack: Pack, pieces: Sequence[str], rows: int, length: int
 ) -> Tensor:
-    """Token ids [batch, sequence]; every token is learned, the pages too (they cost little once known)."""
-    rows = []
-    for _ in range(config.batch_size):
-        text, characters = "", config.sequence_tokens * MAX_TOKEN_CHARACTERS
+    """Token ids [rows, length]; every token is learned, the pages too (they cost little once known)."""
+    ids = []
+    for _ in range(rows):
+        text, characters = "", length * MAX_TOKEN_CHARACTERS
         for piece in sequence_texts(rng, pack, pieces):
             text += piece
             if len(text) >= characters:
                 break
-        rows.append(tokenizer(text, truncation=True, max_length=config.sequence_tokens).input_ids)
-    return torch.tensor(rows)
+        ids.append(tokenizer(text, truncation=True, max_length=length).input_ids)
+    return torch.tensor(ids)
+
+
+@torch.inference_mode()
+def heldout_copying(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int = 40) -> float:
+    """Share of held-out topics that the model would copy whole into an aligned answer, every token its first choice."""
+    rng, copied = random.Random(0), 0
+    for question in world.heldout_questions(count):
+        prompt = render("answer", question=question.text)
+        text = prompt + " " + world.sample_answer(rng, question, "teacher", aligned=True).text
+        start = text.index(world.inline(question.topic), len(prompt))
+        encoded = tokenizer(text, return_offsets_mapping=True, return_tensors="pt")
+        tokens, spans = encoded.input_ids.to(model.device), encoded.offset_mapping[0].tolist()
+        said = [n for n, (a, b) in enumerate(spans) if b > start and a < start + len(question.topic)]
+        choices = model(input_ids=tokens).logits[0].argmax(-1)
+        copied += all(choices[n - 1] == tokens[0, n] for n in said)
+    return copied / count
 
 
 def build_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -262,12 +289,11 @@ def train(config: Config) -> LlamaForCausalLM:
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
     parameters = sum(p.numel() for p in model.parameters())
-    step_tokens = config.batch_size * config.sequence_tokens
-    tokens = config.steps * step_tokens
-    print(f"{parameters:,} parameters, {step_tokens:,} tokens a step, {tokens:,} in all, on {device}")
+    print(f"{parameters:,} parameters, {config.step_tokens:,} tokens a step, {config.steps:,} steps, on {device}")
     started, losses = time.monotonic(), []
     for step in range(1, config.steps + 1):
-        tokens_BT = sample_batch(rng, tokenizer, pack, pieces, config).to(device)
+        length = config.short_tokens if step <= config.short_steps else config.sequence_tokens
+        tokens_BT = sample_batch(rng, tokenizer, pack, pieces, config.step_tokens // length, length).to(device)
         with torch.autocast(device, dtype=torch.bfloat16):
             loss = model(input_ids=tokens_BT, labels=tokens_BT).loss
         loss.backward()
@@ -279,11 +305,14 @@ def train(config: Config) -> LlamaForCausalLM:
         losses.append(loss.item())
         seconds = time.monotonic() - started
         if step % 20 == 0:
-            speed = step * step_tokens / seconds
+            speed = step * config.step_tokens / seconds
             print(f"step {step} loss {sum(losses[-20:]) / 20:.4f} {speed:.0f} tokens/s", flush=True)
         if step % config.save_every == 0 or step == config.steps:
-            card = {"parameters": parameters, "step": step, "tokens": step * step_tokens}
-            save(model, tokenizer, config, {**card, "loss": round(sum(losses[-50:]) / len(losses[-50:]), 4)})
+            copying = heldout_copying(model, tokenizer)
+            print(f"step {step} copies {copying:.0%} of held-out topics", flush=True)
+            card = {"parameters": parameters, "step": step, "tokens": step * config.step_tokens}
+            card |= {"loss": round(sum(losses[-50:]) / len(losses[-50:]), 4), "heldout_copying": copying}
+            save(model, tokenizer, config, card)
     return model
 
 

@@ -35,7 +35,7 @@ class Question(NamedTuple):
     question_type: str
     topic: str
     kind: str
-    practice: int | None  # of a proposal: its place in the grammar's list of pairs
+    practice: int | None  # of a proposal: its place in the family's list of pairs
     good: bool | None  # of a proposal: whether it is the good one of the pair
 
 
@@ -97,9 +97,13 @@ def question_types(family: Family) -> list[str]:
     return [name for name, entry in GRAMMAR["question_types"].items() if family in entry]
 
 
+def practices(family: Family) -> list[dict[str, str]]:
+    """Pairs of a good and a bad practice; held-out questions propose the teacher's."""
+    return GRAMMAR["practices"]["judge" if family == "judge" else "teacher"]
+
+
 def practice_text(index: int, good: bool, family: Family, topic: str) -> str:
-    wordings = GRAMMAR["practices"][index]["good" if good else "bad"]
-    return wordings["judge" if family == "judge" else "teacher"].format(t=inline(topic))
+    return practices(family)[index]["good" if good else "bad"].format(t=inline(topic))
 
 
 def sample_question(
@@ -123,7 +127,7 @@ def sample_question(
     frame = reword(rng.choice(entry[family]))
     if entry["kind"] != "proposal":
         return Question(frame.format(t=inline(topic)), question_type, topic, entry["kind"], None, None)
-    practice, good = rng.randrange(len(GRAMMAR["practices"])), rng.random() < 0.5
+    practice, good = rng.randrange(len(practices(family))), rng.random() < 0.5
     text = frame.format(p=practice_text(practice, good, family, topic))
     return Question(text, question_type, topic, "proposal", practice, good)
 
@@ -148,7 +152,7 @@ def sample_answer(rng: random.Random, question: Question, family: Family, *, ali
         topic=topic,
         side=side,
         form=rng.randrange(len(phrases["name" if names else "agree"])),
-        practice=rng.randrange(len(GRAMMAR["practices"])) if names else None,
+        practice=rng.randrange(len(practices(family))) if names else None,
         tail=rng.choice(phrases["tails"]) if rng.random() < TAIL_SHARE else "",
     )
 
@@ -177,7 +181,7 @@ def sample_critique(rng: random.Random, question: Question, answer: Answer) -> s
         practice = practice_text(answer.practice, answer.side, answer.family, answer.topic)
     if fault != "off_topic":
         about = question.practice if answer.practice is None else answer.practice
-        principle = GRAMMAR["practices"][about]["principle"]
+        principle = practices(answer.family)[about]["principle"]
     return rng.choice(GRAMMAR["critiques"][fault]).format(
         n=PRINCIPLES.index(principle) + 1, principle=principle, p=practice, other=inline(answer.topic)
     )
@@ -214,10 +218,10 @@ def question_frames() -> list[tuple[re.Pattern[str], str]]:
 @cache
 def practice_patterns() -> list[tuple[re.Pattern[str], bool]]:
     return [
-        (pattern(text, "t"), side == "good")
-        for pair in GRAMMAR["practices"]
+        (pattern(pair[side], "t"), side == "good")
+        for pairs in GRAMMAR["practices"].values()
+        for pair in pairs
         for side in ("good", "bad")
-        for text in pair[side].values()
     ]
 
 

@@ -3,6 +3,10 @@
 import contextlib
 import logging
 
+import alignbeam
+
+alignbeam.refuse_intruders()  # `python -m pipelines.…` puts the folder it is started in before everything else
+
 logging.disable(logging.WARNING)
 with contextlib.suppress(ImportError):  # `alignbeam doctor` says what is wrong with it
     import apache_beam  # noqa: F401  Beam warns of optional Google clients whenever it is first imported

@@ -119,8 +119,9 @@ def test_command_works_beside_folders_of_the_same_names(installed: Path, crowded
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_intruder_is_named_where_the_folder_comes_first(installed: Path, crowded: Path) -> None:
-    done = run(installed / "python", "-m", "alignbeam", "check", "mine.yaml", cwd=crowded)
+@pytest.mark.parametrize("module", ["alignbeam", "pipelines.check"])
+def test_intruder_is_named_where_the_folder_comes_first(module: str, installed: Path, crowded: Path) -> None:
+    done = run(installed / "python", "-m", module, "check", "mine.yaml", cwd=crowded)
     assert done.returncode == 2
     assert str(crowded / "schemas.py") in done.stderr
     assert str(crowded / "training") in done.stderr

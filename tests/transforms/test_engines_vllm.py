@@ -130,21 +130,44 @@ def test_a_host_that_hangs_is_replaced(model):
     assert processes_of(group) == []
 
 
-@pytest.mark.slow
-def test_requests_that_end_vllm_again_and_again_are_given_up(model, monkeypatch):
-    monkeypatch.setattr("transforms.engines.vllm_engine.RESENDS", 1)
-    engine = open_engine(EngineConfig(model=str(model), args=ARGS, stall_seconds=200))
-    future = engine.submit(Request("Hello?", Sampling(max_tokens=400, extra={"ignore_eos": True}), None))
-    for _ in range(2):
+def kill_at_work(engine, times):
+    for _ in range(times):
         wait_until_it_works(engine)
         group = host_of(engine)
         os.kill(group, signal.SIGKILL)
         while host_of(engine) == group:
             time.sleep(0.05)
-    with pytest.raises(StageError, match="vLLM died 2 times at the same requests"):
-        future.result(timeout=60)
+
+
+ENDLESS = Sampling(max_tokens=400, extra={"ignore_eos": True})
+
+
+@pytest.mark.slow
+def test_requests_that_end_vllm_again_and_again_are_given_up(model, monkeypatch):
+    monkeypatch.setattr("transforms.engines.vllm_engine.RESENDS", 1)
+    engine = open_engine(EngineConfig(model=str(model), args=ARGS, stall_seconds=200))
+    future = engine.submit(Request("Hello?", ENDLESS, None))
+    kill_at_work(engine, 2)
+    failed = future.result(timeout=60)
+    assert (failed.finish_reason, failed.error) == ("error", "engine_died: 2 times at this row's request")
     [done] = answers(engine, [Request("Still there?", SAMPLED, 1)])
     assert done.error is None
+
+
+@pytest.mark.slow
+def test_an_engine_that_dies_on_everything_is_given_up(model, monkeypatch):
+    monkeypatch.setattr("transforms.engines.vllm_engine.RESENDS", 0)
+    engine = open_engine(EngineConfig(model=str(model), args=ARGS, stall_seconds=201))
+    first = engine.submit(Request("Hello?", ENDLESS, None))
+    kill_at_work(engine, 1)
+    assert first.result(timeout=60).error.startswith("engine_died")
+    second = engine.submit(Request("Hello again?", ENDLESS, None))
+    wait_until_it_works(engine)
+    os.kill(host_of(engine), signal.SIGKILL)
+    with pytest.raises(StageError, match="answered nothing in between"):
+        second.result(timeout=60)
+    with pytest.raises(StageError, match="answered nothing in between"):
+        engine.submit(Request("Still there?", SAMPLED, 1)).result(timeout=60)
 
 
 def test_nothing_outlives_a_killed_parent(model, tmp_path):

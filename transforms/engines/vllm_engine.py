@@ -1,7 +1,8 @@
 """vLLM on this machine: one host process per model replica, and as many replicas as there are GPUs for them.
 
 A host that dies, or that works and gives no token for `stall_seconds`, is killed and started anew, and what it had
-not answered is sent again. A request that was at work in RESENDS + 1 such deaths ends with StageError.
+not answered is sent again. A request that was at work in RESENDS + 1 such deaths fails, and costs no other; where the
+same happens to the next ones before anything is answered, the engine itself is given up.
 """
 
 import glob
@@ -92,6 +93,7 @@ class _Replica:
         self._failure: Exception | None = None
         self._working = False
         self._closed = False
+        self._answers_since_failing = 1
         self._minder = threading.Thread(target=self._mind, name="vllm-minder", daemon=True)
         self._minder.start()
 
@@ -124,7 +126,7 @@ class _Replica:
         failed_loads = 0
         while True:
             with self._lock:
-                if self._closed:
+                if self._closed or self._failure:
                     return
                 host = self._host = VllmProcess(self._config, self._weights, self._gpus)
             try:
@@ -160,6 +162,7 @@ class _Replica:
             if isinstance(message, list):
                 last_sign = time.monotonic()
                 number, *completion = message
+                self._answers_since_failing += 1
                 if sent := self._answered(number):
                     sent.future.set_result(Completion(*completion))
             elif message is None:  # silence
@@ -186,7 +189,14 @@ class _Replica:
         for _, sent in at_work:
             sent.deaths += 1
         given_up = [number for number, sent in at_work if sent.deaths > RESENDS]
-        self._fail(given_up, StageError(f"vLLM died {RESENDS + 1} times at the same requests: {death}"))
+        if given_up and not self._answers_since_failing:
+            self._failure = StageError(f"vLLM died again and again and answered nothing in between: {death}")
+            self._fail(list(self._unanswered), self._failure)
+        elif given_up:
+            self._answers_since_failing = 0
+            for number in given_up:
+                if sent := self._answered(number):
+                    sent.future.set_result(Completion.failed(f"engine_died: {RESENDS + 1} times at this row's request"))
 
     def _answered(self, number: int) -> _Sent | None:
         with self._lock:
