@@ -4,7 +4,7 @@
 
 Truth is the world's own (`demo.world`), no model's. Every inspector is scored by its AUC against the planted stance of
 the upstream answers, every aligner by the share of its texts that are good: aligned, and about the question's topic.
-Written to RUN/controls.json. The figures are a toy's.
+Written beside the run's evaluation, where the report finds them. The figures are a toy's.
 """
 
 import argparse
@@ -40,18 +40,20 @@ Features = Callable[[Pairs], list[Counts]]
 
 
 class Results(NamedTuple):
-    """What a run left: upstream responses with their raw rewrites, its inspector, and what that was trained on."""
+    """What a run left: upstream responses with their raw rewrites, its inspector and what that was trained on, and
+    the directory of its evaluation."""
 
     aligned: pa.Table
     inspector: Path
     inspector_data: Path
+    evaluation: Path
 
 
 def load_results(run: Path) -> Results:
     """The tables of a finished run, found through its run.json."""
     places = {entry["stage"]: run / entry["directory"] for entry in Run(str(run)).read()["stages"]}
     aligned = read_table(str(places["align"])).to_arrow(["question", "response", "aligned"])
-    return Results(aligned, places["train_inspector"], places["curate"] / "inspector")
+    return Results(aligned, places["train_inspector"], places["curate"] / "inspector", places["evaluate"])
 
 
 def word_counts(pairs: Pairs) -> list[Counts]:
@@ -189,8 +191,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="directory of a finished run of demo/recipe.yaml")
     parser.add_argument("--fixtures", type=Path, required=True, help="what demo.prepare made")
     given = parser.parse_args(argv)
-    found = measure(load_results(given.run), given.fixtures)
-    storage.write_json(str(given.run / "controls.json"), found)
+    results = load_results(given.run)
+    found = measure(results, given.fixtures)
+    storage.write_json(str(results.evaluation / "controls.json"), found)
     for entry in found["inspectors"]:
         print(f"{entry['name']:<28} AUC {entry['auc']:.3f}")
     for entry in found["aligners"]:

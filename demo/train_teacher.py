@@ -5,9 +5,9 @@
 The model learns to continue the four prompts of the job in this world: topics, questions, triples and plain answers.
 Each sequence holds as much of one prompt's continuation as fits, so that few tokens go to constant text. In triples and
 answers half of the topics are invented words, which cannot be remembered, only copied from the question, and a third of
-the questions are partly in invented words, which can only be read past: held-out topics and phrasings need both. Copying
-is learned early because the first steps have short sequences and echoes (invented words, said twice). Takes about 45
-minutes on 2 cores, and uses a GPU if there is one.
+the questions are partly in invented words, which can only be read past: held-out topics and phrasings need both.
+Copying is learned early, because the first steps have short sequences, and some echoes: invented words, said twice.
+Takes about 40 minutes on 2 cores, and uses a GPU if there is one.
 """
 
 import argparse
