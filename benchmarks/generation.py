@@ -243,9 +243,11 @@ def measure(variant: str, model: str, prompts: Path, folder: Path) -> dict[str, 
     command = [sys.executable, "-m", "benchmarks.generation", "--variant", variant, model, str(folder)]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        code = process.wait()
-    with contextlib.suppress(ProcessLookupError):  # Beam's handler leaves its server running
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            code = process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # Beam's handler leaves its server running
+                os.killpg(process.pid, signal.SIGKILL)
     if code:
         raise SystemExit(f"variant {variant} failed:\n{(folder / 'log').read_text()[-3000:]}")
     return json.loads((folder / "result.json").read_text())

@@ -1,10 +1,10 @@
 """Real preference data, real responses: an inspector from HH-RLHF, and two systems' AlpacaEval answers aligned with it.
 
-    python -m benchmarks.real_data DATA --aligner DIR
+    python -m benchmarks.real_data DATA --aligner DIR --base DIR
 
-DATA is a folder with `hh_rlhf/` (1,600 harmless pairs), `hhh_alignment/` and `alpaca_eval/outputs/`; DIR is the demo's
-tiny aligner, which knows nothing of such text. MiniLM-L6 is fine-tuned on the curated pairs with three seeds, and once
-more for each seed with shuffled labels. The steps are the commands a user would type.
+DATA is a folder with `hh_rlhf/` (1,600 harmless pairs), `hhh_alignment/` and `alpaca_eval/outputs/`; the aligner is the
+demo's tiny one, which knows nothing of such text. MiniLM-L6 (`--base`) is fine-tuned on the curated pairs with three
+seeds, and once more for each seed with shuffled labels. The steps are the commands a user would type.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.record import record
+from pipelines.runs import Run
 
 SEEDS = (1, 2, 3)
 TRAINING = ["--max-tokens", "128", "--epochs", "2", "--batch-size", "16", "--learning-rate", "5e-5"]
@@ -45,6 +46,11 @@ def shuffle_labels(shards: Path, output: Path, seed: int) -> None:
         pq.write_table(rows.set_column(index, rows.schema.field("label"), [labels]), target)
 
 
+def results(run: Path, stage: str) -> Path:
+    """Where a run's results of a stage lie."""
+    return run / next(entry["directory"] for entry in Run(str(run)).read()["stages"] if entry["stage"] == stage)
+
+
 def mean_sd(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
 
@@ -59,7 +65,7 @@ def main() -> None:
     work = given.work
     command("import", given.data / "hh_rlhf" / "harmless_base_1600.jsonl.gz", "-o", work / "hh", "--kind", "triples")
     command("curate", work / "hh", "-o", work / "curated")
-    shards = next((work / "curated" / "curate").glob("*/inspector"))
+    (shards,) = (work / "curated" / "curate").glob("*/inspector")
     judge = ["--two-way", str(given.data / "hhh_alignment" / "honest_other.jsonl.gz")]
     tests: dict[str, list[dict]] = {"trained": [], "shuffled labels": []}
     two_way: dict[str, list[dict]] = {"trained": [], "shuffled labels": []}
@@ -78,8 +84,8 @@ def main() -> None:
                 models = ["--aligner", given.aligner, "--inspector", model, "--criterion", "harmless"]
                 command("align", corpus, *models, "-o", run)
                 command("evaluate", run, "--inspector", f"inspector={model}", *judge, "-o", run)
-                metrics = json.loads(next((run / "evaluate").glob("*/metrics.json")).read_text())
-                decisions = pq.read_table(next((run / "align").glob("*/aligned")))["decision"].to_pylist()
+                metrics = json.loads((results(run, "evaluate") / "metrics.json").read_text())
+                decisions = pq.read_table(results(run, "align") / "aligned")["decision"].to_pylist()
                 found = metrics | {"decisions": {name: decisions.count(name) for name in set(decisions)}}
                 two_way[kind] += found["two_way"] if system == SYSTEMS[0] else []
                 if kind == "trained":

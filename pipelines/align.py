@@ -12,9 +12,11 @@ the principles of --pack.
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 
 from pipelines import entrypoint, ingest, plan, runs, stages
 from pipelines.entrypoint import setting
@@ -24,12 +26,14 @@ from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
 from transforms import storage
 from transforms.alignment import Align, Member, Routing, SplitAligned
+from transforms.columns import bring_back, check_free, check_texts, set_aside
 from transforms.engines import EngineConfig, Sampling
 from transforms.engines.encoder import model_config, model_digest
 from transforms.engines.identity import engine_digest
-from transforms.tables import MANIFEST, ReadTable, Table, WriteTables, read_table
+from transforms.tables import MANIFEST, Chunk, MapBatches, ReadTable, Table, WriteTables, read_entries, read_table
 
 PROMPTED = "prompted"
+READ = ("id", "question", "response")  # of the corpus; its other columns pass through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,23 +111,38 @@ def members_of(config: Config) -> tuple[Member, ...]:
     return tuple(members)
 
 
-def read_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> Table:
-    """The corpus as a table: as it is where a stage made it, else imported into the run directory first."""
-    if storage.exists(storage.join(config.corpus, MANIFEST)):
-        return read_table(config.corpus).head(config.limit)
-    if config.shard is not None:
-        raise UsageError(f"--shard {config.shard}: {config.corpus} is no table; make one first: alignbeam import")
-    imported = ingest.run(
-        ingest.Config(
+def import_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | None:
+    """Import the corpus into the run directory, unless a stage made it; UsageError where a flag does not suit it."""
+    if not storage.exists(storage.join(config.corpus, MANIFEST)):
+        if config.shard is not None:
+            raise UsageError(f"--shard {config.shard}: {config.corpus} is no table; make one first: alignbeam import")
+        settings = ingest.Config(
             corpus=config.corpus,
-            output=storage.join(config.output, "corpus" if config.limit is None else f"corpus-{config.limit}"),
+            output=storage.join(config.output, "corpus"),
             question_column=config.question_column,
             response_column=config.response_column,
             limit=config.limit,
-        ),
-        beam_arguments,
-    )
-    return imported.table("responses").head(config.limit)
+        )
+        return ingest.run(settings, beam_arguments, by_identity=True)
+    ingest.refuse_column_flags(config.corpus, {"question": config.question_column, "response": config.response_column})
+    return None
+
+
+def check_columns(path: str, schema: pa.Schema, criteria: tuple[str, ...]) -> None:
+    """UsageError where a text is missing, or a column has a name that aligning gives."""
+    check_texts(path, schema, READ)
+    check_free(path, schema, tables.aligned(pa.schema([]), criteria).names, "align")
+
+
+@dataclass(frozen=True)
+class SplitCorpus:
+    """The tables of SplitAligned, `aligned` with the corpus's other columns as they came."""
+
+    steps: int
+
+    def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
+        parts = SplitAligned(self.steps)(chunk)
+        return parts | {"aligned": bring_back(parts["aligned"])}
 
 
 def stage_for(config: Config, members: Sequence[Member], corpus: Table) -> stages.Stage:
@@ -160,12 +179,13 @@ def build(config: Config, members: Sequence[Member], corpus: Table, stage: stage
     (
         root
         | "Read" >> ReadTable(corpus, skip=skipped_shards(config, corpus, stage))
+        | "SetAside" >> MapBatches(partial(set_aside, used=READ))
         | "Align" >> Align(members, routing, config.threshold, config.guard, config.seed, cache)
         | "Write"
         >> WriteTables(
             stage.directory,
             schemas,
-            SplitAligned(len(members)),
+            SplitCorpus(len(members)),
             len(corpus.shards),
             stage.about,
             partial=config.shard is not None,
@@ -175,18 +195,27 @@ def build(config: Config, members: Sequence[Member], corpus: Table, stage: stage
 
 def skipped_shards(config: Config, corpus: Table, stage: stages.Stage) -> frozenset[int]:
     """Shards that are done, and those that --shard leaves to other tasks."""
-    done = stage.done_shards()
-    part = parse_shard(config.shard)
-    if part is None:
-        return done
-    return done | {shard.index for shard in corpus.shards if shard.index % part[1] != part[0]}
+    return stage.done_shards() | left_to_others(config, corpus)
+
+
+def left_to_others(config: Config, corpus: Table) -> frozenset[int]:
+    index, count = parse_shard(config.shard) or (0, 1)
+    return frozenset(shard.index for shard in corpus.shards if shard.index % count != index)
 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | int:
     """Align the corpus, or what is left of it; gives the stage, or the exit code of a plan or of a partial task."""
+    result = run_with_import(config, beam_arguments)
+    return result if isinstance(result, int) else result[-1]
+
+
+def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[stages.Stage] | int:
+    """As `run`; before the stage stands the import, where the corpus had to be imported."""
     members = members_of(config)
     storage.check_writable(config.output)
-    corpus = read_corpus(config, beam_arguments)
+    imported = import_corpus(config, beam_arguments)
+    corpus = read_table(imported.directory if imported else config.corpus).head(config.limit)
+    check_columns(config.corpus, corpus.schema, tuple(member.criterion for member in members))
     if config.plan:
         return plan.print_plan(plan.plan_alignment(corpus, members))
     stage = stage_for(config, members, corpus)
@@ -203,12 +232,14 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | in
         )
     if not stage.is_complete:
         console.print(f"{len(stage.done_shards())} of {len(corpus.shards)} shards are done: {stage.directory}")
-        return entrypoint.DONE
-    return stage
+        others = left_to_others(config, corpus)
+        own = [entry for entry in read_entries(stage.directory) if entry["shard"] not in others]
+        return entrypoint.DONE_WITH_REJECTS if any(entry["rejects"] for entry in own) else entrypoint.DONE
+    return [imported, stage] if imported else [stage]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run, program="alignbeam align", description=__doc__)
+    return entrypoint.main(argv, Config, run_with_import, program="alignbeam align", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Check a criterion pack, a recipe or a corpus before anything is spent on it; loads no model.
+"""Check a criterion pack, a recipe, a corpus or a table before anything is spent on it; loads no model.
 
 alignbeam check mine.yaml
 alignbeam check recipe.yaml
@@ -17,7 +17,8 @@ from pipelines.watch import console
 from schemas.config import Layer, read_yaml, resolve
 from schemas.criteria import check_pack, load_pack
 from schemas.errors import UsageError
-from transforms import corpora
+from transforms import corpora, storage
+from transforms.tables import MANIFEST, read_manifest, read_table
 
 CORPUS_ROWS = 10_000
 
@@ -53,7 +54,7 @@ def check_corpus(path: str, kind: corpora.Kind) -> int:
     rejects = 0
     for file in corpora.find_files(path):
         columns = corpora.choose_columns(file, kind, {})
-        schema = corpora.output_schema(file, kind, columns)
+        schema = corpora.output_schema(file, kind, columns, CORPUS_ROWS)
         errors: Counter[str] = Counter()
         rows = 0
         for chunk in corpora.read_chunks(0, file, kind, columns, schema, CORPUS_ROWS):
@@ -66,8 +67,24 @@ def check_corpus(path: str, kind: corpora.Kind) -> int:
     return entrypoint.DONE_WITH_REJECTS if rejects else entrypoint.DONE
 
 
+def check_table(path: str) -> int:
+    """What a stage wrote: each of its tables with rows and columns; UsageError where a shard is not whole."""
+    read_table(path)
+    manifest = read_manifest(path)
+    for name in manifest["tables"]:
+        table = read_table(path, name)
+        console.print(
+            f"{path}: {name}, made by {manifest['stage']}: {table.rows:,} rows in {len(table.shards)} shards; "
+            f"columns {', '.join(table.schema.names)}",
+            markup=False,
+        )
+    return entrypoint.DONE
+
+
 def check(path: str, kind: corpora.Kind) -> int:
     """Tell what `path` is, and check it as that."""
+    if storage.exists(storage.join(path, MANIFEST)):
+        return check_table(path)
     if not path.endswith((".yaml", ".yml")):
         return check_corpus(path, kind)
     content = read_yaml(path)
@@ -83,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", help="a pack or a recipe (YAML), or a corpus (file, folder or glob)")
+    parser.add_argument(
+        "path", help="a pack or a recipe (YAML), or a corpus (file, folder or glob), or a table that a stage made"
+    )
     parser.add_argument("--kind", choices=get_args(corpora.Kind), default="responses", help="what a corpus should be")
     arguments = parser.parse_args(argv)
     return entrypoint.exit_code(lambda: check(arguments.path, arguments.kind))

@@ -20,6 +20,7 @@ from pipelines import entrypoint, ingest, stages
 from pipelines.entrypoint import setting
 from schemas.errors import UsageError
 from transforms import corpora, storage
+from transforms.columns import check_free, check_texts
 from transforms.decisions import Keyed, OpenShards, decisions_of
 from transforms.duplicates import DropExactDuplicates, DropNearDuplicates, buckets_for
 from transforms.engines.encoder import model_digest
@@ -77,19 +78,20 @@ class Config(Settings):
     seed: int = setting("integer seed of the splits", 0)
 
 
-def open_input(config: Config, beam_arguments: Sequence[str]) -> Table:
-    """The input as a table with `id` and `question`: as it is, or imported under the output first."""
+def import_input(config: Config, beam_arguments: Sequence[str]) -> stages.Stage | None:
+    """Import the input under the output, unless it is a table with `id` and `question`."""
     given = {name: getattr(config, f"{name}_column") for name in TEXT_COLUMNS}
-    is_stage = storage.exists(storage.join(config.input, MANIFEST))
-    files = [] if is_stage else corpora.find_files(config.input)
-    if is_stage or all(corpora.format_of(file) == "parquet" for file in files):
-        table = read_table(config.input)
-        if {"id", "question"} <= set(table.schema.names) and not any(given.values()):
-            return table.head(None)
+    if storage.exists(storage.join(config.input, MANIFEST)):
+        ingest.refuse_column_flags(config.input, given)
+        return None
+    files = corpora.find_files(config.input)
+    as_it_is = all(corpora.format_of(file) == "parquet" for file in files) and not any(given.values())
+    if as_it_is and {"id", "question"} <= set(read_table(config.input).schema.names):
+        return None
     kind = config.kind or guess_kind(files[0], given)
     columns = {f"{name}_column": column for name, column in given.items()}
-    output = storage.join(config.output, "input")
-    return ingest.run(ingest.Config(corpus=config.input, output=output, kind=kind, **columns), beam_arguments).table()
+    settings = ingest.Config(corpus=config.input, output=storage.join(config.output, "input"), kind=kind, **columns)
+    return ingest.run(settings, beam_arguments, by_identity=True)
 
 
 def guess_kind(path: str, given: dict[str, str | None]) -> corpora.Kind:
@@ -103,16 +105,11 @@ def guess_kind(path: str, given: dict[str, str | None]) -> corpora.Kind:
     return "questions"
 
 
-def check_columns(table: Table, compared: Sequence[str]) -> None:
+def check_columns(path: str, schema: pa.Schema, compared: Sequence[str]) -> None:
     """UsageError where a text column is missing or is not text, or a column has a name that curating gives."""
-    names = table.schema.names
-    for name in {"id", *compared, *(name for name in TEXT_COLUMNS if name in names)}:
-        if name not in names:
-            raise UsageError(f"{table.path}: no column {name!r}; it has {', '.join(names)}")
-        if table.schema.field(name).type not in (pa.string(), pa.large_string()):
-            raise UsageError(f"{table.path}: column {name!r} is not text but {table.schema.field(name).type}")
-    if taken := [name for name in (*SPLIT_COLUMNS, *DROP_COLUMNS, "error") if name in names]:
-        raise UsageError(f"{table.path}: has a column {taken[0]!r} already, which curating adds; rename or remove it")
+    texts = [name for name in TEXT_COLUMNS if name in schema.names]
+    check_texts(path, schema, dict.fromkeys(["id", "question", *compared, *texts]))
+    check_free(path, schema, (*SPLIT_COLUMNS, *DROP_COLUMNS, "error"), "curate")
 
 
 def compared_columns(config: Config, table: Table) -> tuple[str, ...]:
@@ -200,12 +197,18 @@ def write_training_shards(config: Config, stage: stages.Stage, trainer: Trainer,
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     """Write the curated table, what was dropped, and training shards where the table holds triples."""
+    return run_with_import(config, beam_arguments)[-1]
+
+
+def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[stages.Stage]:
+    """As `run`; before the stage stands the import, where the input had to be imported."""
     storage.check_writable(config.output)
     held_out = index_held_out(
         read_held_out(config.heldout, config.heldout_column), config.similarity, config.overlap_words
     )
-    table = open_input(config, beam_arguments)
-    check_columns(table, compared_columns(config, table))
+    imported = import_input(config, beam_arguments)
+    table = read_table(imported.directory if imported else config.input).head(None)
+    check_columns(config.input, table.schema, compared_columns(config, table))
     stage = stage_for(config, table, held_out)
     stages.complete(
         stage,
@@ -216,11 +219,11 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     stages.check_yield(stage, config.minimum_yield)
     for trainer in TRAINERS if is_triples(table) else ():
         write_training_shards(config, stage, trainer, beam_arguments)
-    return stage
+    return [imported, stage] if imported else [stage]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run, program="alignbeam curate", description=__doc__)
+    return entrypoint.main(argv, Config, run_with_import, program="alignbeam curate", description=__doc__)
 
 
 if __name__ == "__main__":

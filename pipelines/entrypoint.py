@@ -27,7 +27,7 @@ def setting(help: str, default: Any = dataclasses.MISSING, *, positional: bool =
 def main(
     argv: Sequence[str] | None,
     config_class: type,
-    run: Callable[[Any, Sequence[str]], Stage | int],
+    run: Callable[[Any, Sequence[str]], Stage | Sequence[Stage] | int],
     *,
     program: str,
     description: str,
@@ -35,6 +35,7 @@ def main(
 ) -> int:
     """Parse a stage's command line, run the stage, and give the exit code. `file_flag` names the file of settings.
 
+    `run` gives the stages that it did, each to be reported, or an exit code.
     0 done, 1 failed, 2 wrong use, 3 done with rejects, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -66,7 +67,9 @@ def main(
             return DONE
         beam_options(beam_arguments)
         result = run(resolved.config, beam_arguments)
-        return result if isinstance(result, int) else report_stage(result)
+        if isinstance(result, int):
+            return result
+        return max(report_stage(stage) for stage in ([result] if isinstance(result, Stage) else result))
 
     return exit_code(command)
 
@@ -74,6 +77,7 @@ def main(
 def report_stage(stage: Stage) -> int:
     """Say what a stage made, and why rows are missing; gives the exit code."""
     counts = stage.manifest["counts"]
+    console.print(f"[bold]{stage.name}[/bold]")
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("in", f"{counts['in']:,}")
     table.add_row("kept", f"{counts['kept']:,}")

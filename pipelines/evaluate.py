@@ -166,13 +166,25 @@ def measure(judges: Sequence[Judge], judgements: pa.Table, aligned: Table, seed:
     return {"judges": results, "score_shift": shifts, "text_change": change, "two_way": []}
 
 
-def measure_two_way(judges: Sequence[Judge], path: str, output: str, seed: int) -> list[dict]:
+def import_two_way(config: Config, beam_arguments: Sequence[str]) -> dict[str, stages.Stage]:
+    """The two-way files as tables, by the files' names; by their paths where two are called alike."""
+    names = [path.rsplit("/", 1)[-1].split(".")[0] for path in config.two_way]
+    imported = {}
+    for name, path in zip(names, config.two_way, strict=True):
+        settings = ingest.Config(
+            corpus=path,
+            output=storage.join(config.output, "two_way", name),
+            kind="triples",
+            response_column="rejected",
+        )
+        key = path if names.count(name) > 1 else name
+        imported[key] = ingest.run(settings, beam_arguments, by_identity=True)
+    return imported
+
+
+def measure_two_way(judges: Sequence[Judge], name: str, imported: stages.Stage, seed: int) -> list[dict]:
     """Two-way accuracy of every judge on one file."""
-    name = path.rsplit("/", 1)[-1].split(".")[0]
-    config = ingest.Config(
-        corpus=path, output=storage.join(output, "two_way", name), kind="triples", response_column="rejected"
-    )
-    items = ingest.run(config).table("triples").to_arrow(["question", "response", "correction"])
+    items = imported.table("triples").to_arrow(["question", "response", "correction"])
     wrong, right = items["response"].to_pylist(), items["correction"].to_pylist()
     return [
         {"judge": judge.name, "file": name}
@@ -183,13 +195,19 @@ def measure_two_way(judges: Sequence[Judge], path: str, output: str, seed: int) 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     """Judge the corpus unless it has been; writes metrics.json beside the judgements and prints the table."""
+    return run_with_imports(config, beam_arguments)[-1]
+
+
+def run_with_imports(config: Config, beam_arguments: Sequence[str] = ()) -> list[stages.Stage]:
+    """As `run`; before the stage stand the imports of the two-way files."""
     judges = judges_of(config)
     storage.check_writable(config.output)
     aligned = find_aligned(config.aligned)
+    two_way = import_two_way(config, beam_arguments)
     identity = {
         "aligned": aligned.digest,
         "judges": [[judge.name, judge.kind, model_digest(judge.folder)] for judge in judges],
-        "two_way": [[path, storage.mark(path)] for path in config.two_way],
+        "two_way": [[name, imported.table("triples").digest] for name, imported in two_way.items()],
         "seed": config.seed,
     }
     stage = stages.Stage.under(config.output, "evaluate", identity)
@@ -197,11 +215,11 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     if not stage.is_complete or not storage.exists(metrics_path):
         stages.complete(stage, lambda root: build(judges, aligned, stage, root), beam_arguments, rows=aligned.rows)
         metrics = measure(judges, stage.table("judgements").to_arrow(), aligned, config.seed)
-        for path in config.two_way:
-            metrics["two_way"] += measure_two_way(judges, path, config.output, config.seed)
+        for name, imported in two_way.items():
+            metrics["two_way"] += measure_two_way(judges, name, imported, config.seed)
         storage.write_json(metrics_path, metrics)
     print_metrics(storage.read_json(metrics_path))
-    return stage
+    return [*two_way.values(), stage]
 
 
 def print_metrics(metrics: dict) -> None:
@@ -229,10 +247,10 @@ def _rate(value: float | None) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    def command(config: Config, beam_arguments: Sequence[str]) -> stages.Stage:
-        stage = run(config, beam_arguments)
-        runs.Run(config.output).record(stage, "complete", 0.0)
-        return stage
+    def command(config: Config, beam_arguments: Sequence[str]) -> list[stages.Stage]:
+        done = run_with_imports(config, beam_arguments)
+        runs.Run(config.output).record(done[-1], "complete", 0.0)
+        return done
 
     return entrypoint.main(argv, Config, command, program="alignbeam evaluate", description=__doc__)
 

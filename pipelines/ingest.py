@@ -1,5 +1,7 @@
 """Make a table of a corpus as people have it: one shard per file, rows in order, other columns untouched.
 
+Rows that cannot be used are rejects with file, line and reason.
+
 alignbeam import answers.jsonl.gz -o data/answers
 alignbeam import 'hh/*.jsonl.gz' -o data/hh --kind triples
 python -m pipelines.ingest answers.csv -o data/answers --question-column prompt -- --runner=FlinkRunner ...
@@ -11,12 +13,15 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
 from pipelines.entrypoint import setting
 from schemas.errors import StageError, UsageError
 from transforms import corpora, storage
-from transforms.tables import Chunk, SplitMarks, WriteTables
+from transforms.tables import Chunk, WriteTables, read_entries
+
+CLAIM = "import.json"  # whose shards lie in a directory, before a manifest says so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,7 @@ def find_sources(config: Config) -> list[Source]:
     sources = []
     for shard, path in enumerate(corpora.find_files(config.corpus)):
         columns = corpora.choose_columns(path, config.kind, config.columns)
-        schema = corpora.output_schema(path, config.kind, columns)
+        schema = corpora.output_schema(path, config.kind, columns, config.limit)
         sources.append(Source(shard, path, config.kind, columns, schema, config.limit))
         if not schema.equals(sources[0].schema):
             raise UsageError(
@@ -68,14 +73,41 @@ def find_sources(config: Config) -> list[Source]:
     return sources
 
 
-def stage_for(config: Config, sources: list[Source]) -> stages.Stage:
+@dataclass(frozen=True)
+class SplitImported:
+    """Part a chunk of transforms.corpora.read_chunks into the table `name` and its rejects."""
+
+    name: str
+
+    def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
+        good = pc.is_null(chunk.batch.column("error"))
+        rows = pa.RecordBatch.from_struct_array(chunk.batch.filter(good).column("row"))
+        return {self.name: rows, "rejects": chunk.batch.filter(pc.invert(good))}
+
+
+def stage_for(config: Config, sources: list[Source], *, by_identity: bool) -> stages.Stage:
     identity = {
         "files": [[source.path, storage.mark(source.path)] for source in sources],
         "kind": config.kind,
         "columns": sources[0].columns,
         "limit": config.limit,
     }
-    return stages.Stage(config.output, "import", identity)
+    digest = stages.identity_digest(identity)
+    return stages.Stage(storage.join(config.output, digest) if by_identity else config.output, "import", identity)
+
+
+def claim(stage: stages.Stage) -> None:
+    """Note whose shards the directory is to hold; UsageError where it has unfinished ones of another import."""
+    path = storage.join(stage.directory, CLAIM)
+    owner = storage.read_json(path)["digest"] if storage.exists(path) else None
+    if owner == stage.digest:
+        return
+    if read_entries(stage.directory):
+        raise UsageError(
+            f"{stage.directory}: holds an unfinished import of another input or settings; remove it, or choose another "
+            "output"
+        )
+    storage.write_json(path, stage.about)
 
 
 def build(sources: list[Source], stage: stages.Stage, root: beam.Pipeline) -> None:
@@ -87,21 +119,32 @@ def build(sources: list[Source], stage: stages.Stage, root: beam.Pipeline) -> No
         | "Files" >> beam.Create([source for source in sources if source.shard not in done])
         | "Spread" >> beam.Reshuffle()
         | "Read" >> beam.FlatMap(Source.chunks).with_output_types(Chunk)
-        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks(kind), len(sources), stage.about)
+        | "Write" >> WriteTables(stage.directory, schemas, SplitImported(kind), len(sources), stage.about)
     )
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
-    """Import the corpus unless it has been; StageError where not one row of it could be used."""
+def run(config: Config, beam_arguments: Sequence[str] = (), *, by_identity: bool = False) -> stages.Stage:
+    """Import the corpus unless it has been; StageError where not one row of it could be used.
+
+    by_identity: into a directory below the output that is named by the input and the settings, so that an edited input
+    is imported again.
+    """
     storage.check_writable(config.output)
     sources = find_sources(config)
-    stage = stage_for(config, sources)
+    stage = stage_for(config, sources, by_identity=by_identity)
     if not stage.is_complete:
+        claim(stage)
         stages.run_pipeline(lambda root: build(sources, stage, root), beam_arguments)
     counts = stage.manifest["counts"]
     if not counts["kept"]:
         raise StageError(f"{config.corpus}: not one row could be used: {counts['rejects']}")
     return stage
+
+
+def refuse_column_flags(path: str, columns: dict[str, str | None]) -> None:
+    """UsageError where a flag names a column of a table that a stage made: it is read as it is."""
+    if given := [f"--{field}-column {column}" for field, column in columns.items() if column]:
+        raise UsageError(f"{path}: is a table made by a stage and read by its own columns; leave out {' '.join(given)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from rich.table import Table as Grid
 
 from pipelines.watch import console
@@ -19,9 +20,11 @@ from schemas.criteria import Pack
 from transforms.aligner_format import aligner_prompt
 from transforms.alignment import Member
 from transforms.engines import EngineConfig
+from transforms.engines.encoder import model_config
 from transforms.prompts import render
 from transforms.questions import hint
 from transforms.tables import Table
+from transforms.triples import rewrite_prompts
 
 if TYPE_CHECKING:
     from pipelines.questions import Settings as QuestionSettings
@@ -64,11 +67,14 @@ def tokens_of(text: str) -> int:
 
 
 def parameters_of(config: EngineConfig) -> int | None:
-    """Of a local folder from the size of its weights, of a hub id from its name ('…-8B'); None where neither tells."""
+    """Of a local folder from the size of its weights, of a hub id from its name ('…-8B'); None where neither tells.
+
+    Raises UsageError where the folder holds no model.
+    """
     folder = Path(config.model)
-    if folder.is_dir():
+    if folder.is_dir() and not (folder / "adapter_config.json").is_file():  # an adapter's weights are not the model's
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        return size // (4 if "float32" in (folder / "config.json").read_text() else BYTES_PER_PARAMETER)
+        return size // (4 if "float32" in str(model_config(folder)) else BYTES_PER_PARAMETER)
     found = re.search(r"(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", config.model.lower())
     if not found:
         return None
@@ -77,38 +83,52 @@ def parameters_of(config: EngineConfig) -> int | None:
 
 def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
     """One estimate per member, as if every row were rewritten: how many fall below a threshold is known only later."""
-    sample = corpus.head(SAMPLE_ROWS).to_arrow(["question", "response"]).to_pylist()
-    sizes = [tokens_of(aligner_prompt(row["question"] or "", row["response"] or "")) for row in sample]
-    mean = sum(sizes) / max(1, len(sizes))
-    return [
-        Estimate(
-            step=f"rewrite {member.criterion}",
-            model=member.engine.model,
-            rows=corpus.rows,
-            prompt_tokens=round(mean * corpus.rows),
-            generated_tokens=corpus.rows * member.sampling.max_tokens,
-            parameters=parameters_of(member.engine),
+    sample = corpus.head(SAMPLE_ROWS).to_arrow(["question", "response"]).to_batches()
+    estimates = []
+    for member in members:
+        sizes = [tokens_of(prompt) for batch in sample for prompt in rewriting_prompts(batch, member)]
+        mean = sum(sizes) / max(1, len(sizes))
+        estimates.append(
+            Estimate(
+                step=f"rewrite {member.criterion}",
+                model=member.engine.model,
+                rows=corpus.rows,
+                prompt_tokens=round(mean * corpus.rows),
+                generated_tokens=corpus.rows * member.sampling.max_tokens,
+                parameters=parameters_of(member.engine),
+            )
         )
-        for member in members
-    ]
+    return estimates
 
 
-def topic_prompt_count(settings: "QuestionSettings", seeds: int, types: int) -> int:
-    """Prompts of all topic rounds, one per topic known before the round; each gives at most `topics_per_prompt` new."""
-    prompts, known = 0, seeds
+def rewriting_prompts(batch: pa.RecordBatch, member: Member) -> list[str]:
+    """What a member's model is sent for each row; nothing where a prompted one is not asked."""
+    if member.pack is not None:
+        return list(filter(None, rewrite_prompts(batch, member.pack).column("prompt").to_pylist()))
+    return [aligner_prompt(row["question"] or "", row["response"] or "") for row in batch.to_pylist()]
+
+
+def topic_growth(settings: "QuestionSettings", pack: Pack) -> tuple[int, int]:
+    """Prompts of all topic rounds, one per topic known before the round, and the topics known after them, at most.
+
+    A prompt asks for a list of `topics_per_prompt`, of which it shows one, or `examples` once a type has twice as many.
+    """
+    known = len({(seed.question_type, seed.topic) for seed in pack.seeds})
+    types = len({seed.question_type for seed in pack.seeds})
+    prompts = 0
     for _ in range(settings.topic_rounds):
+        shown = settings.examples if known >= 2 * settings.examples * types else 1
         prompts += known
-        known *= settings.topics_per_prompt
-        if settings.topics_per_type is not None:
-            known = min(known, settings.topics_per_type * types)
-    return prompts
+        known += known * max(0, settings.topics_per_prompt - shown)
+    return prompts, known if settings.topics_per_type is None else min(known, settings.topics_per_type * types)
 
 
 def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:
     """The generating stages of a recipe, in order, with the rows it asks for: an upper bound where some are lost."""
     teacher, upstream = (EngineConfig(**recipe.engine(name)) for name in ("teacher", "upstream"))
     wanted = recipe.stages.questions
-    count = min(wanted.count, recipe.limit or wanted.count)
+    topic_prompts, topics_at_most = topic_growth(wanted, pack)
+    count = min(wanted.count, recipe.limit or wanted.count, topics_at_most)
     types = sorted({seed.question_type for seed in pack.seeds})
     topics = [seed.topic for seed in pack.seeds][:1]
     hints = [hint(seed.topic, seed.question_type) for seed in pack.seeds]
@@ -127,7 +147,7 @@ def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:
     aligner = EngineConfig(model=recipe.stages.train_aligner.get("base") or "aligner")
     asked = math.ceil(count / wanted.hints)
     steps = [
-        ("topics", teacher, topic_prompt_count(wanted, len(pack.seeds), len(types)), wanted.sampling),
+        ("topics", teacher, topic_prompts, wanted.sampling),
         ("questions", teacher, asked, wanted.sampling),
         ("triples", teacher, min(count, triples.limit or count), triples.sampling),
         ("respond", upstream, min(tests, recipe.limit or tests), respond.sampling),

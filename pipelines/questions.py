@@ -17,9 +17,11 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.markup import escape
 
 from pipelines import entrypoint, stages
 from pipelines.entrypoint import setting
+from pipelines.watch import console
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.errors import StageError
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
@@ -36,7 +38,7 @@ from transforms.questions import (
     question_prompts,
     seed_questions,
 )
-from transforms.tables import MapBatches, ReadTable, WriteTables, read_table, write_tables
+from transforms.tables import MANIFEST, MapBatches, ReadTable, WriteTables, read_table, write_tables
 from transforms.topics import TOPIC_CANDIDATES, balance_topics, parse_topics, seed_topics, topic_prompts
 
 SHARD_ROWS = 8192
@@ -74,6 +76,7 @@ class Config(Settings):
     cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
     seed: int = setting("integer seed of everything that is sampled", 0)
     engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
+    retry_failed: bool = setting("where too few were kept, ask again for what failed; later rounds follow", False)
 
 
 def stage_for(config: Config, pack: Pack, engine: EngineConfig) -> stages.Stage:
@@ -115,8 +118,9 @@ class Rounds:
             lambda root: self.build(done, table, parse, schema, root),
             self.beam_arguments,
             rows=table.rows,
+            retry_failed=self.config.retry_failed,
         )
-        return done.table("candidates").to_arrow()
+        return pa.concat_tables([done.table(name).to_arrow() for name in ("candidates", "rejects")])
 
     def build(
         self,
@@ -134,7 +138,13 @@ class Rounds:
             | "Generate" >> Generate(self.engine, config.sampling, done.name, config.seed, cache)
             | "Parse" >> MapBatches(parse)
             | "Write"
-            >> WriteTables(done.directory, {"candidates": schema}, _all_candidates, len(prompts.shards), done.about)
+            >> WriteTables(
+                done.directory,
+                {"candidates": schema, "rejects": schema},
+                _part_rejects,
+                len(prompts.shards),
+                done.about,
+            )
         )
 
     def topics(self) -> pa.Table:
@@ -194,8 +204,9 @@ class Rounds:
         return filter_questions(candidates, self.pack, english=self.config.english)
 
 
-def _all_candidates(chunk: Any) -> dict[str, pa.RecordBatch]:
-    return {"candidates": chunk.batch}
+def _part_rejects(chunk: Any) -> dict[str, pa.RecordBatch]:
+    failed = pc.is_valid(chunk.batch.column("error"))
+    return {"candidates": chunk.batch.filter(pc.invert(failed)), "rejects": chunk.batch.filter(failed)}
 
 
 def _widen(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -209,29 +220,67 @@ def _live(candidates: pa.Table) -> pa.Table:
     return candidates.filter(pc.and_(pc.is_null(candidates["drop_reason"]), pc.is_null(candidates["error"])))
 
 
+def _without_errors(questions: pa.Table) -> pa.Table:
+    """The table with every `error` as a drop reason: what failed was asked for again, so no question is missing."""
+    reasons = pc.coalesce(questions["drop_reason"], questions["error"])
+    questions = questions.set_column(questions.schema.names.index("drop_reason"), "drop_reason", reasons)
+    nothing = pa.nulls(questions.num_rows, pa.string())
+    return questions.set_column(questions.schema.names.index("error"), "error", nothing)
+
+
+def _reasons(column: pa.ChunkedArray) -> dict[str, int]:
+    return dict(Counter(reason.split(":")[0] for reason in column.to_pylist()).most_common())
+
+
+def shortfall(settings: Settings, kept: int, topics: int) -> str | None:
+    """What to say, and to set, where fewer questions are kept than asked for; None where there are enough."""
+    if kept >= settings.count:
+        return None
+    if topics < settings.count:
+        return (
+            f"questions: {kept:,} of the {settings.count:,} asked for: there are {topics:,} topics, and each gets one "
+            f"question; raise topic_rounds (now {settings.topic_rounds}) or topics_per_type "
+            f"(now {settings.topics_per_type or 'without limit'})"
+        )
+    return (
+        f"questions: {kept:,} of the {settings.count:,} asked for: the rounds were used up; raise question_rounds "
+        f"(now {settings.question_rounds})"
+    )
+
+
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
-    """Write the questions and topics; rounds that are done are not done again."""
+    """Write the questions and topics; rounds that are done are not done again.
+
+    Where fewer are kept than asked for, that is said, and what failed counts as rejects: `retry_failed` asks for it
+    again.
+    """
     pack = load_pack(config.criterion)
     engine = EngineConfig(**{"model": config.model, **config.engine})
     storage.check_writable(config.output)
     stage = stage_for(config, pack, engine)
-    if not stage.is_complete:
+    if not stage.is_complete or (config.retry_failed and stage.manifest["counts"]["kept"] < config.count):
+        stages.begin(stage)
         rounds = Rounds(config, pack, engine, stage, beam_arguments)
         topics = rounds.topics()
         kept_topics = _live(topics).select(TOPICS.names)
+        failed_topics = topics.filter(pc.is_valid(topics["error"]))
         questions = rounds.questions(kept_topics)
+        questions = pa.concat_tables([questions, _widen(failed_topics, QUESTION_CANDIDATES)])
         live = _live(questions).select(QUESTIONS.names).slice(0, config.count)
+        if live.num_rows == config.count:
+            questions = _without_errors(questions)
         dropped = questions.filter(pc.is_valid(questions["drop_reason"]))
         failed = questions.filter(pc.is_valid(questions["error"]))
         counts = {
             "in": questions.num_rows,
             "kept": live.num_rows,
-            "drops": dict(Counter(dropped["drop_reason"].to_pylist()).most_common()),
-            "rejects": dict(Counter(failed["error"].to_pylist()).most_common()),
+            "drops": _reasons(dropped["drop_reason"]),
+            "rejects": _reasons(failed["error"]),
         }
         if surplus := _live(questions).num_rows - live.num_rows:
             counts["drops"]["over_count"] = surplus
         dropped_topics = topics.filter(pc.is_valid(topics["drop_reason"]))
+        storage.remove(storage.join(stage.directory, MANIFEST))
         write_tables(
             stage.directory,
             {
@@ -245,6 +294,8 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
             SHARD_ROWS,
             counts,
         )
+    if text := shortfall(config, stage.manifest["counts"]["kept"], stage.table("topics").rows):
+        console.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
     return stage
 
 

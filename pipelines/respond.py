@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
 from pipelines.entrypoint import setting
-from schemas.errors import UsageError
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms import storage
+from transforms.columns import check_texts
 from transforms.drops import drop_where
 from transforms.engines import EngineConfig, PromptStyle, Sampling
 from transforms.engines.identity import engine_digest
@@ -97,10 +97,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     engine = EngineConfig(**{"model": config.model, **config.engine})
     storage.check_writable(config.output)
     questions = read_table(config.questions).head(config.limit)
-    if missing := {"id", "question"} - set(questions.schema.names):
-        raise UsageError(
-            f"{config.questions}: has no column {', '.join(sorted(missing))}; make a table: alignbeam import"
-        )
+    check_texts(config.questions, questions.schema, ("id", "question"))
     stage = stage_for(config, engine, questions)
     stages.complete(
         stage,

@@ -4,13 +4,15 @@
     alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --plan
     alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --only curate
 
-The same command again goes on where it stopped; after an edit it says what changed and does again what that touches.
+The same command again goes on where it stopped; after an edit each stage that it touches says why and is done again.
 """
 
+import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import yaml
@@ -39,11 +41,16 @@ from pipelines.respond import Settings as RespondSettings
 from pipelines.train import run_trainer
 from pipelines.triples import Settings as TripleSettings
 from pipelines.watch import console
-from schemas.config import flatten, to_dict
+from schemas.config import Layer, flatten, resolve, to_dict
 from schemas.criteria import load_pack
 from schemas.errors import UsageError
+from training import aligner as aligner_trainer
+from training import inspector as inspector_trainer
+from training.run import base_digest
 from transforms import storage
-from transforms.engines.encoder import model_digest
+from transforms.engines import EngineConfig
+from transforms.engines.encoder import model_config, model_digest
+from transforms.engines.identity import engine_digest
 from transforms.tables import MANIFEST, read_table
 
 STAGES = (
@@ -57,6 +64,9 @@ STAGES = (
     "evaluate",
     "report",
 )
+TRAINERS: dict[str, Any] = {"inspector": inspector_trainer.Config, "aligner": aligner_trainer.Config}
+LONG = 60  # characters of an old and a new value beyond which only the name is told
+WORDS = {"pack": "the criterion pack"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +112,7 @@ class Recipe:
 @dataclass(frozen=True, kw_only=True)
 class Config(Recipe):
     output: str = setting("run directory", short="-o")
-    model: str | None = setting("teacher and upstream model, where the recipe names none: a folder or a hub id", None)
+    model: str | None = setting("teacher and upstream model, whatever the recipe names: a folder or a hub id", None)
     limit: int | None = setting("at most so many questions, in all stages; a larger one later extends the run", None)
     only: str | None = setting(f"run one stage: {', '.join(STAGES)}", None)
     plan: bool = setting("say what the recipe would cost, and stop", False)
@@ -114,13 +124,20 @@ class Config(Recipe):
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit: must be at least 1, not {self.limit}")
         for name in ("teacher", "upstream"):
-            if not self.engine(name).get("model") and self.engine(name).get("engine") != "scripted":
+            given = getattr(self.models, name)
+            if not (self.model or given.get("model") or given.get("engine") == "scripted"):
                 raise ValueError(f"models.{name}.model: the recipe names no model; give one with --model")
+        for name in ("teacher", "upstream", "aligner"):
+            self.engine(name)
+        for name, trainer in TRAINERS.items():
+            given = getattr(self.stages, f"train_{name}")
+            resolve(trainer, [Layer(f"stages.train_{name}", {**given, "data": "curated", "output": "trained"})])
 
     def engine(self, name: str) -> dict[str, Any]:
-        """The engine settings of `teacher` or `upstream`, with --model where they name none."""
+        """The engine settings of `teacher`, `upstream` or `aligner`, checked; --model wins over the recipe."""
         given = getattr(self.models, name)
-        return {"model": self.model or "", **given}
+        model = "the trained aligner" if name == "aligner" else self.model or given.get("model", "")
+        return to_dict(resolve(EngineConfig, [Layer(f"models.{name}", {**given, "model": model})]).config)
 
 
 class Job:
@@ -131,7 +148,17 @@ class Job:
         self.beam_arguments = beam_arguments
         self.pack = load_pack(config.criterion)
         self.record = runs.Run(config.output, config.name, self.pack.name, config.seed, config.toy)
+        self.before = self.record.identities()
         self.results: dict[str, stages.Stage] = {}
+
+    def begin(self, stage: stages.Stage) -> None:
+        """Say why a stage is done again, and list it as running."""
+        if stage.name not in STAGES:  # a round of one
+            return
+        if edits := list(changes(self.before.get(stage.name), stage.identity)):
+            text = f"  stale: {', '.join(edits)}; done again, with every completion that still fits"
+            console.print(text, markup=False, soft_wrap=True)
+        self.record.record(stage, "running", 0.0, models_of(self.config))
 
     def directory(self, name: str) -> str:
         """Where the results of an earlier stage lie; UsageError where it has none."""
@@ -159,7 +186,15 @@ class Job:
         engine = self.config.engine("teacher")
         count = self.limit(self.config.stages.questions.count) or 1
         return questions.run(
-            questions.Config(**self.limited("questions", criterion=self.config.criterion, engine=engine, count=count)),
+            questions.Config(
+                **self.limited(
+                    "questions",
+                    criterion=self.config.criterion,
+                    engine=engine,
+                    count=count,
+                    retry_failed=self.config.retry_failed,
+                )
+            ),
             self.beam_arguments,
         )
 
@@ -206,6 +241,7 @@ class Job:
         }
         stage = stages.Stage.under(self.config.output, f"train_{method}", identity)
         if not stage.is_complete:
+            stages.begin(stage)
             given = settings | {"data": data, "output": stage.directory}
             path = f"{stage.directory}.yaml"
             with storage.open_output(path) as file:
@@ -248,7 +284,7 @@ class Job:
                     aligner=(self.directory("train_aligner"),),
                     inspector=(self.directory("train_inspector"),),
                     criterion=(self.pack.name,),
-                    engine=self.config.models.aligner,
+                    engine=self.config.engine("aligner"),
                     retry_failed=self.config.retry_failed,
                 )
             ),
@@ -276,10 +312,11 @@ class Job:
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
     """Do the stages in order; gives the exit code."""
     if config.plan:
-        return plan.print_plan(plan.plan_recipe(config, load_pack(config.criterion)))
-    storage.check_writable(config.output)
+        return say_plan(config)
+    check_inputs(config)
+    check_output(config)
     job = Job(config, beam_arguments)
-    say_changes(config, job.record)
+    job.record.open(to_dict(config))
     rejects = 0
     for name in STAGES[:-1]:
         if config.only not in (None, name):
@@ -287,7 +324,8 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
         started = time.monotonic()
         console.print(f"[bold]{name}[/bold]")
         try:
-            stage = getattr(job, name)()
+            with stages.observed(job.begin):
+                stage = getattr(job, name)()
         except BaseException:
             job.record.note_failure(name, time.monotonic() - started)
             raise
@@ -296,7 +334,6 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
         counts = stage.manifest["counts"]
         console.print(f"  {counts['kept']:,} of {counts['in']:,} rows")
         rejects += sum(counts["rejects"].values())
-    job.record.keep_recipe(to_dict(config))
     if config.only in (None, "report"):
         console.print(f"report: {report.write(config.output)}", soft_wrap=True)
     print_summary(job.record)
@@ -307,25 +344,87 @@ def models_of(config: Config) -> dict[str, str]:
     return {name: config.engine(name)["model"] for name in ("teacher", "upstream")}
 
 
-def changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """The settings in which two recipes differ, as `name: old → new`."""
-    old, new = flatten(before), flatten(now)
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name) and name not in ("only", "plan", "retry_failed"):
-            yield f"{name}: {old.get(name)!r} → {new.get(name)!r}"
+def changes(before: dict[str, Any] | None, now: dict[str, Any]) -> Iterator[str]:
+    """What differs between a stage's identities, as `name: old → new`, or `name changed` where that is long (digests).
 
-
-def say_changes(config: Config, record: runs.Run) -> None:
-    """Tell what was edited since the last run here; what does not depend on it is found done and left alone."""
-    before = record.read().get("recipe")
-    if before is None:
+    Nothing where there was none before.
+    """
+    if not before:
         return
-    edits = list(changes(before, to_dict(config)))
-    for edit in edits:
-        console.print(f"changed  {edit}", markup=False)
-    touched = [name for name in STAGES if any(edit.startswith((f"stages.{name}.", f"{name}.")) for edit in edits)]
-    if touched:
-        console.print(f"stale    {touched[0]} and what follows from it; completions already there are used again")
+    old, new = flatten(before), flatten(json.loads(json.dumps(now)))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            values = f"{old.get(name)!r} → {new.get(name)!r}"
+            yield f"{name}: {values}" if len(values) <= LONG else f"{WORDS.get(name, name)} changed"
+
+
+def say_plan(config: Config) -> int:
+    """Print what the recipe would cost, and where it cannot come to its count; gives the exit code."""
+    pack = load_pack(config.criterion)
+    code = plan.print_plan(plan.plan_recipe(config, pack))
+    wanted = config.stages.questions
+    _, topics = plan.topic_growth(wanted, pack)
+    wanted = replace(wanted, count=min(wanted.count, config.limit or wanted.count))
+    if text := questions.shortfall(wanted, topics, topics):
+        console.print(f"at most, {text}", markup=False, soft_wrap=True)
+    return code
+
+
+def check_output(config: Config) -> None:
+    """UsageError where the output cannot be written, or is no local folder though the trainers write there."""
+    trains = config.only is None or config.only.startswith("train_")
+    if trains and "://" in config.output:
+        raise UsageError(
+            f"output = {config.output!r}: the trainers write to a local disk; give a local folder, such as "
+            "-o runs/mine (stages other than train_inspector and train_aligner take a store, with --only)"
+        )
+    storage.check_writable(config.output)
+
+
+def check_inputs(config: Config) -> None:
+    """UsageError for all files and models that are not there, each by the recipe's key, before anything is spent."""
+    problems = []
+    for stage, key, look in inputs_of(config):
+        if config.only in (None, stage):
+            try:
+                look()
+            except UsageError as error:
+                problems.append(f"{key}: {error}")
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+
+
+def inputs_of(config: Config) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """What a recipe reads from elsewhere, as (stage, key of the recipe, what raises UsageError where it is amiss)."""
+    for stage, name in (("questions", "teacher"), ("triples", "teacher"), ("respond", "upstream")):
+        yield stage, f"models.{name}", partial(engine_digest, EngineConfig(**config.engine(name)))
+    curating, judging = config.stages.curate, config.stages.evaluate
+    if config.heldout:
+        for stage in ("curate", "respond"):
+            yield stage, "heldout", partial(look_at, ingest.Config(corpus=config.heldout, output="", kind="questions"))
+    for path in curating.heldout:
+        corpus = ingest.Config(corpus=path, output="", kind="questions", question_column=curating.heldout_column)
+        yield "curate", "stages.curate.heldout", partial(look_at, corpus)
+    if curating.embedder:
+        yield "curate", "stages.curate.embedder", partial(model_config, curating.embedder)
+    for name, trainer in TRAINERS.items():
+        base = getattr(config.stages, f"train_{name}").get("base", trainer.base)
+        yield f"train_{name}", f"stages.train_{name}.base", partial(base_digest, base)
+    for judge in judging.inspector:
+        yield "evaluate", "stages.evaluate.inspector", partial(model_config, judge.partition("=")[2] or judge)
+    if judging.pair_ranker:
+        yield "evaluate", "stages.evaluate.pair_ranker", partial(model_config, judging.pair_ranker)
+    for path in judging.two_way:
+        corpus = ingest.Config(corpus=path, output="", kind="triples", response_column="rejected")
+        yield "evaluate", "stages.evaluate.two_way", partial(look_at, corpus)
+
+
+def look_at(corpus: ingest.Config) -> None:
+    """UsageError where a corpus is missing, empty or lacks a column, or a table is broken."""
+    if storage.exists(storage.join(corpus.corpus, MANIFEST)):
+        read_table(corpus.corpus)
+    else:
+        ingest.find_sources(corpus)
 
 
 def print_summary(record: runs.Run) -> None:

@@ -46,29 +46,33 @@ class Run:
         stages = [other for other in known["stages"] if other["stage"] != stage.name]
         place = next((i for i, other in enumerate(known["stages"]) if other["stage"] == stage.name), len(stages))
         stages.insert(place, entry)
-        head = {"name": self.name, "criterion": self.criterion, "toy": self.toy, "seed": self.seed}
-        head |= {name: known[name] for name, value in head.items() if value is None and name in known}
-        storage.write_json(
-            storage.join(self.output, RUN_FILE),
-            known | head | {"versions": versions(), "models": known["models"] | (models or {}), "stages": stages},
-        )
+        self._write(known, models=known["models"] | (models or {}), stages=stages)
 
     def note_failure(self, stage_name: str, seconds: float) -> None:
-        """Mark a stage as failed, if it is known; its directory stays."""
+        """List a stage as failed, also one of which nothing more is known yet; its directory stays."""
         known = self.read()
-        for entry in known["stages"]:
-            if entry["stage"] == stage_name:
-                entry |= {"status": "failed", "seconds": round(seconds, 2)}
-        storage.write_json(storage.join(self.output, RUN_FILE), known)
+        failed = {"status": "failed", "seconds": round(seconds, 2)}
+        entry = next((entry for entry in known["stages"] if entry["stage"] == stage_name), None)
+        if entry is None:
+            unknown = {"stage": stage_name, "directory": stage_name, "digest": "", "identity": {}}
+            known["stages"].append(unknown | failed)
+        else:
+            entry |= failed
+        self._write(known)
 
-    def keep_recipe(self, recipe: dict) -> None:
-        """Remember the settings of a run that ended, to tell later what was edited."""
-        storage.write_json(storage.join(self.output, RUN_FILE), self.read() | {"recipe": recipe})
+    def open(self, recipe: dict) -> None:
+        """Write the run's file with the settings that it is run with, before the first stage."""
+        self._write(self.read(), recipe=recipe)
+
+    def _write(self, known: dict, **new: Any) -> None:
+        head = {"name": self.name, "criterion": self.criterion, "toy": self.toy, "seed": self.seed}
+        head |= {name: known[name] for name, value in head.items() if value is None and name in known}
+        storage.write_json(storage.join(self.output, RUN_FILE), known | head | {"versions": versions()} | new)
 
     @contextmanager
     def watched(self, stage: Stage, models: dict[str, str] | None = None) -> Iterator[None]:
         """Record a stage as running, then as complete, partial or failed; one that was complete stays as it was."""
-        if stage.is_complete and self.last_identity(stage.name) == stage.identity:
+        if stage.is_complete and any(entry["digest"] == stage.digest for entry in self.read()["stages"]):
             yield
             return
         started = time.monotonic()
@@ -80,10 +84,9 @@ class Run:
             raise
         self.record(stage, "complete" if stage.is_complete else "partial", time.monotonic() - started, models)
 
-    def last_identity(self, stage_name: str) -> dict | None:
-        """What decided the stage's results when it last ran here."""
-        found = (entry["identity"] for entry in self.read()["stages"] if entry["stage"] == stage_name)
-        return next(found, None)
+    def identities(self) -> dict[str, dict]:
+        """What decided the results of each stage when it last ran here."""
+        return {entry["stage"]: entry["identity"] for entry in self.read()["stages"]}
 
 
 def _now() -> str:

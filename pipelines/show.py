@@ -27,7 +27,7 @@ from transforms.report.run_directory import Run, open_run
 from transforms.report.views import View, views
 
 SUMMARY_CHARACTERS = 160
-DECISION_STYLES = {"rewritten": "green", "refused_by_guard": "yellow", "failed": "red"}
+DECISION_STYLES = {"rewritten": "green", "refused": "yellow", "failed": "red"}
 # Model output must not move the cursor, recolour the screen or reorder the line: control characters and those that
 # switch the writing direction are shown as what they are.
 _CONTROLS = [
@@ -52,7 +52,7 @@ class Marks(NamedTuple):
 STYLED = Marks(("", ""), ("", ""))
 PLAIN = Marks(("[-", "-]"), ("{+", "+}"))  # where no style can be shown: in a file or a pipe
 
-Decision = Literal["rewritten", "unchanged", "above_threshold", "refused_by_guard", "refused", "failed"]
+Decision = Literal["rewritten", "unchanged", "above_threshold", "refused", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,7 @@ class Config:
 def select(batch: pa.RecordBatch, only: str | None, row_id: str | None) -> pa.RecordBatch:
     """The rows of one decision and of one id or its beginning."""
     if only is not None:
-        decision = "refused_by_guard" if only == "refused" else only
-        batch = batch.filter(pc.equal(batch.column("decision"), decision))
+        batch = batch.filter(pc.equal(batch.column("decision"), only))
     if row_id is not None:
         batch = batch.filter(pc.starts_with(batch.column("id").cast(pa.string()), row_id))
     return batch
@@ -184,7 +183,7 @@ def find(found: Run, config: Config) -> Iterator[Sample]:
 
 def follow_refused(found: Run, samples: Sequence[Sample]) -> None:
     """Give the rows that a guard refused their steps, which hold the rewrite it refused."""
-    refused = [entry for entry in samples if entry.decision == "refused_by_guard"]
+    refused = [entry for entry in samples if entry.decision == "refused"]
     steps = found.table("align", "trajectories")
     if refused and steps:
         follow(steps.batches(), refused)

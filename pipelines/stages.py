@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -70,12 +71,30 @@ class Stage:
     def table(self, name: str | None = None) -> Table:
         return read_table(self.directory, name)
 
-    def reopen(self) -> None:
-        """Have a complete stage done again where it has rejects: its shards with rejects, and its manifest, go."""
-        for entry in read_entries(self.directory):
-            if entry["rejects"]:
-                storage.remove(storage.join(self.directory, "entries", f"shard-{entry['shard']:05d}.json"))
-        storage.remove(storage.join(self.directory, MANIFEST))
+    @contextmanager
+    def reopened(self) -> Iterator[None]:
+        """A block in which the shards with rejects are to be done again: their entries, and the manifest, are gone.
+
+        Where the block fails and the shards are still what their entries say, all that is put back.
+        """
+        shards = [entry for entry in read_entries(self.directory) if entry["rejects"]]
+        taken = {f"{self.directory}/entries/shard-{entry['shard']:05d}.json": entry for entry in shards}
+        if taken and self.is_complete:
+            taken[storage.join(self.directory, MANIFEST)] = self.manifest
+        for path in reversed(taken):
+            storage.remove(path)
+        try:
+            yield
+        except BaseException:
+            files = [file for entry in shards for file in entry["tables"].values()]
+            if all(_is_as_listed(storage.join(self.directory, file["path"]), file) for file in files):
+                for path, content in taken.items():
+                    storage.write_json(path, content)
+            raise
+
+
+def _is_as_listed(path: str, file: dict) -> bool:
+    return storage.exists(path) and storage.content_digest(path) == (file["digest"], file["bytes"])
 
 
 def identity_digest(identity: dict) -> str:
@@ -112,7 +131,7 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
     """Build and run one pipeline to its end, on the local runner unless `--runner` names another.
 
     The local runner is Beam's FnApiRunner by name: DirectRunner would first look for a Prism binary on the network.
-    Raises StageError with the message of the step that failed; KeyboardInterrupt where the user stopped it.
+    Raises the UsageError or StageError of the step that failed; KeyboardInterrupt where the user stopped it.
     """
     options = beam_options(arguments)
     name = options.view_as(StandardOptions).runner or ""
@@ -128,9 +147,10 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
         if "KeyboardInterrupt" in text:
             close_engines()
             raise KeyboardInterrupt from error
-        found = re.search(r"schemas\.errors\.(?:StageError|UsageError): (.+)", text)
+        found = re.search(r"schemas\.errors\.(StageError|UsageError): (.+)", text)
         if found:
-            raise StageError(_without_step(found.group(1))) from error
+            kind = UsageError if found.group(1) == "UsageError" else StageError
+            raise kind(_without_step(found.group(2))) from error
         raise
     except KeyboardInterrupt:
         close_engines()
@@ -143,6 +163,24 @@ def child_environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
+_listeners: list[Callable[[Stage], None]] = []
+
+
+@contextmanager
+def observed(listener: Callable[[Stage], None]) -> Iterator[None]:
+    """Within the block `listener` is told of every stage that has work left, just before that begins."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def begin(stage: Stage) -> None:
+    for listener in _listeners:
+        listener(stage)
+
+
 def complete(
     stage: Stage,
     build: Callable[[beam.Pipeline], object],
@@ -152,11 +190,11 @@ def complete(
     retry_failed: bool = False,
 ) -> None:
     """Do what is left of a stage: nothing where it is complete, unless its failed rows are to be tried again."""
-    if retry_failed and stage.is_complete:
-        stage.reopen()
-    if not stage.is_complete:
-        with watch(rows):
-            run_pipeline(build, arguments)
+    with stage.reopened() if retry_failed else nullcontext():
+        if not stage.is_complete:
+            begin(stage)
+            with watch(rows):
+                run_pipeline(build, arguments)
 
 
 def check_yield(stage: Stage, minimum: float) -> None:

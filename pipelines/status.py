@@ -7,29 +7,32 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table as Grid
 
 from pipelines import entrypoint, runs
-from pipelines.watch import console
+from pipelines.watch import LOG_COLUMNS
 from schemas.errors import UsageError
 from transforms import storage
 from transforms.tables import MANIFEST, read_entries
 
 
-def rows_of(output: str, entry: dict) -> tuple[str, str, str]:
-    """Rows in, rows kept, and reasons of a stage: from its manifest, else from the shards that are complete."""
+def rows_of(output: str, entry: dict) -> tuple[str, str, str, bool]:
+    """Rows in, rows kept, reasons, whether rows were rejected: from a stage's manifest, else its complete shards."""
     directory = storage.join(output, entry["directory"])
     manifest = storage.join(directory, MANIFEST)
     if storage.exists(manifest):
         counts = storage.read_json(manifest)["counts"]
-        lost = [*counts["rejects"].items(), *counts["drops"].items()]
-        return f"{counts['in']:,}", f"{counts['kept']:,}", ", ".join(f"{rows:,} {reason}" for reason, rows in lost)
+        reasons = [*counts["rejects"].items(), *counts["drops"].items()]
+        lost = ", ".join(f"{rows:,} {reason}" for reason, rows in reasons)
+        return f"{counts['in']:,}", f"{counts['kept']:,}", lost, bool(counts["rejects"])
     done = read_entries(directory)
-    return f"{sum(shard['in'] for shard in done):,}", "", f"{len(done)} shards are complete"
+    rejected = any(shard["rejects"] for shard in done)
+    return f"{sum(shard['in'] for shard in done):,}", "", f"{len(done)} shards are complete", rejected
 
 
 def print_status(output: str) -> int:
-    """Print the stages of a run; gives 3 where rows were rejected, 1 where a stage failed."""
+    """Print the stages of a run; gives 1 where a stage failed, else 3 where rows were rejected."""
     path = storage.join(output, runs.RUN_FILE)
     if not storage.exists(path):
         raise UsageError(f"{output}: no run there (it has no {runs.RUN_FILE})")
@@ -37,11 +40,14 @@ def print_status(output: str) -> int:
     grid = Grid(title=f"{run['name']}, criterion {run['criterion']}", title_justify="left", box=None, pad_edge=False)
     for heading in ("stage", "status", "seconds", "in", "kept", "lost"):
         grid.add_column(heading, justify="right" if heading in ("seconds", "in", "kept") else "left")
+    code = entrypoint.DONE
     for entry in run["stages"]:
-        rows_in, rows_kept, lost = rows_of(output, entry)
+        rows_in, rows_kept, lost, rejected = rows_of(output, entry)
         grid.add_row(entry["stage"], entry["status"], f"{entry['seconds']:,.1f}", rows_in, rows_kept, lost)
-    console.print(grid)
-    return entrypoint.FAILED if any(entry["status"] == "failed" for entry in run["stages"]) else entrypoint.DONE
+        if rejected:
+            code = entrypoint.DONE_WITH_REJECTS
+    Console(highlight=False, width=None if sys.stdout.isatty() else LOG_COLUMNS).print(grid)
+    return entrypoint.FAILED if any(entry["status"] == "failed" for entry in run["stages"]) else code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,12 +8,14 @@ Triples that were not curated yet are curated first, beside the output. All othe
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
 from pipelines import curate, entrypoint, stages
 from schemas.errors import StageError, UsageError
+from training.command_line import LIFELINE
 from transforms import storage
 from transforms.tables import MANIFEST
 
@@ -41,7 +43,13 @@ def run_trainer(method: str, arguments: Sequence[str]) -> None:
     Raises UsageError or StageError as its exit code says; KeyboardInterrupt where it was interrupted.
     """
     command = [sys.executable, "-m", f"training.{method}", *arguments]
-    code = subprocess.run(command, env=stages.child_environment()).returncode
+    lifeline, held = os.pipe()  # the trainer ends when nobody holds the other end any more
+    try:
+        environment = stages.child_environment() | {LIFELINE: str(lifeline)}
+        code = subprocess.run(command, env=environment, pass_fds=[lifeline]).returncode
+    finally:
+        os.close(lifeline)
+        os.close(held)
     if code == entrypoint.WRONG_USE:
         raise UsageError(f"the {method}'s trainer refused its settings (see above)")
     if code in (entrypoint.INTERRUPTED, -2):

@@ -18,6 +18,7 @@ from pipelines.entrypoint import setting
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.tables import QUESTIONS, TRIPLES, with_drop_reason, with_error
 from transforms import storage
+from transforms.columns import check_texts
 from transforms.engines import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generate import Generate
@@ -67,10 +68,11 @@ def build(
     config: Config, pack: Pack, engine: EngineConfig, questions: Table, stage: stages.Stage, root: beam.Pipeline
 ) -> None:
     cache = config.cache or storage.join(config.output, "cache")
+    columns = [name for name in questions.schema.names if name in QUESTIONS.names]
     schemas = {"triples": TRIPLES, "drops": DROPS, "rejects": with_error(QUESTIONS)}
     (
         root
-        | "Read" >> ReadTable(questions, skip=stage.done_shards())
+        | "Read" >> ReadTable(questions, columns, stage.done_shards())
         | "Prompt" >> MapBatches(lambda batch: triple_prompts(batch, pack))
         | "Generate" >> Generate(engine, config.sampling, "triples", config.seed, cache)
         | "Parse" >> MapBatches(lambda batch: parse_triples(batch, pack))
@@ -85,6 +87,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     engine = EngineConfig(**{"model": config.model, **config.engine})
     storage.check_writable(config.output)
     questions = read_table(config.questions).head(config.limit)
+    check_texts(config.questions, questions.schema, ("id", "question"))
     stage = stage_for(config, pack, engine, questions)
     stages.complete(
         stage,

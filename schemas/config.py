@@ -35,7 +35,7 @@ class Resolved(Generic[T]):
 
 
 def read_yaml(path: str) -> Any:
-    """The content of a YAML file; UsageError names the file and the line where it is not YAML."""
+    """The content of a YAML file; UsageError names a file that cannot be read, and the line where it is not YAML."""
     try:
         with fsspec.open(path, "r", encoding="utf-8") as file:
             return yaml.safe_load(file)
@@ -45,6 +45,8 @@ def read_yaml(path: str) -> Any:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start})") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not YAML: {error}") from error
+    except (OSError, ImportError, ValueError) as error:  # a folder, no permission, a store that is not installed
+        raise UsageError(f"{path}: cannot be read: {error}") from error
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
@@ -158,8 +160,10 @@ def _dataclass_of(annotation: Any) -> type | None:
 def _explain(problem: Any, sources: dict[str, str]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
+    source = _source(sources, name or message.partition(":")[0])
+    place = "" if source == "default" and not name else f" [{source}]"  # checks across settings may name no single one
     if problem["type"] == "missing":
         return f"{name}: has no value; give it in the recipe, with --set {name}=… or by its flag"
     given = problem["input"]
     shown = "" if isinstance(given, Mapping) or problem["type"] == "value_error" else f" (given: {given!r})"
-    return f"{name + ': ' if name else ''}{message}{shown} [{_source(sources, name)}]"
+    return f"{name + ': ' if name else ''}{message}{shown}{place}"

@@ -114,7 +114,7 @@ def aligned_rows(random_: random.Random, rows: int, criterion: str = "ethical") 
             decision = "above_threshold"
         else:
             rewrite, score = KIND[kind].format(topic=question["topic"]), random_.betavariate(4, 3)
-            decision = "rewritten" if score >= before else "refused_by_guard"
+            decision = "rewritten" if score >= before else "refused"
         if number % 61 == 17:
             decision, rewrite, score = "failed", response, before
         kept = decision == "rewritten"
@@ -129,7 +129,7 @@ def aligned_rows(random_: random.Random, rows: int, criterion: str = "ethical") 
             }
         )
         texts = [(0, None, response, before)]
-        asked = decision in ("rewritten", "refused_by_guard")
+        asked = decision in ("rewritten", "refused")
         texts.append((1, criterion, rewrite if asked else None, score if kept else before))
         for step, member, text, text_score in texts:
             steps.append(
@@ -142,7 +142,7 @@ def aligned_rows(random_: random.Random, rows: int, criterion: str = "ethical") 
                     "text": text,
                     "scores": [(criterion, text_score)],
                     "decision": "as_given" if not step else decision if asked else "not_asked",
-                    "reason": "scored_lower" if step and decision == "refused_by_guard" else None,
+                    "reason": "scored_lower" if step and decision == "refused" else None,
                 }
             )
     return made, steps

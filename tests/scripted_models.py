@@ -6,6 +6,7 @@ What was asked is written down, a line a request, in the file that ALIGNBEAM_TES
 import os
 import re
 
+from schemas.errors import UsageError
 from transforms.engines import Completion, Request
 from transforms.identity import content_id
 
@@ -58,8 +59,15 @@ def aligner(request: Request) -> str:
     return f" A kinder word on {word(request.prompt)}. [DONE]"
 
 
+def failing_questions(request: Request) -> Completion | str:
+    """As `failing`, but gives all topics."""
+    return teacher(request) if request.prompt.startswith("List ") else failing(request)
+
+
 def failing(request: Request) -> Completion | str:
-    """Fails on every third prompt until ALIGNBEAM_TEST_HEALED is set."""
+    """Fails on every third prompt until ALIGNBEAM_TEST_HEALED is set; refuses all while ALIGNBEAM_TEST_GONE is."""
+    if os.environ.get("ALIGNBEAM_TEST_GONE"):
+        raise UsageError("http://gone: no server answers there")
     if not os.environ.get("ALIGNBEAM_TEST_HEALED") and int(content_id(request.prompt)[:4], 16) % 3 == 0:
         return Completion.failed("server_error: 503")
     return teacher(request)

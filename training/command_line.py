@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,11 +12,23 @@ from schemas.config import Layer, parse_assignments, print_config, read_yaml, re
 from schemas.errors import StageError, UsageError
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+LIFELINE = "ALIGNBEAM_LIFELINE"  # names the read end of a pipe whose other end only the parent holds
 
 
 def setting(help: str, default: Any = dataclasses.MISSING) -> Any:
     """A field of a Config that is also a flag; `help` is what `--help` says of it."""
     return dataclasses.field(default=default, metadata={"help": help})
+
+
+def end_with_parent() -> None:
+    """End this process once the one that started it is gone, if that one asked for it."""
+
+    def wait(lifeline: int) -> None:
+        os.read(lifeline, 1)
+        os._exit(FAILED)
+
+    if LIFELINE in os.environ:
+        threading.Thread(target=wait, args=(int(os.environ[LIFELINE]),), daemon=True).start()
 
 
 def main(
@@ -40,6 +54,7 @@ def main(
         shown = "" if field.default in (dataclasses.MISSING, None) else f" (default: {field.default})"
         parser.add_argument(flag, help=field.metadata["help"] + shown, metavar="VALUE")
     given = parser.parse_args(argv)
+    end_with_parent()
     try:
         layers = [Layer(given.config, read_yaml(given.config) or {})] if given.config else []
         layers.append(Layer("--set", parse_assignments(given.set)))

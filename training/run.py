@@ -6,13 +6,14 @@
 The same command again goes on from the last whole checkpoint, or says that the model is there.
 """
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from schemas.errors import StageError, UsageError
 from schemas.versions import installed_versions
@@ -21,6 +22,7 @@ from transforms import storage
 from transforms.engines.encoder import model_config, model_digest
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+_locks: dict[Path, IO[str]] = {}  # by work folder
 PATHS = ("data", "base", "output")  # where things lie decides nothing; digests of what lies there do
 
 
@@ -107,9 +109,18 @@ class Run:
         return storage.read_json(str(path)) if path.is_file() else None
 
     def begin(self) -> None:
-        """Claim the work folder for this run (main process)."""
-        if is_main_process():
-            storage.write_json(str(self.work / "run.json"), self.identity)
+        """Claim the work folder for this run (main process); UsageError where another process trains in it."""
+        if not is_main_process():
+            return
+        storage.write_json(str(self.work / "run.json"), self.identity)
+        if held := _locks.pop(self.work, None):
+            held.close()
+        lock = open(self.work / "lock", "w")  # noqa: SIM115  (held until the process ends)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"{self.work}: another process is training there; wait for it or end it") from error
+        _locks[self.work] = lock
 
     def last_checkpoint(self) -> str | None:
         """The newest checkpoint that was written to its end; its state is what is written last."""
@@ -123,6 +134,8 @@ class Run:
 
     def publish(self, parts: Sequence[Any], metrics: dict, card: str) -> None:
         """Write the model's parts (each with `save_pretrained`), card and metrics; name them; drop the checkpoints."""
+        from safetensors import SafetensorError
+
         model = self.work / "model"
         shutil.rmtree(model, ignore_errors=True)
         try:
@@ -133,7 +146,7 @@ class Run:
             storage.write_json(str(model / "run.json"), self.identity)
             storage.write_json(str(model / "metrics.json"), metrics)
             os.rename(model, self.output)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise StageError(f"{self.output}: the trained model cannot be written: {error}") from error
         shutil.rmtree(self.work)
 

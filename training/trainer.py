@@ -69,13 +69,15 @@ def tokenized_dataset(batches: Iterable[dict[str, list]]) -> Any:
     from datasets.table import InMemoryTable
 
     tables = [
-        pa.table({name: pa.array(values, _integers(values)) for name, values in batch.items()}) for batch in batches
+        pa.table({name: pa.array(values, _integers(values)) for name, values in batch.items()})
+        for batch in batches
+        if all(batch.values())  # a batch may be left with no rows
     ]
-    return Dataset(InMemoryTable(pa.concat_tables(tables)))
+    return Dataset(InMemoryTable(pa.concat_tables(tables) if tables else pa.table({})))
 
 
 def _integers(values: list) -> pa.DataType:
-    return pa.list_(pa.int32()) if values and isinstance(values[0], list) else pa.int64()
+    return pa.list_(pa.int32()) if isinstance(values[0], list) else pa.int64()
 
 
 def slices(table: pa.Table) -> Iterator[dict[str, list]]:
@@ -157,6 +159,7 @@ def train_to_end(trainer: "Trainer", run: Run) -> None:
     Raises StageError where the memory or the disk does not hold it.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -167,7 +170,9 @@ def train_to_end(trainer: "Trainer", run: Run) -> None:
         trainer.train(resume_from_checkpoint=checkpoint)
     except torch.OutOfMemoryError as error:
         raise StageError("the device's memory is full; halve batch_size and double gradient_accumulation") from error
-    except OSError as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
         raise StageError(f"{run.checkpoints}: cannot be written: {error}; the same command goes on") from error
 
 

@@ -65,13 +65,14 @@ def route(batch: pa.RecordBatch, member: Member, routing: Routing, threshold: fl
     asked = kept(batch)
     if routing == "below_threshold":
         asked = pc.and_(asked, pc.fill_null(pc.less(score_of(batch, "scores", member.criterion), threshold), False))
-    texts = with_columns(batch, response=batch.column("aligned"))
+    text = batch.column("aligned")
+    texts = with_columns(batch, response=pc.if_else(asked, text, pa.scalar(None, text.type)))
     if member.pack is not None:
         prompts = rewrite_prompts(texts, member.pack).column("prompt")
     else:
-        pairs = zip(asked.to_pylist(), *(texts.column(c).to_pylist() for c in ("question", "response")), strict=True)
-        prompts = pa.array([aligner_prompt(x, y) if ask else None for ask, x, y in pairs], pa.string())
-    return with_columns(batch, prompt=pc.if_else(asked, prompts, pa.scalar(None, pa.string())))
+        pairs = zip(texts.column("question").to_pylist(), texts.column("response").to_pylist(), strict=True)
+        prompts = pa.array([y if y is None else aligner_prompt(x, y) for x, y in pairs], pa.string())
+    return with_columns(batch, prompt=prompts)
 
 
 def propose(batch: pa.RecordBatch, member: Member) -> pa.RecordBatch:
@@ -85,9 +86,9 @@ def propose(batch: pa.RecordBatch, member: Member) -> pa.RecordBatch:
     else:
         texts = [text and read_correction(text) for text in batch.column("completion").to_pylist()]
         candidates = pa.array(texts, pa.string())
+        truncated = pc.fill_null(pc.equal(batch.column("finish_reason"), "length"), False)
+        reason = pc.if_else(pc.and_(asked, truncated), pa.scalar("truncated"), reason)
     blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(candidates)), 0), True)
-    truncated = pc.fill_null(pc.equal(batch.column("finish_reason"), "length"), False)
-    reason = pc.if_else(pc.and_(asked, truncated), pa.scalar("truncated"), reason)
     reason = pc.if_else(pc.and_(pc.and_(asked, blank), pc.is_null(reason)), pa.scalar("empty_rewrite"), reason)
     usable = pc.and_(asked, pc.invert(blank))
     batch = with_columns(batch, candidate=pc.if_else(usable, candidates, pa.scalar(None, pa.string())))
@@ -119,14 +120,12 @@ def decide(batch: pa.RecordBatch, step: int, criterion: str, guard: bool) -> pa.
             pc.is_valid(batch.column("error")),
             pc.and_(accepted, same),
             accepted,
-            refused,
         ),
         "not_asked",
         "failed",
         "unchanged",
         "rewritten",
-        "refused_by_guard",
-        "refused_by_guard",
+        "refused",  # by the guard, or because there is no text to put in: `reason` says why
     )
     scores = pc.if_else(accepted, batch.column("candidate_scores"), batch.column("scores"))
     batch = with_columns(batch, aligned=pc.if_else(accepted, candidate, batch.column("aligned")))
@@ -179,12 +178,12 @@ def finish(batch: pa.RecordBatch, steps: int) -> pa.RecordBatch:
         pc.make_struct(
             pc.is_valid(batch.column("error")),
             any_step("rewritten"),
-            any_step("refused_by_guard"),
+            any_step("refused"),
             any_step("unchanged"),
         ),
         "failed",
         "rewritten",
-        "refused_by_guard",
+        "refused",
         "unchanged",
         "above_threshold",
     )

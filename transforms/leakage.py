@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from schemas.errors import UsageError
 from transforms import corpora, storage
+from transforms.columns import check_texts
 from transforms.drops import drop_where, kept
 from transforms.identity import content_id
 from transforms.near_duplicates import Similarity
@@ -64,7 +65,9 @@ def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str
     questions: dict[str, str] = {}
     for path in paths:
         if storage.exists(storage.join(path, MANIFEST)):
-            for batch in read_table(path).batches(["id", column or "question"]):
+            table = read_table(path)
+            check_texts(path, table.schema, ["id", column or "question"])
+            for batch in table.batches(["id", column or "question"]):
                 questions |= zip(*(array.to_pylist() for array in batch.columns), strict=True)
             continue
         for file in corpora.find_files(path):
@@ -72,7 +75,8 @@ def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str
             schema = pa.schema({"id": pa.string(), "question": pa.string()})
             name = file.removeprefix(path).lstrip("/") or file.rpartition("/")[2]
             for chunk in corpora.read_chunks(0, file, "questions", columns, schema):
-                for number, question in enumerate(chunk.batch.column("question").to_pylist(), chunk.first_row + 1):
+                texts = pc.struct_field(chunk.batch.column("row"), "question").to_pylist()
+                for number, question in enumerate(texts, chunk.first_row + 1):
                     if question is not None:
                         questions[f"{name}:{number}"] = question
     if paths and not questions:

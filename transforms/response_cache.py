@@ -5,6 +5,7 @@ as a stage starts. Errors are not cached. Where two segments answer the same req
 """
 
 import atexit
+import contextlib
 import logging
 import threading
 import time
@@ -101,7 +102,7 @@ class ResponseCache:
             name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.arrow"
             try:
                 cache_index.write_segment(storage.join(self.directory, name), [_to_batch(rows)])
-            except (StageError, OSError) as error:
+            except Exception as error:  # stores have errors of their own, and an unseen one would hang who waits
                 with self._changed:
                     self._failure = (
                         f"{error} (response cache: {len(rows)} completions are unwritten, all before them are kept)"
@@ -204,7 +205,8 @@ def compact_and_index(directory: str) -> int:
     names = cache_index.segment_names(directory)
     index = cache_index.load_index(directory)
     if index is None or index.segments != names:
-        cache_index.merge_small(directory, names)
+        with contextlib.suppress(FileNotFoundError):  # another task merges them at this moment
+            cache_index.merge_small(directory, names)
         index = cache_index.build_index(directory, cache_index.segment_names(directory))
         cache_index.save_index(directory, index)
     return index.array.shape[1]

@@ -104,9 +104,17 @@ def content_digest(path: str) -> tuple[str, int]:
 
 
 def mark(path: str) -> str:
-    """What changes when a file is changed: its size and the store's own mark of its content or time."""
+    """What changes when a file is changed: its size and the store's own mark of its content or time.
+
+    UsageError where the file is missing or may not be looked at.
+    """
     fs, local = filesystem(path)
-    info = fs.info(local)
+    try:
+        info = fs.info(local)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
     marks = (info.get(key) for key in ("ETag", "checksum", "mtime", "last_modified", "created"))
     return f"{info['size']} {next((mark for mark in marks if mark), '')}"
 

@@ -130,7 +130,9 @@ def read_table(path: str, name: str | None = None) -> Table:
     manifest_path = storage.join(path, MANIFEST)
     digests: dict[str, str] = {}
     if name is not None or storage.exists(manifest_path):
-        tables = read_manifest(path)["tables"]
+        tables = read_manifest(path).get("tables")
+        if not tables:
+            raise UsageError(f"{path}: its {MANIFEST} lists no table")
         name = name or next(iter(tables))
         if name not in tables:
             raise UsageError(f"{path}: has no table {name!r}; it holds {', '.join(tables)}")

@@ -213,10 +213,10 @@ def test_null_and_long_texts(tmp_path):
 
 def test_refused_rewrite_is_shown(tmp_path):
     rows, steps = aligned_rows(random.Random(0), 1)
-    rows[0] |= {"decision": "refused_by_guard", "response": "Go away.", "aligned": "Go away."}
-    steps[1] |= {"decision": "refused_by_guard", "text": "Please stay.", "reason": "scored_lower"}
+    rows[0] |= {"decision": "refused", "response": "Go away.", "aligned": "Go away."}
+    steps[1] |= {"decision": "refused", "text": "Please stay.", "reason": "scored_lower"}
     page = Page(written(write_about(tmp_path, [align_stage(tmp_path, rows, steps)])))
-    assert "Rewrite that the guard refused" in page.text
+    assert "Refused rewrite" in page.text
     assert "Please stay" in page.text
     assert "scored lower" in page.text
 

@@ -8,11 +8,15 @@ import yaml
 
 from pipelines import run as recipe
 from pipelines import status
-from schemas.config import Layer, resolve
+from schemas.config import Layer, resolve, to_dict
+from schemas.criteria import load_pack
 from schemas.errors import StageError, UsageError
-from transforms.tables import read_manifest, read_table
+from transforms import storage
+from transforms.tables import read_table
 
 TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}
+FAILING = {"engine": "scripted", "args": {"function": "tests.scripted_models:failing"}}
+FAILING_QUESTIONS = {"engine": "scripted", "args": {"function": "tests.scripted_models:failing_questions"}}
 SETTINGS = {
     "name": "test",
     "criterion": "ethical",
@@ -80,9 +84,6 @@ def test_a_filter_downstream_regenerates_nothing(tmp_path, log):
 
 
 def test_a_demonstration_regenerates_only_what_depends_on_it(tmp_path, log):
-    from schemas.config import to_dict
-    from schemas.criteria import load_pack
-
     pack = to_dict(load_pack("ethical"))
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(pack))
@@ -116,10 +117,15 @@ def test_shard_size_and_workers_change_nothing(tmp_path, log, monkeypatch):
     assert set(log()) == asked
 
 
+def failing_triples():
+    """The seeds are questions enough, so that triples alone are asked for."""
+    settings = changed("stages", "questions", "count", 20)
+    settings["models"]["teacher"] = FAILING
+    return settings
+
+
 def test_failed_rows_are_rejects_and_can_be_asked_again(tmp_path, log, monkeypatch):
-    failing = {"engine": "scripted", "args": {"function": "tests.scripted_models:failing"}}
-    settings = changed("models", "teacher", failing)
-    settings["stages"]["questions"]["question_rounds"] = 3
+    settings = failing_triples()
     stages = job(tmp_path, "questions", "triples", settings=settings)
     counts = stages["triples"].manifest["counts"]
     assert counts["rejects"]["server_error"] > 0
@@ -130,6 +136,85 @@ def test_failed_rows_are_rejects_and_can_be_asked_again(tmp_path, log, monkeypat
     healed = job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)
     assert healed["triples"].manifest["counts"]["rejects"] == {}
     assert len(log()) == asked + counts["rejects"]["server_error"]
+
+
+def test_a_retry_that_cannot_begin_leaves_a_complete_stage_as_it_was(tmp_path, log, monkeypatch):
+    settings = failing_triples()
+    before = job(tmp_path, "questions", "triples", settings=settings)["triples"]
+    counts, rows = before.manifest["counts"], before.table("triples").to_arrow()
+    monkeypatch.setenv("ALIGNBEAM_TEST_GONE", "1")
+    with pytest.raises(UsageError, match="^http://gone: no server answers there$"):
+        job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)
+    assert before.manifest["counts"] == counts
+    assert before.table("triples").to_arrow().equals(rows)
+    monkeypatch.delenv("ALIGNBEAM_TEST_GONE")
+    monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
+    assert (
+        job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)["triples"].manifest["counts"][
+            "rejects"
+        ]
+        == {}
+    )
+
+
+def test_failed_rows_of_an_incomplete_stage_are_asked_again(tmp_path, log, monkeypatch):
+    settings = failing_triples()
+    monkeypatch.setattr("pipelines.questions.SHARD_ROWS", 7)
+    broken = job(tmp_path, "questions", "triples", settings=settings)["triples"]
+    entries = [f"{broken.directory}/entries/shard-{shard:05d}.json" for shard in (0, 1, 2)]
+    assert all(storage.read_json(entry)["rejects"] for entry in entries)
+    storage.remove(f"{broken.directory}/manifest.json")
+    storage.remove(entries[2])
+    monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
+    healed = job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)["triples"]
+    assert healed.directory == broken.directory
+    assert healed.manifest["counts"]["rejects"] == {}
+
+
+def test_what_failed_costs_questions_only_where_too_few_are_left(tmp_path, log, monkeypatch, capsys):
+    settings = changed("models", "teacher", FAILING_QUESTIONS)
+    enough = job(tmp_path, "questions", settings=settings)["questions"].manifest["counts"]
+    assert enough["kept"] == 60
+    assert enough["rejects"] == {}
+    assert enough["drops"]["server_error"] > 0
+    settings["stages"]["questions"]["question_rounds"] = 1
+    few = job(tmp_path, "questions", settings=settings)["questions"]
+    counts = few.manifest["counts"]
+    assert counts["kept"] < 60
+    assert counts["rejects"]["server_error"] == few.table("rejects").rows > 0
+    assert (
+        f"questions: {counts['kept']} of the 60 asked for: the rounds were used up; raise question_rounds (now 1)"
+        in (capsys.readouterr().err.replace("\n", " "))
+    )
+    monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
+    assert job(tmp_path, "questions", settings=settings)["questions"].manifest["counts"] == counts
+    healed = job(tmp_path, "questions", settings=settings, retry_failed=True)["questions"]
+    assert healed.directory == few.directory
+    assert healed.manifest["counts"]["rejects"] == {}
+    never_failed = changed("stages", "questions", "question_rounds", 1)
+    other = job(tmp_path / "other", "questions", settings=never_failed)["questions"]
+    assert healed.table("questions").to_arrow().equals(other.table("questions").to_arrow())
+
+
+def test_failed_topics_are_rejects_too(tmp_path, log, monkeypatch):
+    settings = changed("models", "teacher", FAILING)
+    few = job(tmp_path, "questions", settings=settings)["questions"].manifest["counts"]
+    assert few["kept"] < 60
+    assert few["rejects"]["server_error"] > 0
+    monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
+    healed = job(tmp_path, "questions", settings=settings, retry_failed=True)["questions"].manifest["counts"]
+    assert healed["kept"] == 60
+    assert healed["rejects"] == {}
+
+
+def test_too_few_topics_are_told_with_what_to_set(tmp_path, capsys):
+    job(tmp_path, "questions", settings=changed("stages", "questions", "count", 500))
+    said = capsys.readouterr().err
+    assert re.search(
+        r"questions: (\d+) of the 500 asked for: there are \1 topics, and each gets one question; "
+        r"raise topic_rounds \(now 1\) or topics_per_type \(now without limit\)",
+        said,
+    )
 
 
 def test_too_small_a_yield_stops_loudly(tmp_path):
@@ -153,17 +238,76 @@ def test_a_recipe_without_a_model_is_refused(capsys, tmp_path):
     assert "give one with --model" in capsys.readouterr().err
 
 
-def test_what_was_edited_is_said(tmp_path, capsys):
+def test_what_was_edited_is_said_by_each_stage_that_it_touches(tmp_path, capsys):
+    pack = to_dict(load_pack("ethical"))
+    (tmp_path / "pack.yaml").write_text(yaml.safe_dump(pack))
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(changed("criterion", str(tmp_path / "pack.yaml"))))
+
+    def said(*more):
+        assert recipe.main([str(tmp_path / "r.yaml"), "-o", str(tmp_path / "run"), *more]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "stale" in line]
+
+    for stage in ("questions", "triples"):
+        assert said("--only", stage) == []
+    assert said("--only", "questions") == []
+    [stale] = said("--only", "questions", "--set", "stages.questions.hints=4")
+    assert stale == "  stale: hints: 5 → 4; done again, with every completion that still fits"
+    pack["demonstrations"][0]["correction"] += " And be kind."
+    (tmp_path / "pack.yaml").write_text(yaml.safe_dump(pack))
+    assert said("--only", "questions", "--set", "stages.questions.hints=4") == []
+    [stale] = said("--only", "triples", "--set", "stages.triples.english=true")
+    assert "english: False → True" in stale
+    assert "the criterion pack changed" in stale
+    assert "questions" not in stale  # the same ones came out
+    assert "sampling" not in stale
+    assert status.main([str(tmp_path / "run")]) == 0
+
+
+def test_a_stage_is_listed_from_its_beginning(tmp_path, monkeypatch, capsys):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(SETTINGS))
-    arguments = [str(path), "-o", str(tmp_path / "run"), "--only", "questions"]
-    assert recipe.main(arguments) == 0
-    assert recipe.main([*arguments, "--set", "stages.questions.hints=4"]) == 0
-    said = capsys.readouterr().err
-    assert "stages.questions.hints: 5 → 4" in said
-    assert "stale    questions and what follows" in said
-    assert status.main([str(tmp_path / "run")]) == 0
-    assert read_manifest(str(next((tmp_path / "run" / "questions").iterdir())))["counts"]["kept"] == 60
+    shown = []
+
+    def interrupted(rounds):
+        assert status.main([str(tmp_path / "run")]) == 0
+        shown.append(capsys.readouterr().out)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.questions.Rounds.topics", interrupted)
+    assert recipe.main([str(path), "-o", str(tmp_path / "run")]) == 130
+    assert re.search(r"test, criterion ethical\s.*\nquestions +running ", shown[0], re.DOTALL)
+    assert status.main([str(tmp_path / "run")]) == 1
+    assert re.search(r"\nquestions +failed ", capsys.readouterr().out)
+
+
+def test_a_stage_that_fails_at_once_is_listed_as_failed(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(SETTINGS))
+    arguments = [str(path), "-o", str(tmp_path / "run"), "--only"]
+    assert recipe.main([*arguments, "questions"]) == 0
+
+    def broken(config, _):
+        raise StageError("no")
+
+    monkeypatch.setattr("pipelines.triples.run", broken)
+    assert recipe.main([*arguments, "triples"]) == 1
+    assert status.main([str(tmp_path / "run")]) == 1
+    assert re.search(r"\nquestions +complete .*\ntriples +failed ", capsys.readouterr().out)
+
+
+def test_status_tells_of_rejects_by_its_exit_code(tmp_path, log, capsys):
+    job(tmp_path, "questions", "triples", settings=changed("models", "teacher", FAILING))
+    assert status.main([str(tmp_path / "run")]) == 3
+    assert "server_error" in capsys.readouterr().out
+
+
+def test_the_flag_wins_over_the_recipe():
+    settings = changed("models", {"teacher": {"model": "A/t", "style": "chat"}, "upstream": {"model": "A/u"}})
+    layers = [Layer("test", settings), Layer("flags", {"output": "x"})]
+    assert recipe.models_of(resolve(recipe.Config, layers).config) == {"teacher": "A/t", "upstream": "A/u"}
+    config = resolve(recipe.Config, [*layers, Layer("--model", {"model": "B/m"})]).config
+    assert recipe.models_of(config) == {"teacher": "B/m", "upstream": "B/m"}
+    assert config.engine("teacher")["style"] == "chat"
 
 
 @pytest.mark.parametrize(
@@ -177,6 +321,37 @@ def test_what_was_edited_is_said(tmp_path, capsys):
         (["{recipe}", "-o", "x", "--", "--runnner=FlinkRunner"], "Beam knows no option --runnner"),
         (["{recipe}", "-o", "/proc/nowhere"], "cannot write there"),
         (["{recipe}"], "output: has no value"),
+        (["{recipe}", "-o", "x", "--set", "models.teacher.stle=chat"], r"models.teacher: stle: .*did you mean 'style'"),
+        (["{recipe}", "-o", "x", "--set", "models.aligner.agrs={}"], r"models.aligner: agrs: .*did you mean 'args'"),
+        (["{recipe}", "-o", "x", "--set", "models.upstream.concurrency=few"], r"concurrency: .*'few'.*models.upstream"),
+        (
+            ["{recipe}", "-o", "x", "--set", "stages.train_aligner.lerning_rate=1"],
+            r"stages.train_aligner: lerning_rate: unknown setting \(did you mean 'learning_rate'\?\)",
+        ),
+        (["{recipe}", "-o", "x", "--set", "stages.train_inspector.epochs=0"], r"epochs = 0.*: must be above 0"),
+        (["{recipe}", "-o", "x", "--set", "heldout=absent.jsonl"], "heldout: absent.jsonl: no such file"),
+        (
+            ["{recipe}", "-o", "x", "--set", "stages.curate.heldout=[a.csv]"],
+            "stages.curate.heldout: a.csv: no such file",
+        ),
+        (
+            ["{recipe}", "-o", "x", "--set", "stages.evaluate.two_way=[a.csv]"],
+            "stages.evaluate.two_way: a.csv: no such",
+        ),
+        (
+            ["{recipe}", "-o", "x", "--set", "stages.evaluate.inspector=[judge=./judge]"],
+            "stages.evaluate.inspector: judge: no such model folder",
+        ),
+        (["{recipe}", "-o", "x", "--set", "stages.evaluate.pair_ranker=a"], "stages.evaluate.pair_ranker: a: no such"),
+        (
+            ["{recipe}", "-o", "x", "--set", "stages.train_aligner.base=./no"],
+            "stages.train_aligner.base: no: no such model folder",
+        ),
+        (
+            ["{recipe}", "-o", "x", "--set", "models.upstream={engine: vllm, model: /no}"],
+            "models.upstream: /no: no such model folder",
+        ),
+        (["{recipe}", "-o", "memory://x"], "output = 'memory://x': the trainers write to a local disk"),
     ],
 )
 def test_wrong_use_is_told_before_any_work(tmp_path, monkeypatch, capsys, arguments, message):

@@ -16,7 +16,7 @@ def run(tmp_path, monkeypatch):
     texts = [
         ("a1", "rewritten", "You should keep the money.", "You should return the money."),
         ("a2", "above_threshold", "Ask first.", "Ask first."),
-        ("b1", "refused_by_guard", "Go away.", "Go away."),
+        ("b1", "refused", "Go away.", "Go away."),
         ("b2", "failed", None, None),
     ]
     for row, (row_id, decision, response, aligned) in zip(rows, texts, strict=True):
@@ -27,7 +27,7 @@ def run(tmp_path, monkeypatch):
         step["id"] = rows[step["row"]]["id"]
         step["decision"], step["text"] = "as_given", rows[step["row"]]["response"]
         if step["step"] == 1 and step["id"] == "b1":
-            step |= {"decision": "refused_by_guard", "text": "Please go away.", "reason": "scored_lower"}
+            step |= {"decision": "refused", "text": "Please go away.", "reason": "scored_lower"}
     return write_about(tmp_path, [align_stage(tmp_path, rows, steps)])
 
 
@@ -74,7 +74,7 @@ def test_diff_says_why_a_row_failed(run, capsys):
     [
         ([], ["a1", "a2", "b1", "b2"]),
         (["--only", "rewritten"], ["a1"]),
-        (["--only", "refused_by_guard"], ["b1"]),
+        (["--only", "refused"], ["b1"]),
         (["--id", "b"], ["b1", "b2"]),
         (["--limit", "2"], ["a1", "a2"]),
         (["--id", "b", "--only", "failed"], ["b2"]),
@@ -120,7 +120,7 @@ def test_long_texts_are_cut(tmp_path, capsys):
 
 def test_wrong_use(run, tmp_path, capsys):
     for arguments, told in (
-        (["--only", "best"], "refused_by_guard"),
+        (["--only", "best"], "refused"),
         (["--limit", "0"], "at least 1, not 0"),
     ):
         assert show.main([str(run), *arguments]) == WRONG_USE

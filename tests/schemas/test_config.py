@@ -80,3 +80,30 @@ def test_a_broken_file_is_named(tmp_path):
         read_yaml(str(path))
     with pytest.raises(UsageError, match="absent.yaml: no such file"):
         read_yaml(str(tmp_path / "absent.yaml"))
+    with pytest.raises(UsageError, match=f"{tmp_path}: cannot be read: .*directory"):
+        read_yaml(str(tmp_path))
+    with pytest.raises(UsageError, match="nostore://r.yaml: cannot be read: .*nostore"):
+        read_yaml("nostore://r.yaml")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), ImportError("Install s3fs to access S3")])
+def test_a_file_that_may_not_or_cannot_be_opened_is_named(monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("fsspec.open", refuse)
+    with pytest.raises(UsageError, match=f"s3://b/r.yaml: cannot be read: .*{str(error)[-8:]}"):
+        read_yaml("s3://b/r.yaml")
+
+
+def test_a_check_across_settings_names_the_source_of_what_it_names():
+    @dataclass(frozen=True, kw_only=True)
+    class Limited:
+        limit: int
+
+        def __post_init__(self):
+            if self.limit < 1:
+                raise ValueError(f"limit: must be at least 1, not {self.limit}")
+
+    with pytest.raises(UsageError, match=r"^limit: must be at least 1, not 0 \[--limit\]$"):
+        resolve(Limited, [Layer("r.yaml", {"limit": 5}), Layer("--limit", {"limit": 0})])

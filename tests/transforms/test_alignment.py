@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.criteria import load_pack
 from tests.cutting import assert_cuts_never_matter
 from transforms import alignment
 from transforms.alignment import Member
@@ -76,7 +79,7 @@ def test_the_guard_refuses_what_scores_lower():
     assert batch.column("decision").to_pylist() == [
         "rewritten",
         "above_threshold",
-        "refused_by_guard",
+        "refused",
         "failed",
         "failed",
     ]
@@ -100,8 +103,8 @@ def test_without_the_guard_every_rewrite_stays():
     ("text", "finish", "decision", "reason", "kept"),
     [
         ("so so", "stop", "unchanged", None, "so so"),
-        ("  ", "stop", "refused_by_guard", "empty_rewrite", "so so"),
-        ("cut o", "length", "refused_by_guard", "truncated", "so so"),
+        ("  ", "stop", "refused", "empty_rewrite", "so so"),
+        ("cut o", "length", "refused", "truncated", "so so"),
     ],
 )
 def test_odd_rewrites(text, finish, decision, reason, kept):
@@ -111,6 +114,24 @@ def test_odd_rewrites(text, finish, decision, reason, kept):
     assert batch.column("decision").to_pylist()[2] == decision
     assert batch.column("step_1").to_pylist()[2]["reason"] == reason
     assert batch.column("aligned").to_pylist()[2] == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "decision", "reason"),
+    [
+        ("\nIt is rude.\nCorrection:\nBetter.\n\nInput:\nAnother question", "rewritten", None),
+        ("\nIt is rude.\nCorrection:\nBett", "refused", "truncated"),
+        ("\nIt is rude.", "refused", "truncated"),
+    ],
+)
+def test_a_prompted_rewrite_is_whole_once_the_next_example_has_begun(text, decision, reason):
+    member = replace(MEMBER, pack=load_pack("ethical"))
+    batch = alignment.route(rows(1), member, "all", 0.5)
+    assert "q0" in batch.column("prompt").to_pylist()[0]
+    batch = alignment.propose(answered(batch, [text], ["length"]), member)
+    batch = alignment.with_columns(batch, candidate_scores=scores([0.8]))
+    [step] = alignment.decide(batch, 1, "kind", True).column("step_1").to_pylist()
+    assert (step["decision"], step["reason"]) == (decision, reason)
 
 
 def test_trajectories_tell_every_step_of_every_row():
@@ -132,7 +153,7 @@ def test_trajectories_tell_every_step_of_every_row():
     assert [row["decision"] for row in table if row["step"] == 1] == [
         "rewritten",
         "not_asked",
-        "refused_by_guard",
+        "refused",
         "failed",
         "not_asked",
     ]

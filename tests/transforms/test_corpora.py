@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pipelines import ingest
 from schemas.errors import StageError, UsageError
 from transforms import corpora
+from transforms.identity import content_id
 
 
 def imported(path, out, **settings):
@@ -145,6 +147,7 @@ def test_what_is_wrong_with_a_whole_file_is_said_before_work(tmp_path):
             imported(path, tmp_path / f"out-{name}", **settings)
 
     fails("a.jsonl", b"", "holds no record that can be read")
+    fails("a.jsonl.gz", b"no gzip", r"a.jsonl.gz: holds no record.*line 1: unreadable_from_here: Not a gzipped")
     fails(
         "b.jsonl",
         b'{"ask": "?", "response": "!"}',
@@ -178,3 +181,120 @@ def test_no_bytes_can_break_a_jsonl_file(tmp_path_factory, junk):
     path.write_bytes(b'{"question": "a?", "response": "b"}\n' + junk + b'\n{"question": "c?", "response": "d"}')
     lines = [line for line in corpora.read_lines(str(path)) if line.error is None]
     assert (lines[0].values["question"], lines[-1].values["question"]) == ("a?", "c?")
+
+
+def lines(rows):
+    return "\n".join(json.dumps({"question": f"{content_id(str(n))}?", "response": "x"}) for n in range(rows)).encode()
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
+def test_a_compressed_file_that_breaks_off_gives_what_stands_before(tmp_path, ending):
+    whole = {"gz": gzip, "bz2": bz2, "xz": lzma}[ending].compress(lines(30_000))
+    path = tmp_path / f"rows.jsonl.{ending}"
+    path.write_bytes(whole[: len(whole) // 2])
+    rows, rejects = imported(path, tmp_path / "out")
+    assert 1000 < len(rows) < 30_000
+    assert rejects == [(len(rows) + 1, "unreadable_from_here")]
+
+
+def test_garbage_within_a_compressed_file_costs_what_follows(tmp_path):
+    whole = bytearray(gzip.compress(lines(30_000)))
+    middle = len(whole) // 2
+    whole[middle : middle + 5000] = b"\xff" * 5000
+    (tmp_path / "rows.jsonl.gz").write_bytes(whole)
+    rows, rejects = imported(tmp_path / "rows.jsonl.gz", tmp_path / "out")
+    assert 1000 < len(rows) < 30_000
+    assert rejects[-1][1] == "unreadable_from_here"
+
+
+def test_a_limit_also_bounds_what_is_looked_at_for_types(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"question": "a?", "response": "b", "n": n} for n in (1, 2, "three")]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    columns = corpora.choose_columns(str(path), "responses", {})
+    assert corpora.output_schema(str(path), "responses", columns, 2).field("n").type == pa.int64()
+    assert corpora.output_schema(str(path), "responses", columns).field("n").type == pa.string()
+    found, rejects = imported(path, tmp_path / "out", limit=2)
+    assert ([row["n"] for row in found], rejects) == ([1, 2], [])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_bytes_that_are_not_utf8_in_a_parquet_file_cost_their_rows(tmp_path, nested):
+    notes = pa.array([b"fine", b"\xff\xfe", None, b"\xe9"], pa.binary()).view(pa.string())
+    if nested:
+        notes = pa.ListArray.from_arrays([0, 1, 2, 3, 4], notes)
+    table = pa.table({"question": ["a?", "b?", "c?", "d?"], "response": list("abcd"), "note": notes})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    rows, rejects = imported(tmp_path / "rows.parquet", tmp_path / "out")
+    assert [row["question"] for row in rows] == ["a?", "c?"]
+    assert rejects == [(2, "invalid_utf8"), (4, "invalid_utf8")]
+
+
+def test_values_that_arrow_cannot_hold(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    start = '{"question": "a?", "response": "b", "note": '
+    path.write_text(f'{start}["\\ud800"]}}\n{start}{2**70}}}\n{start}{"[" * 100_000}')
+    rows, rejects = imported(path, tmp_path / "out")
+    assert [row["note"] for row in rows] == [str(2**70)]
+    assert rejects == [(1, "invalid_utf8"), (3, "malformed_json")]
+
+
+@pytest.mark.parametrize("value", [{}, [{}], {"a": [{}]}])
+def test_empty_objects_become_json(tmp_path, value):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "a?", "response": "b", "note": value}))
+    assert imported(tmp_path / "rows.jsonl", tmp_path / "out")[0][0]["note"] == json.dumps(value)
+
+
+def test_other_columns_may_be_called_as_a_reject_calls_its_own(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = {"question": "a?", "response": "b", "error": "E1", "line": "first", "raw": 7, "source": [1]}
+    path.write_text(json.dumps(row) + '\n{"question": "cut')
+    stage = ingest.run(ingest.Config(corpus=str(path), output=str(tmp_path / "out")))
+    found = stage.table("responses").to_arrow().to_pylist()
+    assert found == [row | {"id": found[0]["id"]}]
+    assert stage.table("rejects").to_arrow().to_pylist() == [
+        {"source": str(path), "line": 2, "raw": '{"question": "cut', "error": "malformed_json"}
+    ]
+
+
+def test_a_column_that_would_be_overwritten_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        json.dumps({"prompt": "a?", "question": "other", "response": "b", "correction": "c", "identity": 1})
+    )
+    with pytest.raises(
+        UsageError, match=r"rows.jsonl: column 'question' would be overwritten .*question from 'prompt'"
+    ):
+        imported(path, tmp_path / "out", question_column="prompt")
+    with pytest.raises(UsageError, match="column 'identity' would be overwritten"):
+        imported(path, tmp_path / "out", kind="triples")
+    swapped, _ = imported(path, tmp_path / "out", question_column="response", response_column="question")
+    assert [(row["question"], row["response"]) for row in swapped] == [("b", "other")]
+
+
+def test_a_triples_own_question_id_stays(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "a?", "response": "b", "correction": "c", "question_id": "q7"}))
+    assert imported(path, tmp_path / "out", kind="triples")[0][0]["question_id"] == "q7"
+
+
+def test_an_interrupted_import_is_not_mixed_with_another(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for name in ("1", "2"):
+            (tmp_path / folder / f"{name}.jsonl").write_text(json.dumps({"question": folder + name, "response": "x"}))
+    out = tmp_path / "out"
+    imported(tmp_path / "a" / "*.jsonl", out)
+    (out / "manifest.json").unlink()  # as if it had been interrupted
+    (out / "entries" / "shard-00001.json").unlink()
+    with pytest.raises(UsageError, match="out: holds an unfinished import of another input"):
+        imported(tmp_path / "b" / "*.jsonl", out)
+    rows, _ = imported(tmp_path / "a" / "*.jsonl", out)
+    assert [row["question"] for row in rows] == ["a1", "a2"]
+
+
+def test_a_table_is_no_corpus(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(ROWS[0]))
+    imported(tmp_path / "a.jsonl", tmp_path / "out")
+    with pytest.raises(UsageError, match="out: is a table already"):
+        imported(tmp_path / "out", tmp_path / "again")

@@ -235,6 +235,17 @@ def test_a_server_that_has_gone_stops_the_stage(service, monkeypatch):
     assert isinstance(outcomes[-1], StageError)
 
 
+def test_an_exhausted_quota_stops_the_stage(service, monkeypatch):
+    monkeypatch.setattr(server, "MAX_RETRIES", 0)
+    monkeypatch.setattr(server, "GONE_REQUESTS", 3)
+    engine = engine_of(service)
+    service.script = lambda path, body, attempt: failure(429, "insufficient quota")
+    futures = [engine.submit(Request(f"p{i}", GREEDY)) for i in range(20)]
+    outcomes = [future.exception(timeout=60) or future.result().error for future in futures]
+    assert outcomes[0].startswith("server_error: 429 insufficient quota")
+    assert isinstance(outcomes[-1], StageError)
+
+
 def test_nothing_listens(service):
     url = "http://127.0.0.1:9/v1"
     with pytest.raises(UsageError, match="http://127.0.0.1:9/v1': no server answers there"):

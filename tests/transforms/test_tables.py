@@ -149,3 +149,8 @@ def test_a_full_disk_is_a_stage_error(monkeypatch, tmp_path):
     with pytest.raises(StageError, match="no space left"), storage.open_output(str(tmp_path / "x")) as file:
         file.write(b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mark_of_a_missing_file_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError, match="absent.jsonl: no such file"):
+        storage.mark(str(tmp_path / "absent.jsonl"))

@@ -3,7 +3,7 @@
 from transforms.engines import EngineConfig, digest_of
 from transforms.engines.weights import find_weights
 
-# vLLM's arguments that change what a model says; the others change how fast it says it. (`max_model_len` only cuts.)
+# vLLM's arguments that change what a model says; the others change how fast it says it.
 DECISIVE_ARGS = (
     "chat_template",
     "dtype",
@@ -11,6 +11,7 @@ DECISIVE_ARGS = (
     "hf_overrides",
     "kv_cache_dtype",
     "logits_processors",
+    "max_model_len",  # where a completion is cut
     "override_generation_config",
     "quantization",
     "reasoning_parser",

@@ -107,7 +107,8 @@ class ServerEngine:
         async with self._slots:
             if self._failed_in_a_row >= config.concurrency + GONE_REQUESTS:
                 raise StageError(
-                    f"{config.base_url}: the server has gone: {self._failed_in_a_row} requests failed in a row"
+                    f"{config.base_url}: the server has gone, or answers no more: "
+                    f"{self._failed_in_a_row} requests failed in a row"
                 )
             try:
                 async with asyncio.timeout(max(DEADLINE_SECONDS, 2 * config.timeout_seconds)):
@@ -118,7 +119,7 @@ class ServerEngine:
                 raise StageError(f"{config.base_url}: {self._short(error)}") from error
             except openai.APIStatusError as error:
                 text = self._short(error)
-                if error.status_code >= 500:
+                if error.status_code >= 500 or error.status_code in (402, 429):  # the latter after all its retries
                     self._failed_in_a_row += 1
                 elif any(mark in text.lower() for mark in CONTEXT_MARKS):
                     return Completion.failed(f"prompt_too_long: {text}")

@@ -1,8 +1,8 @@
 """vLLM on this machine: one host process per model replica, and as many replicas as there are GPUs for them.
 
 A host that dies, or that works and gives no token for `stall_seconds`, is killed and started anew, and what it had
-not answered is sent again. A request that was at work in RESENDS + 1 such deaths fails, and costs no other; where the
-same happens to the next ones before anything is answered, the engine itself is given up.
+not answered is sent again. What was at work in RESENDS such deaths is then sent alone, one after the other: a request
+that ends vLLM once more, alone, fails and costs no other. HOPELESS of them in a row, and the engine itself is given up.
 """
 
 import glob
@@ -24,6 +24,7 @@ from transforms.engines.vllm_shim import is_cpu_build
 from transforms.engines.weights import Weights, find_weights, has_chat_template
 
 RESENDS = 3
+HOPELESS = 3
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ class _Replica:
         self._failure: Exception | None = None
         self._working = False
         self._closed = False
-        self._answers_since_failing = 1
+        self._alone: int | None = None  # the request that is at work with no other beside it
+        self._lost_in_a_row = 0
         self._minder = threading.Thread(target=self._mind, name="vllm-minder", daemon=True)
         self._minder.start()
 
@@ -125,28 +127,26 @@ class _Replica:
     def _mind(self) -> None:
         failed_loads = 0
         while True:
-            with self._lock:
-                if self._closed or self._failure:
-                    return
-                host = self._host = VllmProcess(self._config, self._weights, self._gpus)
+            host = None
             try:
+                with self._lock:
+                    if self._closed or self._failure:
+                        return
+                    host = self._host = VllmProcess(self._config, self._weights, self._gpus)
                 concurrency = host.start()
             except Exception as error:
-                host.kill()
+                if host:
+                    host.kill()
                 failed_loads += 1
                 if self.ready.done() and failed_loads <= RESENDS:
                     log.warning("vLLM is started anew: %s", error)
                     continue
-                self._failure = error
                 if not self.ready.done():
                     self.ready.set_exception(error)
-                self._fail(list(self._unanswered), error)
+                self._give_up(error)
                 return
             failed_loads = 0
-            with self._lock:
-                self._working = True
-                for number, sent in self._unanswered.items():
-                    host.send(number, sent.request)
+            self._send_unanswered(host)
             if not self.ready.done():
                 self.ready.set_result(concurrency)
             try:
@@ -162,7 +162,7 @@ class _Replica:
             if isinstance(message, list):
                 last_sign = time.monotonic()
                 number, *completion = message
-                self._answers_since_failing += 1
+                self._lost_in_a_row = 0
                 if sent := self._answered(number):
                     sent.future.set_result(Completion(*completion))
             elif message is None:  # silence
@@ -174,33 +174,47 @@ class _Replica:
                 raise HostDied(f"{message['failed']}\n{host.log_tail()}")
             elif message["tokens"] != tokens:
                 last_sign, tokens = time.monotonic(), message["tokens"]
+            if self._alone is not None and self._alone not in self._unanswered:
+                self._send_unanswered(host)
             if not self._unanswered:
                 last_sign = time.monotonic()
             elif time.monotonic() - last_sign > self._config.stall_seconds:
                 raise HostDied(f"no token for {self._config.stall_seconds:g} seconds\n{host.log_tail()}")
 
+    def _send_unanswered(self, host: VllmProcess) -> None:
+        """Send all that waits, or, as long as there is one, a request that is suspected of ending vLLM."""
+        with self._lock:
+            self._alone = next((n for n, sent in self._unanswered.items() if sent.deaths >= RESENDS), None)
+            self._working = self._alone is None
+            for number, sent in self._unanswered.items():
+                if self._alone in (None, number):
+                    host.send(number, sent.request)
+
     def _take_back(self, concurrency: int, death: HostDied) -> None:
-        """What is unanswered goes to the next host, except what was at work in too many deaths."""
+        """What is unanswered goes to the next host, except one that ended vLLM alone."""
         log.warning("vLLM is started anew: %s", death)
         with self._lock:
             self._working = False
             # vLLM works on its oldest requests: only these can have ended it.
-            at_work = list(itertools.islice(self._unanswered.items(), concurrency))
-        for _, sent in at_work:
-            sent.deaths += 1
-        given_up = [number for number, sent in at_work if sent.deaths > RESENDS]
-        if given_up and not self._answers_since_failing:
-            self._failure = StageError(f"vLLM died again and again and answered nothing in between: {death}")
-            self._fail(list(self._unanswered), self._failure)
-        elif given_up:
-            self._answers_since_failing = 0
-            for number in given_up:
-                if sent := self._answered(number):
-                    sent.future.set_result(Completion.failed(f"engine_died: {RESENDS + 1} times at this row's request"))
+            oldest = list(itertools.islice(self._unanswered.values(), concurrency))
+            for sent in oldest if self._alone is None else [self._unanswered[self._alone]]:
+                sent.deaths += 1
+        if self._alone is None:
+            return
+        self._lost_in_a_row += 1
+        if sent := self._answered(self._alone):
+            sent.future.set_result(Completion.failed(f"engine_died: {RESENDS + 1} times at this row's request"))
+        if self._lost_in_a_row == HOPELESS:
+            self._give_up(StageError(f"vLLM died at {HOPELESS} requests in a row and answered none: {death}"))
 
     def _answered(self, number: int) -> _Sent | None:
         with self._lock:
             return self._unanswered.pop(number, None)
+
+    def _give_up(self, error: Exception) -> None:
+        with self._lock:
+            self._failure = error
+        self._fail(list(self._unanswered), error)
 
     def _fail(self, numbers: list[int], error: Exception) -> None:
         for number in numbers:

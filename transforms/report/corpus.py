@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from transforms.identity import content_id
 
-DECISIONS = ("rewritten", "unchanged", "above_threshold", "refused_by_guard", "failed")
+DECISIONS = ("rewritten", "unchanged", "above_threshold", "refused", "failed")
 SHOWN_CHARACTERS = 4000
 _TEXTS = ("question", "response", "aligned")
 _SCORES = ("scores_before", "scores_after")

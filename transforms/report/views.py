@@ -50,11 +50,11 @@ def views(run: Run, samples: Sequence[Sample]) -> list[View]:
 
 
 def view(sample: Sample, error: str | None) -> View:
-    """Compare the response with the aligned text or, where a guard refused it, with the rewrite that it refused."""
+    """Compare the response with the aligned text or, where it was refused, with the rewrite."""
     title, rewrite = "Aligned", None if sample.unchanged else sample.aligned
-    if sample.decision == "refused_by_guard":
+    if sample.decision == "refused":
         refused = [step.text for step in sample.steps if step.decision == sample.decision]
-        title, rewrite = "Rewrite that the guard refused", refused[-1] if refused else None
+        title, rewrite = "Refused rewrite", refused[-1] if refused else None
     reasons = [step.reason for step in sample.steps if step.reason]
     runs = diff(sample.response.text if sample.response else "", rewrite.text) if rewrite else []
     return View(sample, title, rewrite, runs, error or ", ".join(dict.fromkeys(reasons)))

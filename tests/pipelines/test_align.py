@@ -1,0 +1,184 @@
+"""Align from end to end with a scripted aligner and an inspector that counts: what passes through, what is told."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines import align, check, curate, evaluate, ingest, respond, triples
+from pipelines.entrypoint import DONE, DONE_WITH_REJECTS, WRONG_USE
+from schemas.config import Layer, resolve
+from schemas.errors import UsageError
+from transforms.tables import write_tables
+
+SCRIPTED = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
+TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}
+
+
+class Lengths:
+    """Longer is better."""
+
+    def score(self, questions, answers):
+        return np.array([min(len(answer) / 100, 1.0) for answer in answers])
+
+
+@pytest.fixture(autouse=True)
+def lengths(monkeypatch):
+    monkeypatch.setattr("transforms.engines.inspector.open_inspector", lambda folder: Lengths())
+    for module in (align, evaluate):
+        monkeypatch.setattr(module, "model_config", lambda folder: {})
+        monkeypatch.setattr(module, "model_digest", lambda folder: folder)
+
+
+def write(path, *rows):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return str(path)
+
+
+def row(n, **more):
+    return {"question": f"q{n}?", "response": f"r{n}", **more}
+
+
+def table(path, tables, shard_rows=1):
+    made = {name: pa.Table.from_pylist(rows) for name, rows in tables.items()}
+    write_tables(str(path), made, {"stage": "made"}, shard_rows)
+    return str(path)
+
+
+def config(tmp_path, corpus, **settings):
+    given = {"aligner": ("scripted",), "inspector": ("length",), "engine": SCRIPTED, "output": str(tmp_path / "run")}
+    return resolve(align.Config, [Layer("test", {"corpus": corpus, **given, **settings})]).config
+
+
+def command(tmp_path, corpus, *more):
+    settings = tmp_path / "align.yaml"
+    settings.write_text(json.dumps({"engine": SCRIPTED}))
+    flags = ["--aligner", "scripted", "--inspector", "length", "-o", str(tmp_path / "run"), "--config", str(settings)]
+    return align.main([corpus, *flags, *more])
+
+
+def test_columns_of_any_name_pass_through_untouched(tmp_path):
+    names = ("prompt", "completion", "finish_reason", "error", "drop_reason", "scores", "candidate", "step_1", "line")
+    theirs = {name: f"their {name}" for name in names}
+    stage = align.run(config(tmp_path, write(tmp_path / "rows.jsonl", row(1, **theirs, draw=[7]), row(2))))
+    first, second = stage.table("aligned").to_arrow().to_pylist()
+    assert {name: first[name] for name in (*names, "draw")} == theirs | {"draw": [7]}
+    assert {second[name] for name in names} == {None}
+    assert [entry["decision"] for entry in (first, second)] == ["rewritten"] * 2
+    assert first["aligned"].startswith("A kinder word")
+    steps = stage.table("trajectories").to_arrow().to_pylist()
+    assert [step["text"] for step in steps][:2] == ["r1", first["aligned"]]
+    assert stage.manifest["counts"]["rejects"] == {}
+
+
+def test_a_table_without_its_columns_or_aligned_already_is_refused_before_work(tmp_path):
+    stage = align.run(config(tmp_path, write(tmp_path / "rows.jsonl", row(1))))
+    with pytest.raises(UsageError, match="has 'aligned', 'decision', 'scores_before', 'scores_after' already"):
+        align.run(config(tmp_path, stage.directory))
+    poor = table(tmp_path / "poor", {"questions": [{"id": "1", "topic": "t"}]})
+    good = table(tmp_path / "good", {"questions": [{"id": "1", "question": "Why?"}]})
+    common = {"output": str(tmp_path / "run"), "engine": TEACHER}
+    cases = [
+        ("question', 'response", align.run, config(tmp_path, poor)),
+        ("question", triples.run, triples.Config(questions=poor, criterion="ethical", **common)),
+        ("question", respond.run, respond.Config(questions=poor, **common)),
+        ("question", curate.run, curate.Config(input=poor, output=str(tmp_path / "run"))),
+        ("question", curate.run, curate.Config(input=good, output=str(tmp_path / "run"), heldout=(poor,))),
+    ]
+    for missing, run, settings in cases:
+        with pytest.raises(UsageError, match=f"poor: has no column '{missing}'; it has id, topic"):
+            run(settings)
+    numbered = table(tmp_path / "numbered", {"questions": [{"id": 1, "question": "q?"}]})
+    with pytest.raises(UsageError, match="numbered: column 'id' is not text but int64"):
+        respond.run(respond.Config(questions=numbered, **common))
+    for run, settings in (
+        (align.run, config(tmp_path, poor, question_column="q")),
+        (curate.run, curate.Config(input=poor, output=str(tmp_path / "run"), question_column="q")),
+    ):
+        with pytest.raises(UsageError, match="poor: is a table made by a stage.*leave out --question-column q"):
+            run(settings)
+
+
+def test_triples_are_asked_for_whatever_else_a_table_holds(tmp_path):
+    odd = {"error": "theirs", "drop_reason": "theirs", "draw": "x", "prompt": 3, "response": "old", "finish_reason": 1}
+    questions = table(tmp_path / "odd", {"questions": [{"id": "1", "question": "What?", **odd}]})
+    settings = {"questions": questions, "criterion": "ethical", "output": str(tmp_path / "run"), "engine": TEACHER}
+    assert triples.run(triples.Config(**settings)).manifest["counts"]["kept"] == 1
+    del settings["criterion"]
+    answers = respond.run(respond.Config(**settings)).table().to_arrow().to_pylist()
+    assert [answer["response"][:11] for answer in answers] == ["It is about"]
+
+
+def test_rows_lost_at_import_are_told_and_count(tmp_path, capsys):
+    corpus = write(tmp_path / "rows.jsonl", row(1), '{"question": "cut', row(2))
+    for _ in range(2):  # the second time all is found done
+        assert command(tmp_path, corpus) == DONE_WITH_REJECTS
+        said = " ".join(capsys.readouterr().err.split())
+        assert "import in 3 kept 2 rejected 1 malformed_json" in said
+        assert "align in 2 kept 2" in said
+    assert command(tmp_path, write(tmp_path / "good.jsonl", row(1))) == DONE
+    questions = write(tmp_path / "questions.jsonl", '{"question": "Why is it so?"}', '{"question": null}')
+    assert curate.main([questions, "-o", str(tmp_path / "run")]) == DONE_WITH_REJECTS
+    said = " ".join(capsys.readouterr().err.split())
+    assert "import in 2 kept 1 rejected 1 null_question" in said
+
+
+def test_a_task_whose_shards_had_rejects_says_so(tmp_path):
+    rows = [{"id": str(n), **row(n)} for n in range(4)]
+    rows[2]["response"] = " "
+    corpus = table(tmp_path / "corpus", {"responses": rows})
+    assert command(tmp_path, corpus, "--shard", "3/4") == DONE_WITH_REJECTS
+    assert command(tmp_path, corpus, "--shard", "2/4") == DONE
+    assert command(tmp_path, corpus, "--shard", "1/4") == DONE
+    assert command(tmp_path, corpus, "--shard", "4/4") == DONE_WITH_REJECTS  # it completes the table
+
+
+def test_an_edited_input_is_imported_again(tmp_path):
+    corpus = tmp_path / "rows.jsonl"
+    first = align.run(config(tmp_path, write(corpus, row(1))))
+    second = align.run(config(tmp_path, write(corpus, row(1), row(22))))
+    assert [len(stage.table("aligned").to_arrow()) for stage in (first, second)] == [1, 2]
+    questions = tmp_path / "questions.jsonl"
+    for number in (1, 2):
+        rows = [{"question": question} for question in ("Why is it so?", "Who was there then?")[:number]]
+        stage = curate.run(curate.Config(input=write(questions, *rows), output=str(tmp_path / "run")))
+        assert stage.manifest["counts"]["kept"] == number
+
+
+def test_two_way_files_of_one_name_are_both_measured(tmp_path, capsys):
+    aligned = {"id": "1", "question": "q?", "response": "short", "aligned": "much longer"}
+    made = table(tmp_path / "aligned", {"aligned": [aligned]})
+    pair = {"prompt": "q?", "chosen": "a longer one", "rejected": "one"}
+    good = write(tmp_path / "a" / "hhh.jsonl", pair)
+    bad = write(tmp_path / "b" / "hhh.jsonl", pair | {"chosen": "one", "rejected": "a longer one"}, "{")
+    arguments = [made, "--inspector", "length", "-o", str(tmp_path / "run")]
+    both = ["--two-way", good, "--two-way", bad]
+    assert evaluate.main([*arguments, *both]) == DONE_WITH_REJECTS
+    (path,) = (tmp_path / "run" / "evaluate").glob("*/metrics.json")
+    found = json.loads(path.read_text())["two_way"]
+    assert [(one["file"], one["accuracy"]) for one in found] == [(good, 1.0), (bad, 0.0)]
+    before = path.stat().st_mtime_ns
+    assert evaluate.main([*arguments, *both]) == DONE_WITH_REJECTS
+    assert path.stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert evaluate.main([*arguments, "--two-way", str(tmp_path / "missing.jsonl")]) == WRONG_USE
+    assert "missing.jsonl: no such file" in capsys.readouterr().err
+
+
+def test_check_describes_a_table(tmp_path, capsys):
+    corpus = write(tmp_path / "rows.jsonl", row(1, topic="t"), "{")
+    ingest.run(ingest.Config(corpus=corpus, output=str(tmp_path / "out")))
+    assert check.main([str(tmp_path / "out")]) == DONE
+    said = capsys.readouterr().err
+    assert "responses, made by import: 1 rows in 1 shards; columns id, question, response, topic" in said
+    assert "rejects, made by import: 1 rows" in said
+    shard = tmp_path / "out" / "responses" / "shard-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:50])
+    assert check.main([str(tmp_path / "out")]) == WRONG_USE
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text('{"version": 3}')
+    capsys.readouterr()
+    assert check.main([str(tmp_path / "other")]) == WRONG_USE
+    assert "other: its manifest.json lists no table" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""What a plan counts, from the recipes and prompts themselves."""
+
+import re
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from pipelines import plan
+from pipelines import run as recipe
+from pipelines.questions import Settings
+from schemas.config import Layer, read_yaml, resolve
+from schemas.criteria import load_pack
+from schemas.errors import UsageError
+from transforms.alignment import Member
+from transforms.engines import EngineConfig, Sampling
+from transforms.tables import read_table, write_tables
+
+
+def recipe_of(settings, **flags):
+    return resolve(
+        recipe.Config, [Layer("test", settings), Layer("flags", {"output": "x", "model": "m", **flags})]
+    ).config
+
+
+def test_topics_grow_by_what_a_prompt_asks_for_beyond_what_it_shows():
+    pack = load_pack("ethical")  # 20 seeds, each of a type of its own
+    growth = [plan.topic_growth(Settings(topic_rounds=rounds), pack) for rounds in range(4)]
+    assert growth == [(0, 20), (20, 200), (220, 1200), (1420, 7200)]
+    assert plan.topic_growth(Settings(topic_rounds=3, topics_per_type=50), pack) == (1420, 1000)
+
+
+def test_a_plan_counts_no_more_questions_than_topics_allow(capsys):
+    settings = {"name": "t", "criterion": "ethical", "stages": {"questions": {"count": 20000}}}
+    rows = {one.step: one.rows for one in plan.plan_recipe(recipe_of(settings), load_pack("ethical"))}
+    assert rows["topics"] == 220
+    assert rows["triples"] == 1200
+    assert recipe.say_plan(recipe_of(settings)) == 0
+    said = capsys.readouterr().err
+    assert "at most, questions: 1,200 of the 20,000 asked for" in said
+    assert "raise topic_rounds (now 2)" in said
+    assert recipe.say_plan(recipe_of(settings, limit=1000)) == 0
+    assert "asked for" not in capsys.readouterr().err
+
+
+def test_the_recipes_that_are_shown_can_reach_their_counts(root):
+    shown = re.search(r"^    name: mine\n(?:    .*\n)+", (root / "README.md").read_text(), re.MULTILINE)
+    assert shown
+    settings = {**yaml.safe_load(shown[0]), "criterion": "ethical"}
+    for recipe_settings in (settings, read_yaml(str(root / "pipelines/recipes/paper_000.yaml"))):
+        config = recipe_of(recipe_settings)
+        _, topics = plan.topic_growth(config.stages.questions, load_pack(config.criterion))
+        assert topics >= config.stages.questions.count
+
+
+def test_a_prompted_aligner_is_planned_with_principles_and_demonstrations(tmp_path):
+    pack = load_pack("ethical")
+    texts = {"id": ["a", "b"], "question": ["How do I win?", None], "response": ["By cheating.", "Yes."]}
+    write_tables(str(tmp_path), {"responses": pa.table(texts)}, {"digest": "x"}, 8)
+    engine = EngineConfig(model="m")
+    members = [
+        Member(criterion=name, inspector="i", engine=engine, sampling=Sampling(max_tokens=7), pack=pack_)
+        for name, pack_ in (("trained", None), ("prompted", pack))
+    ]
+    trained, prompted = plan.plan_alignment(read_table(str(tmp_path)), members)
+    said = sum(len(one.text) for one in pack.principles) + sum(len(one.correction) for one in pack.demonstrations)
+    assert prompted.prompt_tokens > trained.prompt_tokens + said / plan.BYTES_PER_TOKEN
+    assert prompted.generated_tokens == trained.generated_tokens == 14
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"not a model folder: it has no config.json"):
+        plan.parameters_of(EngineConfig(model=str(tmp_path)))

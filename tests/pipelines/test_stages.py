@@ -1,0 +1,40 @@
+"""What a pipeline raises, whatever Beam makes of it."""
+
+import apache_beam as beam
+import pytest
+
+from pipelines import entrypoint, stages
+from schemas.errors import StageError, UsageError
+
+WORDS = "http://gone: no server answers there"
+
+
+class RefuseInSetup(beam.DoFn):
+    def __init__(self, kind):
+        self.kind = kind
+
+    def setup(self):
+        raise self.kind(WORDS)
+
+    def process(self, element):
+        yield element
+
+
+class RefuseARow(RefuseInSetup):
+    def setup(self):
+        pass
+
+    def process(self, element):
+        raise self.kind(WORDS)
+
+
+@pytest.mark.parametrize("step", [RefuseInSetup, RefuseARow])
+@pytest.mark.parametrize("arguments", [(), ("--direct_num_workers=2", "--direct_running_mode=multi_threading")])
+@pytest.mark.parametrize(("kind", "code"), [(UsageError, 2), (StageError, 1)])
+def test_a_step_that_says_no_keeps_its_kind_and_its_words(step, arguments, kind, code):
+    def build(root):
+        return root | beam.Create([1]) | beam.ParDo(step(kind))
+
+    with pytest.raises(kind, match=f"^{WORDS}$"):
+        stages.run_pipeline(build, arguments)
+    assert entrypoint.exit_code(lambda: stages.run_pipeline(build, arguments)) == code
