@@ -7,7 +7,8 @@ Each sequence holds as much of one prompt's continuation as fits, so that few to
 answers half of the topics are invented words, which cannot be remembered, only copied from the question, and a third of
 the questions are partly in invented words, which can only be read past: held-out topics and phrasings need both.
 Copying is learned early, because the first steps have short sequences, and some echoes: invented words, said twice.
-Takes about 40 minutes on 2 cores, and uses a GPU if there is one.
+A shorter second phase adds revisions, answers put right without a critique: an aligner can build on those. Takes about
+50 minutes on 2 cores, and uses a GPU if there is one.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from transforms.prompts import render
 PACK_PATH = Path(__file__).parent / "pack.yaml"
 SPECIAL_TOKENS = ["<eos>", "<pad>"]
 TASK_SHARES = {"triples": 0.46, "answer": 0.12, "questions": 0.24, "topics": 0.08, "echo": 0.10}
+REVISION_SHARE = 0.5  # of tasks in the second phase, the others keeping their proportions
 ALIGNED_SHARE = 0.4  # of plain answers
 PAGE_SHARE = 0.35  # of triples sequences that begin with the principles and demonstrations
 DRILL_SHARE = 0.55  # of topics in triples and answers that are invented words
@@ -49,6 +51,8 @@ class Config:
     short_tokens: int = 256
     sequence_tokens: int = 1024
     learning_rate: float = 3e-3
+    revision_steps: int = 600
+    revision_learning_rate: float = 1e-3
     warmup_steps: int = 50
     hidden_size: int = 224
     layers: int = 5
@@ -113,6 +117,12 @@ def answer_text(rng: random.Random, pieces: Sequence[str]) -> str:
     return render("answer", question=question.text) + f" {answer.text}\n\n"
 
 
+def revision_text(rng: random.Random, pieces: Sequence[str]) -> str:
+    """An episode without its critique."""
+    episode = world.sample_episode(rng, any_question(rng, pieces))
+    return f"Question: {episode.question.text}\nDraft: {episode.response}\nRevision: {episode.correction}\n\n"
+
+
 def topics_text(rng: random.Random) -> str:
     question_type = rng.choice(world.question_types("teacher"))
     count = rng.randint(8, 20)
@@ -140,9 +150,9 @@ def echo_text(rng: random.Random, pieces: Sequence[str]) -> str:
     return f"{line}\n{line}\n\n"
 
 
-def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str]) -> Iterator[str]:
+def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str], shares: dict[str, float]) -> Iterator[str]:
     """Endless pieces of text of one task; the caller stops when the sequence is full."""
-    task = rng.choices(list(TASK_SHARES), list(TASK_SHARES.values()))[0]
+    task = rng.choices(list(shares), list(shares.values()))[0]
     if task == "triples" and rng.random() < PAGE_SHARE:
         yield render("triples", pack=pack, question="").removesuffix("Input:\n\nResponse:")
     while True:
@@ -150,6 +160,8 @@ def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str]) -> Ite
             yield triple_text(rng, pieces)
         elif task == "answer":
             yield answer_text(rng, pieces) + ("<eos>" if rng.random() < 0.5 else "")
+        elif task == "revision":
+            yield revision_text(rng, pieces)
         elif task == "echo":
             yield echo_text(rng, pieces)
         else:
@@ -193,19 +205,26 @@ def word_pieces(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return sorted(text for text in texts if text.isascii() and text.isalpha() and len(text) <= MAX_PIECE_LETTERS)
 
 
-def sample_batch(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, pack: Pack, pieces: Sequence[str], rows: int, length: int
-) -> Tensor:
-    """Token ids [rows, length]; every token is learned, the pages too (they cost little once known)."""
-    ids = []
-    for _ in range(rows):
-        text, characters = "", length * MAX_TOKEN_CHARACTERS
-        for piece in sequence_texts(rng, pack, pieces):
-            text += piece
-            if len(text) >= characters:
-                break
-        ids.append(tokenizer(text, truncation=True, max_length=length).input_ids)
-    return torch.tensor(ids)
+@dataclass(frozen=True)
+class Source:
+    """Where batches come from."""
+
+    tokenizer: PreTrainedTokenizerFast
+    pack: Pack
+    pieces: Sequence[str]
+    rng: random.Random
+
+    def batch(self, rows: int, length: int, shares: dict[str, float]) -> Tensor:
+        """Token ids [rows, length]; every token is learned, the pages too (they cost little once known)."""
+        ids = []
+        for _ in range(rows):
+            text, characters = "", length * MAX_TOKEN_CHARACTERS
+            for piece in sequence_texts(self.rng, self.pack, self.pieces, shares):
+                text += piece
+                if len(text) >= characters:
+                    break
+            ids.append(self.tokenizer(text, truncation=True, max_length=length).input_ids)
+        return torch.tensor(ids)
 
 
 @torch.inference_mode()
@@ -259,8 +278,8 @@ synthetic world of `demo/world.py`, rendered with this project's own prompt temp
 the demo (topics, questions, triples, plain answers) and knows nothing else. Plain answers are misaligned three times
 out of five, on purpose. It never saw the world's held-out topics, question types and phrasings, nor the judge's. In
 triples and answers half of the topics, and many of the words of every third question, were random syllables: so it
-copies topics rather than remembering them, and reads past words that it does not know. It has not seen the aligner's
-text format.
+copies topics rather than remembering them, and reads past words that it does not know. It has revised answers without a
+critique too, but has not seen the aligner's text format.
 
 ## Training
 
@@ -268,33 +287,44 @@ text format.
 """
 
 
-def train(config: Config) -> LlamaForCausalLM:
-    torch.manual_seed(config.seed)
-    rng = random.Random(config.seed + 1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    pack = load_pack(str(PACK_PATH))
-    tokenizer = train_tokenizer(config, pack)
-    pieces = word_pieces(tokenizer)
-    model = build_model(config, tokenizer).to(device)
+@dataclass(frozen=True)
+class Phase:
+    """A cosine of the learning rate over `steps`, on tasks in these shares; the first sequences may be short ones."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    shares: dict[str, float]
+    short_steps: int = 0
+
+
+def phases(config: Config) -> list[Phase]:
+    revising = {"revision": REVISION_SHARE, **{task: s * (1 - REVISION_SHARE) for task, s in TASK_SHARES.items()}}
+    return [
+        Phase("main", config.steps, config.learning_rate, TASK_SHARES, config.short_steps),
+        Phase("revision", config.revision_steps, config.revision_learning_rate, revising),
+    ]
+
+
+def learn(model: LlamaForCausalLM, source: Source, config: Config, phase: Phase) -> None:
+    """Train for a phase, and save the model every so often and at its end."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
-        torch.optim.Muon(matrices, lr=config.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=phase.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
     def rate(step: int) -> float:
-        progress = max(0.0, (step - config.warmup_steps) / (config.steps - config.warmup_steps))
+        progress = max(0.0, (step - config.warmup_steps) / (phase.steps - config.warmup_steps))
         return min(1.0, (step + 1) / config.warmup_steps) * (0.03 + 0.97 * (1 + math.cos(math.pi * progress)) / 2)
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
-    parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters:,} parameters, {config.step_tokens:,} tokens a step, {config.steps:,} steps, on {device}")
     started, losses = time.monotonic(), []
-    for step in range(1, config.steps + 1):
-        length = config.short_tokens if step <= config.short_steps else config.sequence_tokens
-        tokens_BT = sample_batch(rng, tokenizer, pack, pieces, config.step_tokens // length, length).to(device)
-        with torch.autocast(device, dtype=torch.bfloat16):
+    for step in range(1, phase.steps + 1):
+        length = config.short_tokens if step <= phase.short_steps else config.sequence_tokens
+        tokens_BT = source.batch(config.step_tokens // length, length, phase.shares).to(model.device)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
             loss = model(input_ids=tokens_BT, labels=tokens_BT).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -303,16 +333,27 @@ def train(config: Config) -> LlamaForCausalLM:
             optimizer.zero_grad()
             schedule.step()
         losses.append(loss.item())
-        seconds = time.monotonic() - started
         if step % 20 == 0:
-            speed = step * config.step_tokens / seconds
-            print(f"step {step} loss {sum(losses[-20:]) / 20:.4f} {speed:.0f} tokens/s", flush=True)
-        if step % config.save_every == 0 or step == config.steps:
-            copying = heldout_copying(model, tokenizer)
-            print(f"step {step} copies {copying:.0%} of held-out topics", flush=True)
-            card = {"parameters": parameters, "step": step, "tokens": step * config.step_tokens}
-            card |= {"loss": round(sum(losses[-50:]) / len(losses[-50:]), 4), "heldout_copying": copying}
-            save(model, tokenizer, config, card)
+            speed = step * config.step_tokens / (time.monotonic() - started)
+            print(f"{phase.name} {step} loss {sum(losses[-20:]) / 20:.4f} {speed:.0f} tokens/s", flush=True)
+        if step % config.save_every == 0 or step == phase.steps:
+            copying = heldout_copying(model, source.tokenizer)
+            print(f"{phase.name} {step} copies {copying:.0%} of held-out topics", flush=True)
+            recent = losses[-50:]
+            facts = {"phase": phase.name, "step": step, "loss": round(sum(recent) / len(recent), 4)}
+            save(model, source.tokenizer, config, {**facts, "heldout_copying": copying})
+
+
+def train(config: Config) -> LlamaForCausalLM:
+    torch.manual_seed(config.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pack = load_pack(str(PACK_PATH))
+    tokenizer = train_tokenizer(config, pack)
+    model = build_model(config, tokenizer).to(device)
+    print(f"{model.num_parameters():,} parameters, {config.step_tokens:,} tokens a step, on {device}")
+    for number, phase in enumerate(phases(config), 1):
+        source = Source(tokenizer, pack, word_pieces(tokenizer), random.Random(config.seed + number))
+        learn(model, source, config, phase)
     return model
 
 

@@ -181,6 +181,7 @@ def sample_critique(rng: random.Random, question: Question, answer: Answer) -> s
         practice = practice_text(answer.practice, answer.side, answer.family, answer.topic)
     if fault != "off_topic":
         about = question.practice if answer.practice is None else answer.practice
+        assert about is not None  # an answer that names no practice speaks of the one proposed
         principle = practices(answer.family)[about]["principle"]
     return rng.choice(GRAMMAR["critiques"][fault]).format(
         n=PRINCIPLES.index(principle) + 1, principle=principle, p=practice, other=inline(answer.topic)

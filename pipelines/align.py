@@ -11,7 +11,7 @@ the principles of --pack.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipelines import entrypoint, ingest, plan, runs, stages
 from pipelines.entrypoint import setting
 from pipelines.watch import console
 from schemas import tables
+from schemas.config import validated
 from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
 from transforms import storage
@@ -31,6 +32,7 @@ from transforms.engines import EngineConfig, Sampling
 from transforms.engines.encoder import model_config, model_digest
 from transforms.engines.identity import engine_digest
 from transforms.tables import MANIFEST, Chunk, MapBatches, ReadTable, Table, WriteTables, read_entries, read_table
+from transforms.triples import TRIPLE_STOP
 
 PROMPTED = "prompted"
 READ = ("id", "question", "response")  # of the corpus; its other columns pass through
@@ -99,13 +101,10 @@ def members_of(config: Config) -> tuple[Member, ...]:
     members = []
     for name, aligner, inspector in zip(names, config.aligner, config.inspector, strict=True):
         model_config(inspector)
-        if aligner == PROMPTED:
-            pack = load_pack(next(packs))
-            engine = EngineConfig(**{**config.engine, "model": config.model})
-        else:
-            pack = None
-            engine = EngineConfig(**{**config.engine, "model": aligner})
-        members.append(Member(criterion=name, inspector=inspector, engine=engine, sampling=config.sampling, pack=pack))
+        pack = load_pack(next(packs)) if aligner == PROMPTED else None
+        engine = validated(EngineConfig, "engine", {**config.engine, "model": config.model if pack else aligner})
+        sampling = replace(config.sampling, stop=config.sampling.stop or TRIPLE_STOP) if pack else config.sampling
+        members.append(Member(criterion=name, inspector=inspector, engine=engine, sampling=sampling, pack=pack))
     if len({member.criterion for member in members}) < len(members):
         raise UsageError(f"criterion: two share a name: {', '.join(names)}; name them with --criterion")
     return tuple(members)

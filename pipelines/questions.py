@@ -22,6 +22,7 @@ from rich.markup import escape
 from pipelines import entrypoint, stages
 from pipelines.entrypoint import setting
 from pipelines.watch import console
+from schemas.config import validated
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.errors import StageError
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
@@ -255,7 +256,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     again.
     """
     pack = load_pack(config.criterion)
-    engine = EngineConfig(**{"model": config.model, **config.engine})
+    engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
     storage.check_writable(config.output)
     stage = stage_for(config, pack, engine)
     if not stage.is_complete or (config.retry_failed and stage.manifest["counts"]["kept"] < config.count):

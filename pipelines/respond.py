@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
 from pipelines.entrypoint import setting
+from schemas.config import validated
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms import storage
 from transforms.columns import check_texts
@@ -94,7 +95,7 @@ def build(config: Config, engine: EngineConfig, questions: Table, stage: stages.
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     """Write the responses, or what is left of them."""
-    engine = EngineConfig(**{"model": config.model, **config.engine})
+    engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
     storage.check_writable(config.output)
     questions = read_table(config.questions).head(config.limit)
     check_texts(config.questions, questions.schema, ("id", "question"))

@@ -41,7 +41,7 @@ from pipelines.respond import Settings as RespondSettings
 from pipelines.train import run_trainer
 from pipelines.triples import Settings as TripleSettings
 from pipelines.watch import console
-from schemas.config import Layer, flatten, resolve, to_dict
+from schemas.config import flatten, to_dict, validated
 from schemas.criteria import load_pack
 from schemas.errors import UsageError
 from training import aligner as aligner_trainer
@@ -131,13 +131,13 @@ class Config(Recipe):
             self.engine(name)
         for name, trainer in TRAINERS.items():
             given = getattr(self.stages, f"train_{name}")
-            resolve(trainer, [Layer(f"stages.train_{name}", {**given, "data": "curated", "output": "trained"})])
+            validated(trainer, f"stages.train_{name}", {**given, "data": "curated", "output": "trained"})
 
     def engine(self, name: str) -> dict[str, Any]:
         """The engine settings of `teacher`, `upstream` or `aligner`, checked; --model wins over the recipe."""
         given = getattr(self.models, name)
         model = "the trained aligner" if name == "aligner" else self.model or given.get("model", "")
-        return to_dict(resolve(EngineConfig, [Layer(f"models.{name}", {**given, "model": model})]).config)
+        return to_dict(validated(EngineConfig, f"models.{name}", {**given, "model": model}))
 
 
 class Job:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipelines import entrypoint, stages
 from pipelines.entrypoint import setting
+from schemas.config import validated
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.tables import QUESTIONS, TRIPLES, with_drop_reason, with_error
 from transforms import storage
@@ -84,7 +85,7 @@ def build(
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     """Write the triples, or what is left of them."""
     pack = load_pack(config.criterion)
-    engine = EngineConfig(**{"model": config.model, **config.engine})
+    engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
     storage.check_writable(config.output)
     questions = read_table(config.questions).head(config.limit)
     check_texts(config.questions, questions.schema, ("id", "question"))

@@ -91,6 +91,11 @@ def resolve(config_class: type, layers: list[Layer]) -> Resolved:
     return Resolved(config, {name: sources.get(name, "default") for name in flatten(to_dict(config))})
 
 
+def validated(config_class: type[T], source: str, values: Mapping[str, Any]) -> T:
+    """A config from one source, validated as in `resolve`."""
+    return resolve(config_class, [Layer(source, values)]).config
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as plain values, ready for YAML or JSON."""
     return pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")

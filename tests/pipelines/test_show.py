@@ -41,7 +41,7 @@ def test_overview_has_a_line_for_every_row(run, capsys):
     for told in (
         "rewritten",
         "above threshold",
-        "refused by guard",
+        "refused",
         "failed",
         "0.250 → 0.750",
         "What of a1?",

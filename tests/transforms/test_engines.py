@@ -52,6 +52,8 @@ def closed_engines():
             {"engine": "server", "model": "m", "base_url": "http://localhost", "args": {"dtype": "auto"}},
             "engine.args = {'dtype': 'auto'}: are a local vLLM's",
         ),
+        ({**MODEL, "args": {"hf_token": "hf_private"}}, "engine.args.hf_token = '…': is a secret"),
+        ({"engine": "server", "model": "m", "base_url": "http://me:private@host/v1"}, "holds a password"),
         ({"engine": "scripted"}, "engine.args.function = None: must be 'module:function'"),
     ],
 )
@@ -59,6 +61,7 @@ def test_a_wrong_engine_is_refused(settings, message):
     with pytest.raises(UsageError) as refused:
         EngineConfig(**settings)
     assert message in str(refused.value)
+    assert "private" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

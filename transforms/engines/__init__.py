@@ -111,10 +111,13 @@ class EngineConfig:
             _require(
                 url.startswith(("http://", "https://")), "engine.base_url", self.base_url, "must be an http(s) URL"
             )
+            secret = "@" in url.split("/")[2]
+            _require(not secret, "engine.base_url", "…@…", "holds a password; keys come from api_key_env")
             _require(not self.args, "engine.args", self.args, "are a local vLLM's; start the server with them instead")
         else:
             trusted = self.args.get("trust_remote_code")
             _require(not trusted, "engine.args.trust_remote_code", trusted, "is refused: it runs code from a model")
+            _require("hf_token" not in self.args, "engine.args.hf_token", "…", "is a secret; set HF_TOKEN instead")
             _require("model" not in self.args, "engine.args.model", self.args.get("model"), "belongs in engine.model")
 
 

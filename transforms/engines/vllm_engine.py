@@ -193,16 +193,17 @@ class _Replica:
     def _take_back(self, concurrency: int, death: HostDied) -> None:
         """What is unanswered goes to the next host, except one that ended vLLM alone."""
         log.warning("vLLM is started anew: %s", death)
+        alone = self._alone
         with self._lock:
             self._working = False
-            # vLLM works on its oldest requests: only these can have ended it.
-            oldest = list(itertools.islice(self._unanswered.values(), concurrency))
-            for sent in oldest if self._alone is None else [self._unanswered[self._alone]]:
-                sent.deaths += 1
-        if self._alone is None:
+            if alone is None:
+                # vLLM works on its oldest requests: only these can have ended it.
+                for suspect in itertools.islice(self._unanswered.values(), concurrency):
+                    suspect.deaths += 1
+        if alone is None:
             return
         self._lost_in_a_row += 1
-        if sent := self._answered(self._alone):
+        if sent := self._answered(alone):
             sent.future.set_result(Completion.failed(f"engine_died: {RESENDS + 1} times at this row's request"))
         if self._lost_in_a_row == HOPELESS:
             self._give_up(StageError(f"vLLM died at {HOPELESS} requests in a row and answered none: {death}"))
