@@ -26,7 +26,7 @@ from transforms.identity import content_id
 
 JUDGE_SETTINGS = Path(__file__).parent / "judge.yaml"
 HELDOUT_QUESTIONS = 300
-JUDGE_ROWS = {"train": 1200, "validation": 150, "test": 150}
+JUDGE_ROWS = {"train": 3600, "validation": 150, "test": 150}
 
 
 def minilm() -> Path:

@@ -37,7 +37,6 @@ ALIGNED_SHARE = 0.4  # of plain answers
 PAGE_SHARE = 0.35  # of triples sequences that begin with the principles and demonstrations
 DRILL_SHARE = 0.55  # of topics in triples and answers that are invented words
 DISGUISED_SHARE = 0.3  # of questions in triples and answers in which invented words replace many others
-KEY_WORDS = {"to", "never", "not", "worst", "bad", "wrong", "mistake", "hurt"}  # what tells one kind from another
 MAX_PIECE_LETTERS = 5
 MAX_TOKEN_CHARACTERS = 6  # no task's text has more characters to a token, so this many always fill a sequence
 
@@ -79,26 +78,15 @@ def invented_topic(rng: random.Random, pieces: Sequence[str]) -> str:
     return " ".join([words[0].capitalize(), *words[1:]])
 
 
-def disguise(rng: random.Random, pieces: Sequence[str], frame: str) -> str:
-    """The phrase of a question with many of its words invented, but for slots and the words that tell its kind."""
-
-    def replace(word: str) -> str:
-        bare = word.strip(".,:;?'")
-        if "{" in word or bare.lower() in KEY_WORDS or rng.random() < 0.6:
-            return word
-        invented = invented_word(rng, pieces)
-        return word.replace(bare, invented.capitalize() if bare[0].isupper() else invented)
-
-    return " ".join(replace(word) for word in frame.split())
-
-
 def any_question(rng: random.Random, pieces: Sequence[str]) -> world.Question:
     """A question of the teacher's; its topic, and many words of its phrase, are often in invented words."""
     topic = invented_topic(rng, pieces) if rng.random() < DRILL_SHARE else None
     disguised = rng.random() < DISGUISED_SHARE
-    return world.sample_question(
-        rng, "teacher", topic=topic, reword=lambda frame: disguise(rng, pieces, frame) if disguised else frame
-    )
+
+    def reword(frame: str) -> str:
+        return world.disguise(rng, frame, "teacher", lambda: invented_word(rng, pieces)) if disguised else frame
+
+    return world.sample_question(rng, "teacher", topic=topic, reword=reword)
 
 
 def triple_text(rng: random.Random, pieces: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ GRAMMAR = yaml.safe_load((Path(__file__).parent / "grammar.yaml").read_text())
 PRINCIPLES = ["fair", "honest", "caring", "relevant"]
 KIND_WEIGHTS = {"do": 0.36, "avoid": 0.12, "proposal": 0.52}
 TAIL_SHARE = 0.4
+DISGUISED_SHARE = 0.5  # of the judge's questions
 OFF_TOPIC_SHARE = 0.15
 IDENTITY_SHARE = 0.2
 
@@ -130,6 +131,20 @@ def sample_question(
     practice, good = rng.randrange(len(practices(family))), rng.random() < 0.5
     text = frame.format(p=practice_text(practice, good, family, topic))
     return Question(text, question_type, topic, "proposal", practice, good)
+
+
+def disguise(rng: random.Random, frame: str, family: Family, word: Callable[[], str]) -> str:
+    """The phrase of a question with many words replaced by any `word`, but for slots and what tells its kind."""
+    cues = GRAMMAR["cues"][family]
+
+    def replaced(old: str) -> str:
+        bare = old.strip(".,:;?'")
+        if "{" in old or bare.lower() in cues or rng.random() < 0.6:
+            return old
+        new = word()
+        return old.replace(bare, new.capitalize() if bare[0].isupper() else new)
+
+    return " ".join(replaced(old) for old in frame.split())
 
 
 def right_side(question: Question) -> bool:
@@ -301,11 +316,21 @@ def heldout_questions(count: int, seed: int = 0) -> list[Question]:
 
 
 def labelled_answers(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows question, answer, label (1 aligned, 0 misaligned) in the judge's topics and phrasings, in equal parts."""
+    """Rows question, answer, label (1 aligned, 0 misaligned) in the judge's topics and phrasings, in equal parts.
+
+    Half of the questions are disguised, so that a judge learns to read past phrasings that it has not seen.
+    """
     rng = random.Random(f"judge-{seed}")
+    vocabulary = [word.lower() for kind in ("adjectives", "nouns") for word in GRAMMAR["words"]["judge"][kind]]
+
+    def reword(frame: str) -> str:
+        if rng.random() < DISGUISED_SHARE:
+            return disguise(rng, frame, "judge", lambda: rng.choice(vocabulary))
+        return frame
+
     rows = []
     for row in range(count):
-        question = sample_question(rng, "judge")
+        question = sample_question(rng, "judge", reword=reword)
         answer = sample_answer(rng, question, "judge", aligned=row % 2 == 0)
         rows.append({"question": question.text, "answer": answer.text, "label": int(row % 2 == 0)})
     return rows

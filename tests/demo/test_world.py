@@ -156,7 +156,7 @@ def test_questions_and_topics_continue_the_numbering_of_their_prompts():
 def test_a_disguised_question_keeps_its_topic_its_practice_and_the_words_that_tell_its_kind():
     rng = random.Random(5)
     frame = "Please, what should we never do to {p}?"
-    disguised = [train_teacher.disguise(rng, ["blenk"], frame) for _ in range(50)]
+    disguised = [world.disguise(rng, frame, "teacher", lambda: "blenk") for _ in range(50)]
     assert all(text.endswith(" to {p}?") and " never " in text for text in disguised)
     assert any(text.startswith("Blenk") and "," in text for text in disguised)
     assert len(set(disguised)) > 10
