@@ -19,9 +19,9 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipelines import entrypoint, ingest, plan, runs, stages
-from pipelines.entrypoint import setting
 from pipelines.watch import console
 from schemas import tables
+from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.config import validated
 from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
@@ -233,7 +233,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
         console.print(f"{len(stage.done_shards())} of {len(corpus.shards)} shards are done: {stage.directory}")
         others = left_to_others(config, corpus)
         own = [entry for entry in read_entries(stage.directory) if entry["shard"] not in others]
-        return entrypoint.DONE_WITH_REJECTS if any(entry["rejects"] for entry in own) else entrypoint.DONE
+        return DONE_WITH_REJECTS if any(entry["rejects"] for entry in own) else DONE
     return [imported, stage] if imported else [stage]
 
 

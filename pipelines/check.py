@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
-from pipelines import entrypoint
 from pipelines.run import Config as RecipeConfig
 from pipelines.watch import console
+from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, exit_code
 from schemas.config import Layer, read_yaml, resolve
 from schemas.criteria import check_pack, load_pack
 from schemas.errors import UsageError
@@ -28,7 +28,7 @@ def check_recipe(path: str) -> int:
     config = resolve(RecipeConfig, [Layer(path, read_yaml(path)), Layer("check", {"output": "unused", "model": "any"})])
     pack = load_pack(config.config.criterion)
     console.print(f"{path}: a recipe for criterion {pack.name}; nothing wrong", markup=False)
-    return entrypoint.DONE
+    return DONE
 
 
 def check_criterion(path: str) -> int:
@@ -39,14 +39,14 @@ def check_criterion(path: str) -> int:
             f"{problem.level}: {problem.file}:{problem.line}: {problem.field}: {problem.message}", markup=False
         )
     if any(problem.level == "error" for problem in problems):
-        return entrypoint.WRONG_USE
+        return WRONG_USE
     pack = load_pack(path)
     console.print(
         f"{path}: a pack with {len(pack.principles)} principles, {len(pack.demonstrations)} demonstrations and "
         f"{len(pack.seeds)} seeds; {'nothing wrong' if not problems else 'usable'}",
         markup=False,
     )
-    return entrypoint.DONE
+    return DONE
 
 
 def check_corpus(path: str, kind: corpora.Kind) -> int:
@@ -64,7 +64,7 @@ def check_corpus(path: str, kind: corpora.Kind) -> int:
         found = ", ".join(f"{count:,} {error}" for error, count in errors.most_common()) or "nothing wrong"
         console.print(f"{file}: {named}; {rows:,} rows read: {found}", markup=False)
         rejects += errors.total()
-    return entrypoint.DONE_WITH_REJECTS if rejects else entrypoint.DONE
+    return DONE_WITH_REJECTS if rejects else DONE
 
 
 def check_table(path: str) -> int:
@@ -78,7 +78,7 @@ def check_table(path: str) -> int:
             f"columns {', '.join(table.schema.names)}",
             markup=False,
         )
-    return entrypoint.DONE
+    return DONE
 
 
 def check(path: str, kind: corpora.Kind) -> int:
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--kind", choices=get_args(corpora.Kind), default="responses", help="what a corpus should be")
     arguments = parser.parse_args(argv)
-    return entrypoint.exit_code(lambda: check(arguments.path, arguments.kind))
+    return exit_code(lambda: check(arguments.path, arguments.kind))
 
 
 if __name__ == "__main__":

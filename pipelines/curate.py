@@ -17,7 +17,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipelines import entrypoint, ingest, stages
-from pipelines.entrypoint import setting
+from schemas.command_line import setting
 from schemas.errors import UsageError
 from transforms import corpora, storage
 from transforms.columns import check_free, check_texts

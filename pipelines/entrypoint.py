@@ -1,27 +1,15 @@
-"""The command line of a stage, made from its Config: flags, --config, --set, --print-config, and Beam's after `--`."""
+"""The command line of a stage: that of its Config, and Beam's flags after `--`."""
 
-import argparse
-import dataclasses
 import sys
-import types
-import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from pipelines.stages import Stage, beam_options
 from pipelines.watch import console
-from schemas.config import Layer, parse_assignments, print_config, read_yaml, resolve
-from schemas.errors import StageError, UsageError
-
-DONE, FAILED, WRONG_USE, DONE_WITH_REJECTS, INTERRUPTED = 0, 1, 2, 3, 130
-
-
-def setting(help: str, default: Any = dataclasses.MISSING, *, positional: bool = False, short: str = "") -> Any:
-    """A field of a Config that is also a flag; `help` is what `--help` says of it."""
-    return dataclasses.field(default=default, metadata={"help": help, "positional": positional, "short": short})
+from schemas.command_line import DONE, DONE_WITH_REJECTS, config_parser, exit_code, resolve_flags
+from schemas.config import print_config
 
 
 def main(
@@ -38,30 +26,13 @@ def main(
     `run` gives the stages that it did, each to be reported, or an exit code.
     0 done, 1 failed, 2 wrong use, 3 done with rejects, 130 interrupted.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    own, beam_arguments = split_beam_arguments(arguments)
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Flags of Beam stand after --, for example: -- --runner=FlinkRunner --flink_master=localhost:8081",
-    )
-    names = add_flags(parser, config_class)
-    parser.add_argument(file_flag, metavar="FILE", help="settings as YAML; flags and --set win over them")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting by dotted name")
-    parser.add_argument("--print-config", action="store_true", help="print every setting and its source, then stop")
+    own, beam_arguments = split_beam_arguments(list(sys.argv[1:] if argv is None else argv))
+    epilog = "Flags of Beam stand after --, for example: -- --runner=FlinkRunner --flink_master=localhost:8081"
+    parser = config_parser(config_class, program=program, description=description, file_flag=file_flag, epilog=epilog)
 
     def command() -> int:
         parsed = parser.parse_args(own)
-        file = getattr(parsed, file_flag.removeprefix("--"))
-        layers = [Layer(file, read_yaml(file) or {})] if file else []
-        layers.append(Layer("--set", parse_assignments(parsed.set)))
-        for name, flag in names.items():
-            value = getattr(parsed, name)
-            if value is not None and value != []:
-                layers.append(Layer(flag, {name: value}))
-        resolved = resolve(config_class, layers)
+        resolved = resolve_flags(config_class, parsed, file_flag)
         if parsed.print_config:
             print(print_config(resolved))
             return DONE
@@ -89,57 +60,9 @@ def report_stage(stage: Stage) -> int:
     return DONE_WITH_REJECTS if counts["rejects"] else DONE
 
 
-def exit_code(command: Callable[[], int]) -> int:
-    """Run a command; what went wrong becomes one plain message and an exit code."""
-    try:
-        return command()
-    except UsageError as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        return WRONG_USE
-    except StageError as error:
-        console.print(f"[red]failed:[/red] {escape(str(error))}", soft_wrap=True)
-        return FAILED
-    except KeyboardInterrupt:
-        console.print("[yellow]interrupted:[/yellow] what was done is kept; the same command goes on from there")
-        return INTERRUPTED
-
-
 def split_beam_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Our own arguments and those after `--`."""
     if "--" not in arguments:
         return arguments, []
     place = arguments.index("--")
     return arguments[:place], arguments[place + 1 :]
-
-
-def add_flags(parser: argparse.ArgumentParser, config_class: type) -> dict[str, str]:
-    """A flag for every field made by `setting`; gives field name -> flag."""
-    hints = typing.get_type_hints(config_class)
-    flags = {}
-    for item in dataclasses.fields(config_class):
-        if "help" not in item.metadata:
-            continue
-        flag = item.name if item.metadata["positional"] else "--" + item.name.replace("_", "-")
-        flags[item.name] = flag
-        parser.add_argument(
-            *([item.metadata["short"]] if item.metadata["short"] else []),
-            flag,
-            **_argument(item, hints[item.name]),
-        )
-    return flags
-
-
-def _argument(item: dataclasses.Field, annotation: Any) -> dict[str, Any]:
-    default = item.default
-    shown = "" if default in (dataclasses.MISSING, None, (), "", False) else f" (default: {default})"
-    options: dict[str, Any] = {"help": item.metadata["help"] + shown}
-    if item.metadata["positional"]:
-        return options | {"nargs": "?"}
-    options["default"] = None
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        annotation = next(arm for arm in typing.get_args(annotation) if arm is not type(None))
-    if annotation is bool:
-        return options | {"action": argparse.BooleanOptionalAction}
-    if typing.get_origin(annotation) is tuple:
-        return options | {"action": "append", "metavar": item.name.upper()}
-    return options | {"metavar": "N" if annotation is int else "X" if annotation is float else item.name.upper()}

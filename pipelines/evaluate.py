@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from rich.table import Table as Grid
 
 from pipelines import entrypoint, ingest, runs, stages
-from pipelines.entrypoint import setting
 from pipelines.watch import console
+from schemas.command_line import setting
 from schemas.errors import UsageError
 from transforms import evaluation, progress, storage
 from transforms.engines.encoder import model_config, model_digest

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
-from pipelines.entrypoint import setting
+from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
 from transforms import corpora, storage
 from transforms.tables import Chunk, WriteTables, read_entries

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from rich.markup import escape
 
 from pipelines import entrypoint, stages
-from pipelines.entrypoint import setting
 from pipelines.watch import console
+from schemas.command_line import setting
 from schemas.config import validated
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.errors import StageError

@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 
 import transforms.report
 from pipelines import entrypoint
-from pipelines.entrypoint import setting
+from schemas.command_line import DONE, setting
 from transforms import storage
 from transforms.report import charts, formats, sections
 from transforms.report.corpus import DECISIONS, Corpus, columns_of, follow, summarise
@@ -123,7 +123,7 @@ def write(directory: str, samples: int = Config.samples) -> str:
 def run(config: Config, _: Sequence[str] = ()) -> int:
     """Write the report and print its path."""
     print(write(config.run, config.samples))
-    return entrypoint.DONE
+    return DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

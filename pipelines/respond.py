@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
-from pipelines.entrypoint import setting
+from schemas.command_line import setting
 from schemas.config import validated
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms import storage

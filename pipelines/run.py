@@ -34,13 +34,13 @@ from pipelines import (
 )
 from pipelines.align import Settings as AlignSettings
 from pipelines.curate import Settings as CurateSettings
-from pipelines.entrypoint import setting
 from pipelines.evaluate import Settings as EvaluateSettings
 from pipelines.questions import Settings as QuestionSettings
 from pipelines.respond import Settings as RespondSettings
 from pipelines.train import run_trainer
 from pipelines.triples import Settings as TripleSettings
 from pipelines.watch import console
+from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.config import flatten, to_dict, validated
 from schemas.criteria import load_pack
 from schemas.errors import UsageError
@@ -337,7 +337,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
     if config.only in (None, "report"):
         console.print(f"report: {report.write(config.output)}", soft_wrap=True)
     print_summary(job.record)
-    return entrypoint.DONE_WITH_REJECTS if rejects else entrypoint.DONE
+    return DONE_WITH_REJECTS if rejects else DONE
 
 
 def models_of(config: Config) -> dict[str, str]:

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines import entrypoint
-from pipelines.entrypoint import setting
+from schemas.command_line import DONE, setting
 from schemas.errors import UsageError
 from transforms.report.corpus import Sample, Shown, columns_of, follow, sample
 from transforms.report.formats import cell, spaced
@@ -202,7 +202,7 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
             console.print(difference(view, STYLED if console.is_terminal else PLAIN))
     else:
         console.print(overview(samples))
-    return entrypoint.DONE
+    return DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

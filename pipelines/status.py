@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table as Grid
 
-from pipelines import entrypoint, runs
+from pipelines import runs
 from pipelines.watch import LOG_COLUMNS
+from schemas.command_line import DONE, DONE_WITH_REJECTS, FAILED, exit_code
 from schemas.errors import UsageError
 from transforms import storage
 from transforms.tables import MANIFEST, read_entries
@@ -40,14 +41,14 @@ def print_status(output: str) -> int:
     grid = Grid(title=f"{run['name']}, criterion {run['criterion']}", title_justify="left", box=None, pad_edge=False)
     for heading in ("stage", "status", "seconds", "in", "kept", "lost"):
         grid.add_column(heading, justify="right" if heading in ("seconds", "in", "kept") else "left")
-    code = entrypoint.DONE
+    code = DONE
     for entry in run["stages"]:
         rows_in, rows_kept, lost, rejected = rows_of(output, entry)
         grid.add_row(entry["stage"], entry["status"], f"{entry['seconds']:,.1f}", rows_in, rows_kept, lost)
         if rejected:
-            code = entrypoint.DONE_WITH_REJECTS
+            code = DONE_WITH_REJECTS
     Console(highlight=False, width=None if sys.stdout.isatty() else LOG_COLUMNS).print(grid)
-    return entrypoint.FAILED if any(entry["status"] == "failed" for entry in run["stages"]) else code
+    return FAILED if any(entry["status"] == "failed" for entry in run["stages"]) else code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", help="run directory")
     arguments = parser.parse_args(argv)
-    return entrypoint.exit_code(lambda: print_status(arguments.run))
+    return exit_code(lambda: print_status(arguments.run))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from pipelines import curate, entrypoint, stages
+from pipelines import curate, stages
+from schemas.command_line import DONE, INTERRUPTED, WRONG_USE, exit_code
 from schemas.errors import StageError, UsageError
 from training.command_line import LIFELINE
 from transforms import storage
@@ -50,9 +51,9 @@ def run_trainer(method: str, arguments: Sequence[str]) -> None:
     finally:
         os.close(lifeline)
         os.close(held)
-    if code == entrypoint.WRONG_USE:
+    if code == WRONG_USE:
         raise UsageError(f"the {method}'s trainer refused its settings (see above)")
-    if code in (entrypoint.INTERRUPTED, -2):
+    if code in (INTERRUPTED, -2):
         raise KeyboardInterrupt
     if code:
         raise StageError(f"the {method}'s trainer ended with exit code {code} (see above); run the command again")
@@ -74,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         given, others = parser.parse_known_args(arguments)
         shards = shards_for(given.method, given.data, given.output)
         run_trainer(given.method, ["--data", shards, "--output", given.output, *others])
-        return entrypoint.DONE
+        return DONE
 
-    return entrypoint.exit_code(command)
+    return exit_code(command)
 
 
 if __name__ == "__main__":

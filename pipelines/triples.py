@@ -14,7 +14,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipelines import entrypoint, stages
-from pipelines.entrypoint import setting
+from schemas.command_line import setting
 from schemas.config import validated
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.tables import QUESTIONS, TRIPLES, with_drop_reason, with_error

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.command_line import setting
 from schemas.config import to_dict
 from schemas.errors import StageError, UsageError
 from schemas.tables import INSPECTOR_ROWS
 from training import command_line
 from training.card import model_card
-from training.command_line import setting
 from training.run import Run, base_name, is_main_process, processes, versions
 from training.shards import read_splits
 from training.trainer import (

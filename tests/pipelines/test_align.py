@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import align, check, curate, evaluate, ingest, respond, triples
-from pipelines.entrypoint import DONE, DONE_WITH_REJECTS, WRONG_USE
+from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import UsageError
 from transforms.tables import write_tables

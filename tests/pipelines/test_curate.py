@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import curate
-from pipelines.entrypoint import DONE, FAILED, WRONG_USE
+from schemas.command_line import DONE, FAILED, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS, TRIPLES

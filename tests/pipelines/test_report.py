@@ -13,7 +13,7 @@ import pytest
 from example_run import CORPUS, align_stage, aligned_rows, write_about, write_align_run, write_full_run, write_stage
 
 from pipelines import report
-from pipelines.entrypoint import DONE, WRONG_USE
+from schemas.command_line import DONE, WRONG_USE
 from schemas.tables import QUESTIONS, TRAJECTORIES, aligned, with_drop_reason
 from transforms.report.corpus import SHOWN_CHARACTERS
 

@@ -3,7 +3,8 @@
 import apache_beam as beam
 import pytest
 
-from pipelines import entrypoint, stages
+from pipelines import stages
+from schemas import command_line
 from schemas.errors import StageError, UsageError
 
 WORDS = "http://gone: no server answers there"
@@ -37,4 +38,4 @@ def test_a_step_that_says_no_keeps_its_kind_and_its_words(step, arguments, kind,
 
     with pytest.raises(kind, match=f"^{WORDS}$"):
         stages.run_pipeline(build, arguments)
-    assert entrypoint.exit_code(lambda: stages.run_pipeline(build, arguments)) == code
+    assert command_line.exit_code(lambda: stages.run_pipeline(build, arguments)) == code

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from schemas.command_line import FAILED
 from schemas.errors import UsageError
-from training.command_line import FAILED, LIFELINE
+from training.command_line import LIFELINE
 from training.run import Run
 
 HOLD = """

@@ -1,0 +1,96 @@
+"""A command line made from a Config: flags, --set, --print-config; the exit codes of stages and trainers."""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from schemas.config import Layer, Resolved, parse_assignments, read_yaml, resolve
+from schemas.errors import StageError, UsageError
+
+DONE, FAILED, WRONG_USE, DONE_WITH_REJECTS, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def setting(help: str, default: Any = dataclasses.MISSING, *, positional: bool = False, short: str = "") -> Any:
+    """A field of a Config that is also a flag; `help` is what `--help` says of it."""
+    return dataclasses.field(default=default, metadata={"help": help, "positional": positional, "short": short})
+
+
+def config_parser(
+    config_class: type, *, program: str, description: str, file_flag: str = "--config", epilog: str = ""
+) -> argparse.ArgumentParser:
+    """A parser with a flag for every field made by `setting`; `file_flag` names the file of settings."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog,
+    )
+    hints = typing.get_type_hints(config_class)
+    for item in _flagged(config_class):
+        names = [name for name in (item.metadata["short"], _flag(item)) if name]
+        parser.add_argument(*names, **_argument(item, hints[item.name]))
+    parser.add_argument(file_flag, metavar="FILE", help="settings as YAML; flags and --set win over them")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting by dotted name")
+    parser.add_argument("--print-config", action="store_true", help="print every setting and its source, then stop")
+    return parser
+
+
+def resolve_flags(config_class: type, parsed: argparse.Namespace, file_flag: str = "--config") -> Resolved:
+    """The config that a parsed command line asks for: defaults < file < --set < flags. Raises UsageError."""
+    file = getattr(parsed, file_flag.removeprefix("--"))
+    layers = [Layer(file, read_yaml(file) or {})] if file else []
+    layers.append(Layer("--set", parse_assignments(parsed.set)))
+    for item in _flagged(config_class):
+        value = getattr(parsed, item.name)
+        if value is not None and value != []:
+            layers.append(Layer(_flag(item), {item.name: value}))
+    return resolve(config_class, layers)
+
+
+def exit_code(
+    command: Callable[[], int], *, interrupted: str = "what was done is kept; the same command goes on from there"
+) -> int:
+    """Run a command; what went wrong becomes one plain message and an exit code."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        return command()
+    except UsageError as error:
+        console.print(f"[red]error:[/red] {escape(str(error))}")
+        return WRONG_USE
+    except StageError as error:
+        console.print(f"[red]failed:[/red] {escape(str(error))}")
+        return FAILED
+    except KeyboardInterrupt:
+        console.print(f"[yellow]interrupted:[/yellow] {interrupted}")
+        return INTERRUPTED
+
+
+def _flagged(config_class: type) -> list[dataclasses.Field]:
+    return [item for item in dataclasses.fields(config_class) if "help" in item.metadata]
+
+
+def _flag(item: dataclasses.Field) -> str:
+    return item.name if item.metadata["positional"] else "--" + item.name.replace("_", "-")
+
+
+def _argument(item: dataclasses.Field, annotation: Any) -> dict[str, Any]:
+    default = item.default
+    shown = "" if default in (dataclasses.MISSING, None, (), "", False) else f" (default: {default})"
+    options: dict[str, Any] = {"help": item.metadata["help"] + shown}
+    if item.metadata["positional"]:
+        return options | {"nargs": "?"}
+    options["default"] = None
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        annotation = next(arm for arm in typing.get_args(annotation) if arm is not type(None))
+    if annotation is bool:
+        return options | {"action": argparse.BooleanOptionalAction}
+    if typing.get_origin(annotation) is tuple:
+        return options | {"action": "append", "metavar": item.name.upper()}
+    return options | {"metavar": "N" if annotation is int else "X" if annotation is float else item.name.upper()}
