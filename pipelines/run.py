@@ -384,39 +384,39 @@ def check_output(config: Config) -> None:
 def check_inputs(config: Config) -> None:
     """UsageError for all files and models that are not there, each by the recipe's key, before anything is spent."""
     problems = []
-    for stage, key, look in inputs_of(config):
-        if config.only in (None, stage):
+    for readers, key, look in inputs_of(config):
+        if config.only is None or config.only in readers:
             try:
                 look()
             except UsageError as error:
                 problems.append(f"{key}: {error}")
     if problems:
-        raise UsageError("\n".join(dict.fromkeys(problems)))
+        raise UsageError("\n".join(problems))
 
 
-def inputs_of(config: Config) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """What a recipe reads from elsewhere, as (stage, key of the recipe, what raises UsageError where it is amiss)."""
-    for stage, name in (("questions", "teacher"), ("triples", "teacher"), ("respond", "upstream")):
-        yield stage, f"models.{name}", partial(engine_digest, EngineConfig(**config.engine(name)))
+def inputs_of(config: Config) -> Iterator[tuple[tuple[str, ...], str, Callable[[], object]]]:
+    """What a recipe reads from elsewhere: the stages that do, the recipe's key, what raises UsageError if it is amiss."""
+    for readers, name in ((("questions", "triples"), "teacher"), (("respond",), "upstream")):
+        yield readers, f"models.{name}", partial(engine_digest, EngineConfig(**config.engine(name)))
     curating, judging = config.stages.curate, config.stages.evaluate
     if config.heldout:
-        for stage in ("curate", "respond"):
-            yield stage, "heldout", partial(look_at, ingest.Config(corpus=config.heldout, output="", kind="questions"))
+        heldout = ingest.Config(corpus=config.heldout, output="", kind="questions")
+        yield ("curate", "respond"), "heldout", partial(look_at, heldout)
     for path in curating.heldout:
         corpus = ingest.Config(corpus=path, output="", kind="questions", question_column=curating.heldout_column)
-        yield "curate", "stages.curate.heldout", partial(look_at, corpus)
+        yield ("curate",), "stages.curate.heldout", partial(look_at, corpus)
     if curating.embedder:
-        yield "curate", "stages.curate.embedder", partial(model_config, curating.embedder)
+        yield ("curate",), "stages.curate.embedder", partial(model_config, curating.embedder)
     for name, trainer in TRAINERS.items():
         base = getattr(config.stages, f"train_{name}").get("base", trainer.base)
-        yield f"train_{name}", f"stages.train_{name}.base", partial(base_digest, base)
+        yield (f"train_{name}",), f"stages.train_{name}.base", partial(base_digest, base)
     for judge in judging.inspector:
-        yield "evaluate", "stages.evaluate.inspector", partial(model_config, judge.partition("=")[2] or judge)
+        yield ("evaluate",), "stages.evaluate.inspector", partial(model_config, judge.partition("=")[2] or judge)
     if judging.pair_ranker:
-        yield "evaluate", "stages.evaluate.pair_ranker", partial(model_config, judging.pair_ranker)
+        yield ("evaluate",), "stages.evaluate.pair_ranker", partial(model_config, judging.pair_ranker)
     for path in judging.two_way:
         corpus = ingest.Config(corpus=path, output="", kind="triples", response_column="rejected")
-        yield "evaluate", "stages.evaluate.two_way", partial(look_at, corpus)
+        yield ("evaluate",), "stages.evaluate.two_way", partial(look_at, corpus)
 
 
 def look_at(corpus: ingest.Config) -> None:

@@ -130,13 +130,12 @@ def test_a_host_that_hangs_is_replaced(model):
     assert processes_of(group) == []
 
 
-def kill_at_work(engine, times):
-    for _ in range(times):
-        wait_until_it_works(engine)
-        group = host_of(engine)
-        os.kill(group, signal.SIGKILL)
-        while host_of(engine) == group:
-            time.sleep(0.05)
+def kill_at_work(engine):
+    wait_until_it_works(engine)
+    group = host_of(engine)
+    os.kill(group, signal.SIGKILL)
+    while host_of(engine) == group:
+        time.sleep(0.05)
 
 
 def wait_for_one_alone(engine):
@@ -155,7 +154,7 @@ def test_requests_that_end_vllm_again_and_again_are_given_up(model, monkeypatch)
     monkeypatch.setattr("transforms.engines.vllm_engine.RESENDS", 1)
     engine = open_engine(EngineConfig(model=str(model), args=ARGS, stall_seconds=200))
     first, *others = [engine.submit(Request(f"Hello {number}?", ENDLESS, number)) for number in range(4)]
-    kill_at_work(engine, 1)
+    kill_at_work(engine)
     wait_for_one_alone(engine)
     assert [number for number, sent in engine._replicas[0]._unanswered.items() if sent.deaths] == [0, 1, 2, 3]
     os.kill(host_of(engine), signal.SIGKILL)
@@ -172,7 +171,7 @@ def test_an_engine_that_dies_on_everything_is_given_up(model, monkeypatch):
     monkeypatch.setattr("transforms.engines.vllm_engine.HOPELESS", 1)
     engine = open_engine(EngineConfig(model=str(model), args=ARGS, stall_seconds=201))
     first, second = [engine.submit(Request(f"Hello {number}?", ENDLESS, number)) for number in range(2)]
-    kill_at_work(engine, 1)
+    kill_at_work(engine)
     wait_for_one_alone(engine)
     os.kill(host_of(engine), signal.SIGKILL)
     assert first.result(timeout=60).error.startswith("engine_died")
