@@ -395,7 +395,7 @@ def check_inputs(config: Config) -> None:
 
 
 def inputs_of(config: Config) -> Iterator[tuple[tuple[str, ...], str, Callable[[], object]]]:
-    """What a recipe reads from elsewhere: the stages that do, the recipe's key, what raises UsageError if it is amiss."""
+    """What a recipe reads from elsewhere: the stages that do, the key, and what raises UsageError if it is amiss."""
     for readers, name in ((("questions", "triples"), "teacher"), (("respond",), "upstream")):
         yield readers, f"models.{name}", partial(engine_digest, EngineConfig(**config.engine(name)))
     curating, judging = config.stages.curate, config.stages.evaluate
