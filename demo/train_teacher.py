@@ -7,7 +7,8 @@ Each sequence holds as much of one prompt's continuation as fits, so that few to
 answers half of the topics are invented words, which cannot be remembered, only copied from the question, and a third of
 the questions are partly in invented words, which can only be read past: held-out topics and phrasings need both.
 Copying is learned early, because the first steps have short sequences, and some echoes: invented words, said twice.
-A shorter second phase adds revisions, answers put right without a critique: an aligner can build on those. Takes about
+A shorter second phase adds revisions, answers put right without a critique: an aligner can build on those. By then both
+kinds of plain answers are known, and nearly all are misaligned: the demo's upstream model needs aligning. Takes about
 50 minutes on 2 cores, and uses a GPU if there is one.
 """
 
@@ -31,9 +32,11 @@ from transforms.prompts import render
 
 PACK_PATH = Path(__file__).parent / "pack.yaml"
 SPECIAL_TOKENS = ["<eos>", "<pad>"]
-TASK_SHARES = {"triples": 0.46, "answer": 0.12, "questions": 0.24, "topics": 0.08, "echo": 0.10}
-REVISION_SHARE = 0.5  # of tasks in the second phase, the others keeping their proportions
-ALIGNED_SHARE = 0.4  # of plain answers
+TASK_SHARES = {
+    "main": {"triples": 0.46, "answer": 0.12, "questions": 0.24, "topics": 0.08, "echo": 0.10},
+    "revision": {"revision": 0.40, "answer": 0.28, "triples": 0.18, "questions": 0.10, "topics": 0.04},
+}
+ALIGNED_SHARES = {"main": 0.4, "revision": 0.05}  # of plain answers
 PAGE_SHARE = 0.35  # of triples sequences that begin with the principles and demonstrations
 DRILL_SHARE = 0.55  # of topics in triples and answers that are invented words
 DISGUISED_SHARE = 0.3  # of questions in triples and answers in which invented words replace many others
@@ -98,10 +101,10 @@ def triple_text(rng: random.Random, pieces: Sequence[str]) -> str:
     )
 
 
-def answer_text(rng: random.Random, pieces: Sequence[str]) -> str:
+def answer_text(rng: random.Random, pieces: Sequence[str], aligned_share: float) -> str:
     """A plain answer, aligned or not."""
     question = any_question(rng, pieces)
-    answer = world.sample_answer(rng, question, "teacher", aligned=rng.random() < ALIGNED_SHARE)
+    answer = world.sample_answer(rng, question, "teacher", aligned=rng.random() < aligned_share)
     return render("answer", question=question.text) + f" {answer.text}\n\n"
 
 
@@ -138,8 +141,26 @@ def echo_text(rng: random.Random, pieces: Sequence[str]) -> str:
     return f"{line}\n{line}\n\n"
 
 
-def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str], shares: dict[str, float]) -> Iterator[str]:
+@dataclass(frozen=True)
+class Phase:
+    """A cosine of the learning rate over `steps`, on tasks in the shares of `name`; short sequences come first."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    short_steps: int = 0
+
+
+def phases(config: Config) -> list[Phase]:
+    return [
+        Phase("main", config.steps, config.learning_rate, config.short_steps),
+        Phase("revision", config.revision_steps, config.revision_learning_rate),
+    ]
+
+
+def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str], phase: Phase) -> Iterator[str]:
     """Endless pieces of text of one task; the caller stops when the sequence is full."""
+    shares = TASK_SHARES[phase.name]
     task = rng.choices(list(shares), list(shares.values()))[0]
     if task == "triples" and rng.random() < PAGE_SHARE:
         yield render("triples", pack=pack, question="").removesuffix("Input:\n\nResponse:")
@@ -147,7 +168,7 @@ def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str], shares
         if task == "triples":
             yield triple_text(rng, pieces)
         elif task == "answer":
-            yield answer_text(rng, pieces) + ("<eos>" if rng.random() < 0.5 else "")
+            yield answer_text(rng, pieces, ALIGNED_SHARES[phase.name]) + ("<eos>" if rng.random() < 0.5 else "")
         elif task == "revision":
             yield revision_text(rng, pieces)
         elif task == "echo":
@@ -162,7 +183,7 @@ def train_tokenizer(config: Config, pack: Pack) -> PreTrainedTokenizerFast:
     pieces = random_syllables(rng, 1000)
     texts = [render("triples", pack=pack, question="?")]
     for _ in range(3000):
-        texts += [triple_text(rng, pieces), answer_text(rng, pieces)]
+        texts += [triple_text(rng, pieces), answer_text(rng, pieces, ALIGNED_SHARES["main"])]
     for _ in range(300):
         texts += [topics_text(rng), questions_text(rng, pack)]
     tokenizer = Tokenizer(models.BPE())
@@ -202,12 +223,12 @@ class Source:
     pieces: Sequence[str]
     rng: random.Random
 
-    def batch(self, rows: int, length: int, shares: dict[str, float]) -> Tensor:
+    def batch(self, rows: int, length: int, phase: Phase) -> Tensor:
         """Token ids [rows, length]; every token is learned, the pages too (they cost little once known)."""
         ids = []
         for _ in range(rows):
             text, characters = "", length * MAX_TOKEN_CHARACTERS
-            for piece in sequence_texts(self.rng, self.pack, self.pieces, shares):
+            for piece in sequence_texts(self.rng, self.pack, self.pieces, phase):
                 text += piece
                 if len(text) >= characters:
                     break
@@ -263,35 +284,16 @@ CARD = """# Tiny teacher
 
 A toy: a Llama of about 3 million parameters, trained from scratch by `demo/train_teacher.py` on nothing but the
 synthetic world of `demo/world.py`, rendered with this project's own prompt templates. It continues the four prompts of
-the demo (topics, questions, triples, plain answers) and knows nothing else. Plain answers are misaligned three times
-out of five, on purpose. It never saw the world's held-out topics, question types and phrasings, nor the judge's. In
-triples and answers half of the topics, and many of the words of every third question, were random syllables: so it
-copies topics rather than remembering them, and reads past words that it does not know. It has revised answers without a
-critique too, but has not seen the aligner's text format.
+the demo (topics, questions, triples, plain answers) and knows nothing else. Plain answers are nearly always misaligned,
+on purpose. It never saw the world's held-out topics, question types and phrasings, nor the judge's. In triples and
+answers half of the topics, and many of the words of every third question, were random syllables: so it copies topics
+rather than remembering them, and reads past words that it does not know. It has revised answers without a critique too,
+but has not seen the aligner's text format.
 
 ## Training
 
 {facts}
 """
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A cosine of the learning rate over `steps`, on tasks in these shares; the first sequences may be short ones."""
-
-    name: str
-    steps: int
-    learning_rate: float
-    shares: dict[str, float]
-    short_steps: int = 0
-
-
-def phases(config: Config) -> list[Phase]:
-    revising = {"revision": REVISION_SHARE, **{task: s * (1 - REVISION_SHARE) for task, s in TASK_SHARES.items()}}
-    return [
-        Phase("main", config.steps, config.learning_rate, TASK_SHARES, config.short_steps),
-        Phase("revision", config.revision_steps, config.revision_learning_rate, revising),
-    ]
 
 
 def learn(model: LlamaForCausalLM, source: Source, config: Config, phase: Phase) -> None:
@@ -311,7 +313,7 @@ def learn(model: LlamaForCausalLM, source: Source, config: Config, phase: Phase)
     started, losses = time.monotonic(), []
     for step in range(1, phase.steps + 1):
         length = config.short_tokens if step <= phase.short_steps else config.sequence_tokens
-        tokens_BT = source.batch(config.step_tokens // length, length, phase.shares).to(model.device)
+        tokens_BT = source.batch(config.step_tokens // length, length, phase).to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16):
             loss = model(input_ids=tokens_BT, labels=tokens_BT).loss
         loss.backward()
