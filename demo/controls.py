@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from demo import world
-from demo.prepare import train_inspector, write_splits
+from demo.prepare import LESSONS, Splits, train_judge
 from pipelines.runs import Run
 from schemas.tables import INSPECTOR_ROWS
 from training.shards import read_splits
@@ -92,13 +92,13 @@ def with_labels_shuffled(table: pa.Table) -> pa.Table:
     return table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels, pa.int8()))
 
 
-def retrain_and_score(splits: dict[str, pa.Table], pairs: Pairs) -> np.ndarray:
-    """Scores [N] of the judge's encoder, trained with the judge's settings on other rows."""
+def retrain_and_score(lessons: dict[str, Splits], change: Callable[[pa.Table], pa.Table], pairs: Pairs) -> np.ndarray:
+    """Scores [N] of a judge that is trained as the judge is, on the same rows with a change."""
+    changed = {name: {split: change(table) for split, table in splits.items()} for name, splits in lessons.items()}
     with tempfile.TemporaryDirectory() as folder:
-        write_splits(splits, Path(folder) / "data")
-        train_inspector(Path(folder) / "data", Path(folder) / "model")
+        model = train_judge(changed, Path(folder))
         questions, answers = zip(*pairs, strict=True)
-        return open_inspector(Path(folder) / "model").score(questions, answers)
+        return open_inspector(model).score(questions, answers)
 
 
 def inspector_scores(results: Results, fixtures: Path, pairs: Pairs) -> dict[str, np.ndarray]:
@@ -107,20 +107,20 @@ def inspector_scores(results: Results, fixtures: Path, pairs: Pairs) -> dict[str
     The logistic controls are trained twice: on the judge's rows, and on the run's, whose words are those of the
     answers, which makes them the harder controls.
     """
-    judge_rows = read_splits(str(fixtures / "judge-data"), INSPECTOR_ROWS)
+    judge = fixtures / "judge"
+    lessons = {name: read_splits(str(judge / name / "data"), INSPECTOR_ROWS) for name in LESSONS}
+    judge_rows = pa.concat_tables(splits["train"] for splits in lessons.values())
     own_rows = read_splits(str(results.inspector_data), INSPECTOR_ROWS)["train"]
     questions, answers = zip(*pairs, strict=True)
-    blanked = {split: with_questions_blanked(table) for split, table in judge_rows.items()}
-    shuffled = {split: with_labels_shuffled(table) for split, table in judge_rows.items()}
     return {
-        "judge": open_inspector(fixtures / "judge").score(questions, answers),
+        "judge": open_inspector(judge / [*LESSONS][-1] / "model").score(questions, answers),
         "inspector": open_inspector(results.inspector).score(questions, answers),
         "bag of words": fit_and_score(word_counts, own_rows, pairs),
-        "bag of words, judge's rows": fit_and_score(word_counts, judge_rows["train"], pairs),
+        "bag of words, judge's rows": fit_and_score(word_counts, judge_rows, pairs),
         "length only": fit_and_score(lengths, own_rows, pairs),
-        "length only, judge's rows": fit_and_score(lengths, judge_rows["train"], pairs),
-        "question blanked": retrain_and_score(blanked, [("", answer) for answer in answers]),
-        "shuffled labels": retrain_and_score(shuffled, pairs),
+        "length only, judge's rows": fit_and_score(lengths, judge_rows, pairs),
+        "question blanked": retrain_and_score(lessons, with_questions_blanked, [("", answer) for answer in answers]),
+        "shuffled labels": retrain_and_score(lessons, with_labels_shuffled, pairs),
     }
 
 

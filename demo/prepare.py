@@ -2,17 +2,17 @@
 
     python -m demo.prepare runs/demo/fixtures
 
-Gives heldout.jsonl (question, question_type, topic); minilm, a link to the installed encoder; judge-data/, as
-`training.inspector` reads it; and judge/, the inspector trained on that. The judge's topics and phrasings are its own:
-nothing that the teacher wrote, and no held-out question, is in them.
+Gives heldout.jsonl (question, question_type, topic); minilm, a link to the installed encoder; and judge/<lesson>/, the
+rows of a lesson and the inspector trained on them. The judge's topics and phrasings are its own: nothing that the
+teacher wrote, and no held-out question, is in them.
 """
 
 import argparse
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +26,18 @@ from transforms.identity import content_id
 
 JUDGE_SETTINGS = Path(__file__).parent / "judge.yaml"
 HELDOUT_QUESTIONS = 300
-JUDGE_ROWS = {"train": 3600, "validation": 150, "test": 150}
+
+
+class Lesson(NamedTuple):
+    train_rows: int
+    weights: Mapping[str, float]  # of the kinds of questions
+
+
+# What an answer names is learned in a hundred steps; from all questions at once, nothing is learned in as many.
+LESSONS = {"naming": Lesson(1600, world.NAMING_WEIGHTS), "all": Lesson(4400, world.KIND_WEIGHTS)}
+CHECK_ROWS = 150  # for validation, and for the test
+
+Splits = dict[str, pa.Table]
 
 
 def minilm() -> Path:
@@ -37,26 +48,39 @@ def minilm() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def judge_table(rows: int, seed: int) -> pa.Table:
+def judge_table(rows: int, seed: int, weights: Mapping[str, float]) -> pa.Table:
     """Labelled answers of the world as an inspector's training rows."""
-    answers = world.labelled_answers(rows, seed)
+    answers = world.labelled_answers(rows, seed, weights)
     ids = [content_id(row["question"], row["answer"]) for row in answers]
     return pa.Table.from_pylist(
         [{"id": row_id, **row} for row_id, row in zip(ids, answers, strict=True)], schema=INSPECTOR_ROWS
     )
 
 
-def write_splits(splits: dict[str, pa.Table], directory: Path) -> None:
-    """Training shards, one for each split."""
-    for split, table in splits.items():
-        (directory / split).mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, directory / split / "shard-00000.parquet")
+def judge_lessons() -> dict[str, Splits]:
+    """The judge's training rows, lesson by lesson."""
+    return {
+        name: {
+            split: judge_table(rows, seed, lesson.weights)
+            for seed, (split, rows) in enumerate(
+                {"train": lesson.train_rows, "validation": CHECK_ROWS, "test": CHECK_ROWS}.items()
+            )
+        }
+        for name, lesson in LESSONS.items()
+    }
 
 
-def train_inspector(data: Path, output: Path) -> dict[str, Any]:
-    """Train MiniLM with the judge's settings; the trainer's metrics."""
-    settings = read_yaml(str(JUDGE_SETTINGS))
-    return inspector.train(inspector.Config(data=str(data), output=str(output), base=str(minilm()), **settings))
+def train_judge(lessons: dict[str, Splits], directory: Path) -> Path:
+    """Train MiniLM with the judge's settings on one lesson after the other; the folder of the last model."""
+    model = minilm()
+    for name, splits in lessons.items():
+        data, base, model = directory / name / "data", model, directory / name / "model"
+        for split, table in splits.items():
+            (data / split).mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, data / split / "shard-00000.parquet")
+        settings = read_yaml(str(JUDGE_SETTINGS))
+        inspector.train(inspector.Config(data=str(data), output=str(model), base=str(base), **settings))
+    return model
 
 
 def prepare(directory: Path) -> None:
@@ -69,9 +93,7 @@ def prepare(directory: Path) -> None:
     link = directory / "minilm"
     link.unlink(missing_ok=True)
     link.symlink_to(minilm())
-    splits = {split: judge_table(rows, seed) for seed, (split, rows) in enumerate(JUDGE_ROWS.items())}
-    write_splits(splits, directory / "judge-data")
-    train_inspector(directory / "judge-data", directory / "judge")
+    train_judge(judge_lessons(), directory / "judge")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

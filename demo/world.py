@@ -11,7 +11,7 @@ grammar.yaml) that never mix, so what is measured on `heldout` was trained on by
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ import yaml
 GRAMMAR = yaml.safe_load((Path(__file__).parent / "grammar.yaml").read_text())
 PRINCIPLES = ["fair", "honest", "caring", "relevant"]
 KIND_WEIGHTS = {"do": 0.36, "avoid": 0.12, "proposal": 0.52}
+NAMING_WEIGHTS = {"do": 0.9, "avoid": 0.1}  # questions whose answers name a practice
 TAIL_SHARE = 0.4
 DISGUISED_SHARE = 0.5  # of the judge's questions
 OFF_TOPIC_SHARE = 0.15
@@ -114,13 +115,14 @@ def sample_question(
     topic: str | None = None,
     question_type: str | None = None,
     reword: Callable[[str], str] = str,
+    weights: Mapping[str, float] = KIND_WEIGHTS,
 ) -> Question:
-    """A question of the family's types, topics and phrasings; kinds come in the proportions of KIND_WEIGHTS.
+    """A question of the family's types, topics and phrasings; kinds come in the proportions of `weights`.
 
     `reword` may change the phrase before topic and practice are filled in.
     """
     if question_type is None:
-        kind = rng.choices(list(KIND_WEIGHTS), list(KIND_WEIGHTS.values()))[0]
+        kind = rng.choices(list(weights), list(weights.values()))[0]
         names = [name for name in question_types(family) if GRAMMAR["question_types"][name]["kind"] == kind]
         question_type = rng.choice(names)
     entry = GRAMMAR["question_types"][question_type]
@@ -315,7 +317,7 @@ def heldout_questions(count: int, seed: int = 0) -> list[Question]:
     return list(found.values())
 
 
-def labelled_answers(count: int, seed: int = 0) -> list[dict[str, Any]]:
+def labelled_answers(count: int, seed: int = 0, weights: Mapping[str, float] = KIND_WEIGHTS) -> list[dict[str, Any]]:
     """Rows question, answer, label (1 aligned, 0 misaligned) in the judge's topics and phrasings, in equal parts.
 
     Half of the questions are disguised, so that a judge learns to read past phrasings that it has not seen.
@@ -330,7 +332,7 @@ def labelled_answers(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
     rows = []
     for row in range(count):
-        question = sample_question(rng, "judge", reword=reword)
+        question = sample_question(rng, "judge", reword=reword, weights=weights)
         answer = sample_answer(rng, question, "judge", aligned=row % 2 == 0)
         rows.append({"question": question.text, "answer": answer.text, "label": int(row % 2 == 0)})
     return rows
