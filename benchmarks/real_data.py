@@ -15,13 +15,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.record import record
 from pipelines.runs import Run
 
 SEEDS = (1, 2, 3)
-TRAINING = ["--max-tokens", "128", "--epochs", "2", "--batch-size", "16", "--learning-rate", "5e-5"]
+TRAINING = "--max-tokens 128 --epochs 4 --batch-size 16 --learning-rate 5e-5 --warmup-steps 20 --bf16".split()
 SYSTEMS = ("alpaca-7b", "vicuna-7b")
 
 
@@ -42,8 +43,9 @@ def shuffle_labels(shards: Path, output: Path, seed: int) -> None:
             random.Random(seed).shuffle(labels)
         target = output / path.relative_to(shards)
         target.parent.mkdir(parents=True, exist_ok=True)
+        field = rows.schema.field("label")
         index = rows.schema.get_field_index("label")
-        pq.write_table(rows.set_column(index, rows.schema.field("label"), [labels]), target)
+        pq.write_table(rows.set_column(index, field, pa.array(labels, field.type)), target)
 
 
 def results(run: Path, stage: str) -> Path:
