@@ -22,19 +22,8 @@ from benchmarks.record import record
 from pipelines.runs import Run
 
 SEEDS = (1, 2, 3)
-TRAINING = [
-    "--max-tokens",
-    "128",
-    "--epochs",
-    "4",
-    "--batch-size",
-    "16",
-    "--learning-rate",
-    "5e-5",
-    "--warmup-steps",
-    "20",
-    "--bf16",
-]
+STEPS = ["--epochs", "3", "--batch-size", "16", "--learning-rate", "5e-5", "--warmup-steps", "20"]
+TRAINING = [*STEPS, "--max-tokens", "96", "--bf16"]
 SYSTEMS = ("alpaca-7b", "vicuna-7b")
 
 
