@@ -23,7 +23,8 @@ from pipelines.runs import Run
 
 SEEDS = (1, 2, 3)
 STEPS = ["--epochs", "3", "--batch-size", "16", "--learning-rate", "5e-5", "--warmup-steps", "20"]
-TRAINING = [*STEPS, "--max-tokens", "96", "--bf16"]
+# Without answers to other questions, nothing tells the inspector that the tiny aligner's rewrites are about nothing.
+TRAINING = [*STEPS, "--max-tokens", "96", "--bf16", "--mismatched", "1"]
 SYSTEMS = ("alpaca-7b", "vicuna-7b")
 
 
