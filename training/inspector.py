@@ -4,8 +4,7 @@
     torchrun --nproc-per-node 8 -m training.inspector --data curated/inspector --output inspector
 
 A sequence classifier with two labels is fine-tuned on pairs of question and answer, label 0 misaligned and 1 aligned.
-Defaults are the paper's settings; `mismatched` adds answers to other questions as misaligned ones. The checkpoint of
-the epoch with the best validation AUC is kept.
+Defaults are the paper's settings. The checkpoint of the epoch with the best validation AUC is kept.
 """
 
 import sys
@@ -58,7 +57,6 @@ class Config:
     epochs: float = setting("passes over the training rows", 4.0)
     weight_decay: float = setting("of AdamW", 0.01)
     warmup_steps: int = setting("steps of linear warm-up", 0)
-    mismatched: float = setting("share of the aligned training answers also learned under another question, as 0", 0.0)
     max_tokens: int = setting("tokens of question and answer; the longer of the two is cut", 512)
     bf16: bool | None = setting("bfloat16 autocast (default: where a GPU supports it)", None)
     seed: int = setting("of the head's weights, dropout and row order", 42)
@@ -67,8 +65,6 @@ class Config:
         check_settings(
             self, ("learning_rate", "batch_size", "gradient_accumulation", "eval_batch_size", "epochs", "max_tokens")
         )
-        if not 0 <= self.mismatched <= 1:
-            raise ValueError(f"mismatched = {self.mismatched}: a share lies between 0 and 1")
 
 
 def check_labels(splits: dict[str, pa.Table]) -> None:
@@ -77,22 +73,6 @@ def check_labels(splits: dict[str, pa.Table]) -> None:
         found = sorted(pc.unique(table.column("label")).to_pylist())
         if found != [0, 1]:
             raise UsageError(f"data/{split}: labels {found}; an inspector needs rows of both labels, 0 and 1")
-
-
-def with_mismatched(rows: pa.Table, share: float, seed: int) -> pa.Table:
-    """The rows and, for a share of the aligned ones, their answer under another question, labelled 0.
-
-    Without them nothing tells an inspector that an answer has to be about its question, and a guard lets an aligned
-    answer to something else pass. Paper 000 trains without.
-    """
-    aligned = rows.filter(pc.equal(rows["label"], 1))
-    rng = np.random.default_rng(seed)
-    asked = aligned.take(rng.permutation(aligned.num_rows)[: round(share * aligned.num_rows)])
-    given = aligned.take(rng.permutation(aligned.num_rows)[: asked.num_rows])
-    strangers = asked.set_column(asked.schema.get_field_index("answer"), "answer", given["answer"])
-    labels = pa.repeat(pa.scalar(0, pa.int8()), asked.num_rows)
-    strangers = strangers.set_column(asked.schema.get_field_index("label"), "label", labels)
-    return pa.concat_tables([rows, strangers.filter(pc.not_equal(asked["question"], given["question"]))])
 
 
 def max_tokens_of(tokenizer: Any, model_config: Any, wanted: int) -> int:
@@ -130,7 +110,6 @@ def train(config: Config) -> dict:
     """Train, write the model folder, and give its metrics; a finished run is not trained again."""
     splits = read_splits(config.data, INSPECTOR_ROWS)
     check_labels(splits)
-    splits["train"] = with_mismatched(splits["train"], config.mismatched, config.seed)
     run = Run.open("inspector", to_dict(config))
     if (metrics := run.metrics()) is not None:
         say(f"{config.output}: is trained already")

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
@@ -15,7 +14,7 @@ from safetensors.numpy import load_file
 from schemas.errors import StageError, UsageError
 from schemas.tables import INSPECTOR_ROWS
 from training import trainer as shared
-from training.inspector import Config, main, scores_of, train, validation_metrics, with_mismatched
+from training.inspector import Config, main, scores_of, train, validation_metrics
 from transforms.engines.inspector import Inspector
 
 
@@ -148,7 +147,6 @@ def test_minilm_gets_a_head_of_its_own(config, minilm, tmp_path):
         (["--base", "{gpt2}"], "its tokenizer has no padding token"),
         (["--max-tokens", "512"], "max_tokens = 512: this base reads 64 tokens"),
         (["--learning-rate", "0"], "learning_rate = 0.0: must be above 0"),
-        (["--mismatched", "2"], "mismatched = 2.0: a share lies between 0 and 1"),
         (["--learning-rate", "fast"], "learning_rate: .*valid number.*--learning-rate"),
         (["--set", "learningrate=1"], "did you mean 'learning_rate'"),
         (["--config", "{tmp}/absent.yaml"], "absent.yaml: no such file"),
@@ -160,22 +158,6 @@ def test_wrong_use_is_named_before_any_work(config, bases, refusal, tmp_path, ar
     given = [argument.format(tmp=tmp_path, gpt2=bases["gpt2"]) for argument in arguments]
     assert re.search(f"^error: (.|\n)*{message}", refusal(main, config(), given))
     assert not (tmp_path / "inspector.training").exists()
-
-
-def test_mismatched_rows_are_aligned_answers_under_other_questions():
-    rows = [{"id": str(n), "question": f"q{n // 2}", "answer": f"a{n}", "label": n % 2} for n in range(200)]
-    table = pa.Table.from_pylist(rows, INSPECTOR_ROWS)
-    own = {row["answer"]: row["question"] for row in rows if row["label"]}
-    for share, expected in ((0.5, 50), (1.0, 100)):
-        result = with_mismatched(table, share, seed=1)
-        assert result.slice(0, 200) == table
-        added = result.slice(200).to_pylist()
-        assert expected - 5 <= len(added) <= expected  # a question may draw its own answer, which is left out
-        assert len({row["question"] for row in added}) == len({row["answer"] for row in added}) == len(added)
-        assert all(row["label"] == 0 and own[row["answer"]] != row["question"] for row in added)
-    assert with_mismatched(table, 0.0, seed=1) == table
-    assert with_mismatched(table, 0.5, seed=1) == with_mismatched(table, 0.5, seed=1)
-    assert with_mismatched(table, 0.5, seed=1) != with_mismatched(table, 0.5, seed=2)
 
 
 def test_both_labels_are_needed(config, write_shards, tmp_path):
