@@ -25,6 +25,7 @@ SEEDS = (1, 2, 3)
 STEPS = ["--epochs", "3", "--batch-size", "16", "--learning-rate", "5e-5", "--warmup-steps", "20"]
 # Without answers to other questions, nothing tells the inspector that the tiny aligner's rewrites are about nothing.
 TRAINING = [*STEPS, "--max-tokens", "96", "--bf16", "--mismatched", "1"]
+MARGIN = 0.05
 SYSTEMS = ("alpaca-7b", "vicuna-7b")
 
 
@@ -86,7 +87,7 @@ def main() -> None:
                 run = work / f"{system}-{model.name}"
                 corpus = given.data / "alpaca_eval" / "outputs" / f"{system}.json.gz"
                 models = ["--aligner", given.aligner, "--inspector", model, "--criterion", "harmless"]
-                command("align", corpus, *models, "-o", run)
+                command("align", corpus, *models, "--guard-margin", str(MARGIN), "-o", run)
                 command("evaluate", run, "--inspector", f"inspector={model}", *judge, "-o", run)
                 metrics = json.loads((results(run, "evaluate") / "metrics.json").read_text())
                 decisions = pq.read_table(results(run, "align") / "aligned")["decision"].to_pylist()
@@ -113,7 +114,10 @@ def main() -> None:
                 f"ties {verdict['ties']} of {verdict['n']}; mean score {scores['before']['mean']:.3f} → "
                 f"{scores['after']['mean']:.3f}"
             )
-    note = "Rows aligned (threshold 0.5, guard on) and how the same inspector judges the result:\n\n" + "\n".join(lines)
+    note = (
+        "Rows aligned (threshold 0.5, guard margin 0.05) and how the same inspector judges the result:\n\n"
+        + "\n".join(lines)
+    )
     headings = [
         "inspector",
         "test accuracy",

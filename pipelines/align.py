@@ -45,7 +45,13 @@ class Settings:
     every_row: bool = setting("rewrite every row, not only those below the threshold", False)
     threshold: float = setting("rows that score below this are rewritten", 0.5)
     guard: bool = setting("refuse a rewrite that its inspector scores lower than the original", True)
+    guard_margin: float = setting("what a rewrite's score must gain for the guard to let it pass", 0.0)
     sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "guard_margin"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: must be between 0 and 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +74,7 @@ class Config(Settings):
     engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold: must be between 0 and 1, not {self.threshold}")
+        super().__post_init__()
         if not self.aligner or len(self.aligner) != len(self.inspector):
             raise ValueError(
                 f"aligner, inspector: give one of each per criterion, not {len(self.aligner)} and {len(self.inspector)}"
@@ -160,6 +165,7 @@ def stage_for(config: Config, members: Sequence[Member], corpus: Table) -> stage
         "every_row": config.every_row,
         "threshold": config.threshold,
         "guard": config.guard,
+        "guard_margin": config.guard_margin,
         "seed": config.seed,
     }
     return stages.Stage.under(config.output, "align", identity)
@@ -179,7 +185,7 @@ def build(config: Config, members: Sequence[Member], corpus: Table, stage: stage
         root
         | "Read" >> ReadTable(corpus, skip=skipped_shards(config, corpus, stage))
         | "SetAside" >> MapBatches(partial(set_aside, used=READ))
-        | "Align" >> Align(members, routing, config.threshold, config.guard, config.seed, cache)
+        | "Align" >> Align(members, routing, config.threshold, config.guard, config.guard_margin, config.seed, cache)
         | "Write"
         >> WriteTables(
             stage.directory,

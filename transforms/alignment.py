@@ -1,8 +1,8 @@
 """Align responses: score, rewrite what falls short, score again, keep what is better; one criterion after another.
 
 Per criterion (paper 000, section 2; paper 002 for several): rows whose score is below the threshold, or every row,
-are rewritten; a guard refuses a rewrite that its own inspector scores lower. All inspectors score all rows at every
-step, so that a trajectory shows what one aligner did to another criterion.
+are rewritten; a guard refuses a rewrite that its own inspector scores lower, or not enough higher. All inspectors score
+all rows at every step, so that a trajectory shows what one aligner did to another criterion.
 
 A batch carries the row's state in columns of its own until `finish`: `aligned` (the text as it stands), `scores`,
 and one struct `step_<n>` per step.
@@ -95,24 +95,26 @@ def propose(batch: pa.RecordBatch, member: Member) -> pa.RecordBatch:
     return with_columns(batch, reason=reason)
 
 
-def decide(batch: pa.RecordBatch, step: int, criterion: str, guard: bool) -> pa.RecordBatch:
+def decide(batch: pa.RecordBatch, step: int, criterion: str, guard: bool, margin: float = 0.0) -> pa.RecordBatch:
     """Keep or refuse each candidate, and write the step down.
 
-    With the guard, a candidate is refused that its own inspector scores lower than the text it would replace, or that
-    was cut off. A row whose generation failed keeps its text.
+    With the guard, a candidate is refused that its own inspector scores lower than the text it would replace, or less
+    than `margin` higher, or that was cut off. A row whose generation failed keeps its text.
     """
     before, after = score_of(batch, "scores", criterion), score_of(batch, "candidate_scores", criterion)
     candidate, reason = batch.column("candidate"), batch.column("reason")
     proposed = pc.is_valid(candidate)
-    lower = pc.fill_null(pc.less(after, before), False)
+    same = pc.fill_null(pc.equal(candidate, batch.column("aligned")), False)
     if guard:
-        refused = pc.or_(lower, pc.fill_null(pc.equal(reason, "truncated"), False))
+        lower = pc.fill_null(pc.less(after, before), False)
+        too_little = pc.and_not(pc.fill_null(pc.less(pc.subtract(after, before), margin), False), same)
+        refused = pc.or_(pc.or_(lower, too_little), pc.fill_null(pc.equal(reason, "truncated"), False))
         refused = pc.and_(proposed, refused)
-        reason = pc.if_else(pc.and_(refused, pc.is_null(reason)), pa.scalar("scored_lower"), reason)
+        why = pc.if_else(lower, "scored_lower", "gained_too_little")
+        reason = pc.if_else(pc.and_(refused, pc.is_null(reason)), why, reason)
     else:
         refused = pa.array([False] * batch.num_rows, pa.bool_())
     accepted = pc.and_(proposed, pc.invert(refused))
-    same = pc.fill_null(pc.equal(candidate, batch.column("aligned")), False)
     asked = pc.is_valid(batch.column("prompt"))
     decision = pc.case_when(
         pc.make_struct(
@@ -288,6 +290,7 @@ class Align(beam.PTransform):
     routing: Routing = "below_threshold"
     threshold: float = 0.5
     guard: bool = True
+    guard_margin: float = 0.0
     seed: int = 0
     cache: str | None = None
     inspectors: dict[str, str] = field(init=False)
@@ -326,5 +329,6 @@ class _AlignOnce(beam.PTransform):
             >> Generate(member.engine, member.sampling, f"rewrite {member.criterion}", plan.seed, plan.cache)
             | "Propose" >> MapBatches(lambda batch: propose(batch, member))
             | "ScoreRewrite" >> Score(plan.inspectors, "candidate", "candidate_scores")
-            | "Decide" >> MapBatches(lambda batch: decide(batch, self.step, member.criterion, plan.guard))
+            | "Decide"
+            >> MapBatches(lambda batch: decide(batch, self.step, member.criterion, plan.guard, plan.guard_margin))
         )

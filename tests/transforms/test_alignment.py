@@ -53,11 +53,11 @@ def answered(batch, texts, reasons=None):
     )
 
 
-def aligned(texts, after, guard=True, routing="below_threshold", reasons=None):
+def aligned(texts, after, guard=True, routing="below_threshold", reasons=None, margin=0.0):
     batch = alignment.route(rows(), MEMBER, routing, 0.5)
     batch = alignment.propose(answered(batch, texts, reasons), MEMBER)
     batch = alignment.with_columns(batch, candidate_scores=scores(after))
-    return alignment.finish(alignment.decide(batch, 1, "kind", guard), 1)
+    return alignment.finish(alignment.decide(batch, 1, "kind", guard, margin), 1)
 
 
 def test_only_rows_below_the_threshold_are_asked_for():
@@ -97,6 +97,18 @@ def test_without_the_guard_every_rewrite_stays():
     batch = aligned(["better", "other", "worse", None, None], [0.8, 0.1, 0.3, None, None], guard=False, routing="all")
     assert batch.column("aligned").to_pylist()[:3] == ["better", "other", "worse"]
     assert batch.column("decision").to_pylist()[:3] == ["rewritten"] * 3
+
+
+def test_with_a_margin_a_rewrite_has_to_gain_that_much():
+    before = [dict(row)["kind"] for row in rows().column("scores").to_pylist()[:3]]
+    texts = ["better", "other", "so so", None, None]
+    gains = [0.25, 0.125, 0.0]
+    after = [score + gain for score, gain in zip(before, gains, strict=True)]
+    batch = aligned(texts, [*after, None, None], routing="all", margin=0.2)
+    assert batch.column("decision").to_pylist()[:3] == ["rewritten", "refused", "unchanged"]
+    assert batch.column("step_1").to_pylist()[1]["reason"] == "gained_too_little"
+    lower = aligned(["better", *texts[1:]], [before[0] - 0.1, *after[1:], None, None], routing="all", margin=0.2)
+    assert lower.column("step_1").to_pylist()[0]["reason"] == "scored_lower"
 
 
 @pytest.mark.parametrize(
