@@ -23,8 +23,7 @@ from pipelines.runs import Run
 
 SEEDS = (1, 2, 3)
 STEPS = ["--epochs", "3", "--batch-size", "16", "--learning-rate", "5e-5", "--warmup-steps", "20"]
-# Without answers to other questions, nothing tells the inspector that the tiny aligner's rewrites are about nothing.
-TRAINING = [*STEPS, "--max-tokens", "96", "--bf16", "--mismatched", "1"]
+TRAINING = [*STEPS, "--max-tokens", "96", "--bf16"]
 MARGIN = 0.05
 SYSTEMS = ("alpaca-7b", "vicuna-7b")
 
