@@ -108,8 +108,9 @@ def main() -> None:
     for system, found in aligned.items():
         for seed, one in zip(SEEDS, found, strict=True):
             verdict, scores = one["judges"][0], one["score_shift"]["inspector"]
+            decisions = ", ".join(f"{name}: {count}" for name, count in sorted(one["decisions"].items()))
             lines.append(
-                f"- {system}, seed {seed}: {one['decisions']}; wins {verdict['wins']}, losses {verdict['losses']}, "
+                f"- {system}, seed {seed}: {decisions}; wins {verdict['wins']}, losses {verdict['losses']}, "
                 f"ties {verdict['ties']} of {verdict['n']}; mean score {scores['before']['mean']:.3f} → "
                 f"{scores['after']['mean']:.3f}"
             )
