@@ -18,6 +18,7 @@ CORE = [
     "apache-beam>=2.77,<2.78",
     "fsspec>=2025.3",
     "jinja2>=3.1,<4",
+    "numba>=0.63,<0.67",
     "numpy>=2.1,<2.5",
     "openai>=3,<4",
     "packaging>=24",

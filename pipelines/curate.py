@@ -1,70 +1,85 @@
-"""Curate records for training: validity, leakage, duplicates, one split, training shards.
+"""Curate records for training: validity, leakage, duplicates, quotas, one split, training shards.
 
     alignbeam curate runs/mine/triples/1a2b3c -o runs/mine --config curate.yaml
     alignbeam curate questions.csv.gz -o data/questions --heldout data/evaluation
+    alignbeam curate more.jsonl -o data/more --previous data/questions/curate/4d5e6f
+    alignbeam curate questions.csv.gz -o data/questions --explain 0123456789abcdef
 
 Rows that break a rule, or match a held-out question, go first, so that none of them is kept on whose account a good one
-is dropped as its duplicate. What is dropped stands in the table `drops` with its reason. Triples also give the shards
-that the trainers read, in `aligner/` and `inspector/` of the stage's directory.
+is dropped as its duplicate. What is dropped stands in the table `drops` with its reason, and README.md of the stage's
+directory is a data card. Triples also give the shards that the trainers read, in `aligner/` and `inspector/`.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 
 import apache_beam as beam
 import pyarrow as pa
 
 from pipelines import entrypoint, ingest, stages
+from pipelines.data_card import data_card
+from pipelines.explain import explain_row
 from schemas.command_line import setting
 from schemas.errors import UsageError
+from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
 from transforms import corpora, storage
 from transforms.columns import check_free, check_texts
 from transforms.decisions import Keyed, OpenShards, decisions_of
-from transforms.duplicates import DropExactDuplicates, DropNearDuplicates, buckets_for
+from transforms.duplicates import FIRST, LONGEST, DropExactDuplicates, DropNearDuplicates, Preference, buckets_for
 from transforms.engines.encoder import model_digest
-from transforms.leakage import HeldOut, drop_leaked, index_held_out, read_held_out
+from transforms.leakage import HeldOut, drop_leaked, index_held_out, quote_leaks, read_held_out
 from transforms.near_duplicates import Similarity
-from transforms.split import AlikePairs, ClusterQuestions, Shares, assign_splits
-from transforms.tables import MANIFEST, MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
+from transforms.novelty import DropNotNovel
+from transforms.quotas import DropOverQuota
+from transforms.semantic import DropSameMeaning, Semantic
+from transforms.split import AlikePairs, ClusterQuestions, Shares, SplitBefore, assign_splits
+from transforms.tables import HASHED_ROWS, MANIFEST, MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
 from transforms.training_shards import TRAINERS, Trainer, WriteTrainingShards, count_rows, plan_shards
-from transforms.validity import TEXT_COLUMNS, drop_invalid, readable_text, rules_for
-
-SPLIT_COLUMNS = ("split", "inspector_split", "cluster")
-DROP_COLUMNS = ("drop_reason", "duplicate_of", "leaked_from")
+from transforms.validity import TEXT_COLUMNS, Validity, drop_invalid, readable_text, rules_for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a recipe may set. The paper's own: 70/15/15, the inspector's 80/10/10 inside train (app. C)."""
 
-    english_plain_text: bool = setting("also drop what only makes no sense in plain English text (the paper's)", False)
-    max_chars: int = setting("drop rows with a longer text", 100_000)
-    skip_rules: tuple[str, ...] = setting("leave out a validity rule; may be given again", ())
+    validity: Validity = field(default_factory=Validity)
     duplicate_columns: tuple[str, ...] = setting("compare rows by these (default: all of question and answers)", ())
     similarity: Similarity = field(default_factory=lambda: Similarity(words=3, jaccard=0.8))
+    keep: str = setting("which of alike rows stays: first (by id), longest, or a column whose highest number", FIRST)
+    max_rouge_l: float | None = setting("drop questions with a higher ROUGE-L to a kept one (Self-Instruct: 0.7)", None)
+    max_cosine: float | None = setting("drop questions with a higher cosine to a kept one, by embedder", None)
     heldout: tuple[str, ...] = setting("questions to keep out: a table, file or folder; may be given again", ())
     heldout_column: str | None = setting("column of the held-out questions", None)
     overlap_words: int = setting("words in a row that a question may not share with a held-out one", 13)
-    shares: Shares = (0.70, 0.15, 0.15)
-    inspector_shares: Shares = (0.80, 0.10, 0.10)
+    quotas: dict[str, int] = field(default_factory=dict)  # by column, the most rows for each of its values
+    shares: tuple[float, float, float] = (0.70, 0.15, 0.15)
+    inspector_shares: tuple[float, float, float] = (0.80, 0.10, 0.10)
+    previous: str | None = setting("curated table whose questions keep their splits; newcomers join them", None)
     max_pair_similarity: float | None = setting("leave pairs as alike as this (cosine) to the aligner alone", None)
-    embedder: str = setting("folder of the encoder that max_pair_similarity is measured with", "")
+    embedder: str = setting("folder of the encoder of max_cosine and max_pair_similarity", "")
     rows_per_shard: int = setting("rows in a training shard", 10_000)
     minimum_yield: float = setting("stop if a smaller share of the rows survives", 0.1)
 
     def __post_init__(self) -> None:
-        for name in ("max_chars", "overlap_words", "rows_per_shard"):
+        for name in ("overlap_words", "rows_per_shard"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
         for name in ("shares", "inspector_shares"):
             given = getattr(self, name)
             if min(given) < 0 or abs(sum(given) - 1) > 1e-6:
                 raise ValueError(f"{name}: must be three shares that make 1, not {given}")
-        if self.max_pair_similarity is not None and not self.embedder:
-            raise ValueError("max_pair_similarity: needs an encoder; give its folder as embedder")
-        rules_for(english_plain_text=True, max_chars=self.max_chars, skip=self.skip_rules)
+        if self.max_rouge_l is not None and not 0 < self.max_rouge_l <= 1:
+            raise ValueError(f"max_rouge_l: {self.max_rouge_l} is not a similarity above 0 and up to 1")
+        if self.max_cosine is not None and not 0 < self.max_cosine <= 1:
+            raise ValueError(f"max_cosine: {self.max_cosine} is not a similarity above 0 and up to 1")
+        for name in ("max_pair_similarity", "max_cosine"):
+            if getattr(self, name) is not None and not self.embedder:
+                raise ValueError(f"{name}: needs an encoder; give its folder as embedder")
+        for column, most in self.quotas.items():
+            if most < 1:
+                raise ValueError(f"quotas.{column}: must be at least 1, not {most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +90,8 @@ class Config(Settings):
     question_column: str | None = setting("column of the question", None)
     response_column: str | None = setting("column of the response", None)
     correction_column: str | None = setting("column of the better response", None)
-    seed: int = setting("integer seed of the splits", 0)
+    seed: int = setting("integer seed of the splits and of the draw for quotas", 0)
+    explain: str | None = setting("say what every rule sees in the row of this id and what became of it; no more", None)
 
 
 def import_input(config: Config, beam_arguments: Sequence[str]) -> stages.Stage | None:
@@ -105,10 +121,24 @@ def guess_kind(path: str, given: dict[str, str | None]) -> corpora.Kind:
     return "questions"
 
 
-def check_columns(path: str, schema: pa.Schema, compared: Sequence[str]) -> None:
-    """UsageError where a text column is missing or is not text, or a column has a name that curating gives."""
+def check_columns(path: str, schema: pa.Schema, config: Settings, compared: Sequence[str]) -> None:
+    """UsageError where a column that is needed is missing or of another type, or one has a name that curating gives."""
     texts = [name for name in TEXT_COLUMNS if name in schema.names]
-    check_texts(path, schema, dict.fromkeys(["id", "question", *compared, *texts]))
+    check_texts(path, schema, dict.fromkeys(["id", "question", *compared, *config.validity.columns, *texts]))
+    numbers = [config.keep] if config.keep not in (FIRST, LONGEST) else []
+    for name in (*numbers, *config.quotas):
+        if name not in schema.names:
+            raise UsageError(f"{path}: has no column {name!r}; it has {', '.join(schema.names)}")
+    for name in numbers:
+        if not (pa.types.is_integer(kind := schema.field(name).type) or pa.types.is_floating(kind)):
+            raise UsageError(f"{path}: keep: column {name!r} holds no numbers but {kind}")
+    for name in config.quotas:
+        try:
+            pa.array([], schema.field(name).type).cast(pa.string())
+        except pa.ArrowException as error:
+            raise UsageError(
+                f"{path}: quotas: column {name!r} holds no plain values but {schema.field(name).type}"
+            ) from error
     check_free(path, schema, (*SPLIT_COLUMNS, *DROP_COLUMNS, "error"), "curate")
 
 
@@ -116,13 +146,28 @@ def compared_columns(config: Config, table: Table) -> tuple[str, ...]:
     return config.duplicate_columns or tuple(name for name in TEXT_COLUMNS if name in table.schema.names)
 
 
-def stage_for(config: Config, table: Table, held_out: HeldOut) -> stages.Stage:
+def splits_before(config: Config) -> SplitBefore | None:
+    """The splits that must not change; UsageError where the table named has none, or would now be split otherwise."""
+    if config.previous is None:
+        return None
+    before = SplitBefore(read_table(config.previous))
+    before.check(shares_of(config))
+    return before
+
+
+def shares_of(config: Config) -> Shares:
+    return Shares(config.shares, config.inspector_shares, config.seed)
+
+
+def stage_for(config: Config, table: Table, held_out: HeldOut, before: SplitBefore | None) -> stages.Stage:
     settings = {item.name: getattr(config, item.name) for item in fields(Settings)}
     for name in ("heldout", "heldout_column", "minimum_yield"):
         del settings[name]
     identity = settings | {
         "input": table.digest,
+        "previous": before.table.digest if before else None,
         "similarity": asdict(config.similarity),
+        "validity": asdict(config.validity),
         "heldout": held_out.digest,
         "embedder": model_digest(config.embedder) if config.embedder else None,
         "seed": config.seed,
@@ -139,13 +184,20 @@ def main_name(table: Table) -> str:
     return "triples" if is_triples(table) else "responses" if "response" in names else "questions"
 
 
-def build(config: Config, table: Table, held_out: HeldOut, stage: stages.Stage, root: beam.Pipeline) -> None:
+def build(
+    config: Config,
+    table: Table,
+    held_out: HeldOut,
+    before: SplitBefore | None,
+    stage: stages.Stage,
+    root: beam.Pipeline,
+) -> None:
     compared = compared_columns(config, table)
-    rules = rules_for(english_plain_text=config.english_plain_text, max_chars=config.max_chars, skip=config.skip_rules)
+    preference = Preference(config.keep, compared)
+    rules = rules_for(config.validity)
     alike = None if config.max_pair_similarity is None else AlikePairs(config.embedder, config.max_pair_similarity)
-    splits = partial(
-        assign_splits, shares=config.shares, inspector_shares=config.inspector_shares, seed=config.seed, alike=alike
-    )
+    shares = shares_of(config)
+    splits = partial(assign_splits, shares=shares, before=before, alike=alike)
     text = {name: pa.string() for name in (*SPLIT_COLUMNS, *DROP_COLUMNS)}
     schemas = {
         main_name(table): pa.schema([*table.schema, *((name, text[name]) for name in SPLIT_COLUMNS)]),
@@ -154,31 +206,34 @@ def build(config: Config, table: Table, held_out: HeldOut, stage: stages.Stage, 
 
     judged = (
         root
-        | "Read" >> ReadTable(table)
+        | "Read" >> ReadTable(table, chunk_rows=HASHED_ROWS)
         | "Judge" >> MapBatches(partial(drop_invalid, rules=rules), partial(drop_leaked, held_out=held_out))
     )
     invalid = judged | "Invalid" >> beam.FlatMap(decisions_of).with_output_types(Keyed)
-    exact = judged | "ExactDuplicates" >> DropExactDuplicates(compared, buckets_for(table))
-    near = (
-        (invalid, exact)
-        | "Repeated" >> beam.Flatten()
-        | "OpenDistinct" >> OpenShards(table, "near-duplicates", list(compared))
-        | "NearDuplicates" >> DropNearDuplicates(table, compared, config.similarity)
-    )
-    decisions: tuple[beam.PCollection[Keyed], ...] = (invalid, exact, near)
-    if compared != ("question",):  # else what is left has no near-duplicates any more
-        clusters = (
-            decisions
-            | "Dropped" >> beam.Flatten()
-            | "OpenQuestions" >> OpenShards(table, "clusters", ["question"])
-            | "ClusterQuestions" >> ClusterQuestions(table, config.similarity)
-        )
-        decisions = (*decisions, clusters)
+    exact = judged | "ExactDuplicates" >> DropExactDuplicates(compared, buckets_for(table), preference)
+    decisions: tuple[beam.PCollection[Keyed], ...] = (invalid, exact)
+    named = list(dict.fromkeys(["id", "question", *preference.reads]))
+
+    def then(step: str, columns: list[str] | None, decide: beam.PTransform) -> None:
+        """Decide about the rows that all decisions so far have left in, of which `columns` are read."""
+        nonlocal decisions
+        left = decisions | f"{step}: so far" >> beam.Flatten() | f"{step}: open" >> OpenShards(table, step, columns)
+        decisions = (*decisions, left | step >> decide)
+
+    then("near-duplicates", list(compared), DropNearDuplicates(table, compared, config.similarity, preference))
+    if config.max_rouge_l is not None:
+        then("novelty", named, DropNotNovel(config.max_rouge_l, preference))
+    if config.max_cosine is not None:
+        then("meaning", named, DropSameMeaning(table, Semantic(config.embedder, config.max_cosine), preference))
+    for column, most in config.quotas.items():
+        then(f"quota of {column}", None, DropOverQuota(column, most, config.seed, buckets_for(table)))
+    if compared != ("question",) or before:  # else what is left has no near-duplicates any more
+        then("clusters", ["question"], ClusterQuestions(table, config.similarity, shares, before))
     (
         decisions
         | "Decisions" >> beam.Flatten()
         | "OpenAll" >> OpenShards(table, "curate", skip=stage.done_shards())
-        | "Split" >> MapBatches(readable_text, splits)
+        | "Split" >> MapBatches(readable_text, partial(quote_leaks, held_out=held_out), splits)
         | "Write" >> WriteTables(stage.directory, schemas, SplitMarks(main_name(table)), len(table.shards), stage.about)
     )
 
@@ -197,7 +252,7 @@ def write_training_shards(config: Config, stage: stages.Stage, trainer: Trainer,
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     """Write the curated table, what was dropped, and training shards where the table holds triples."""
-    return run_with_import(config, beam_arguments)[-1]
+    return run_with_import(replace(config, explain=None), beam_arguments)[-1]
 
 
 def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[stages.Stage]:
@@ -206,19 +261,26 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
     held_out = index_held_out(
         read_held_out(config.heldout, config.heldout_column), config.similarity, config.overlap_words
     )
+    before = splits_before(config)
     imported = import_input(config, beam_arguments)
     table = read_table(imported.directory if imported else config.input).head(None)
-    check_columns(config.input, table.schema, compared_columns(config, table))
-    stage = stage_for(config, table, held_out)
+    check_columns(config.input, table.schema, config, compared_columns(config, table))
+    stage = stage_for(config, table, held_out, before)
+    if config.explain is not None:
+        explain_row(config.explain, table, rules_for(config.validity), held_out, stage)
+        return []
     stages.complete(
         stage,
-        lambda root: build(config, table, held_out, stage, root),
+        lambda root: build(config, table, held_out, before, stage, root),
         beam_arguments,
         rows=table.rows,
     )
     stages.check_yield(stage, config.minimum_yield)
     for trainer in TRAINERS if is_triples(table) else ():
         write_training_shards(config, stage, trainer, beam_arguments)
+    if not storage.exists(card := storage.join(stage.directory, "README.md")):
+        with storage.open_output(card) as file:
+            file.write(data_card(stage).encode())
     return [imported, stage] if imported else [stage]
 
 

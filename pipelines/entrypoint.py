@@ -40,7 +40,7 @@ def main(
         result = run(resolved.config, beam_arguments)
         if isinstance(result, int):
             return result
-        return max(report_stage(stage) for stage in ([result] if isinstance(result, Stage) else result))
+        return max((report_stage(stage) for stage in ([result] if isinstance(result, Stage) else result)), default=DONE)
 
     return exit_code(command)
 

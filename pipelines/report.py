@@ -48,6 +48,7 @@ def page(run: Run, samples: int) -> str:
     found = [
         sections.rows_section(run),
         sections.coverage_section(run),
+        sections.duplicates_section(run),
         sections.training_section(run),
         sections.change_section(run, corpus, trajectories),
         sections.evaluation_section(run),

@@ -44,6 +44,7 @@ from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.config import flatten, to_dict, validated
 from schemas.criteria import load_pack
 from schemas.errors import UsageError
+from schemas.tables import TRIPLES
 from training import aligner as aligner_trainer
 from training import inspector as inspector_trainer
 from training.run import base_digest
@@ -405,6 +406,9 @@ def inputs_of(config: Config) -> Iterator[tuple[tuple[str, ...], str, Callable[[
     for path in curating.heldout:
         corpus = ingest.Config(corpus=path, output="", kind="questions", question_column=curating.heldout_column)
         yield ("curate",), "stages.curate.heldout", partial(look_at, corpus)
+    yield ("curate",), "stages.curate", partial(curate.check_columns, "triples", TRIPLES, curating, ())
+    if curating.previous:
+        yield ("curate",), "stages.curate.previous", partial(read_table, curating.previous)
     if curating.embedder:
         yield ("curate",), "stages.curate.embedder", partial(model_config, curating.embedder)
     for name, trainer in TRAINERS.items():

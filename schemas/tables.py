@@ -67,6 +67,10 @@ INSPECTOR_ROWS = pa.schema(
     }
 )
 
+# What curating adds to a table: to the rows that stay, and to those dropped.
+SPLIT_COLUMNS = ("split", "inspector_split", "cluster")
+DROP_COLUMNS = ("drop_reason", "duplicate_of", "leaked_from", "leaked_question")
+
 RESPONSES = pa.schema({"id": pa.string(), "question": pa.string(), "response": pa.string()})
 
 TRAJECTORIES = pa.schema(

@@ -30,12 +30,16 @@ def bring_back(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
+def is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def check_texts(path: str, schema: pa.Schema, needed: Collection[str]) -> None:
     """UsageError naming the columns that the table at `path` lacks, or one that is not text."""
     if missing := [name for name in needed if name not in schema.names]:
         raise UsageError(f"{path}: has no column {', '.join(map(repr, missing))}; it has {', '.join(schema.names)}")
     for name in needed:
-        if schema.field(name).type not in (pa.string(), pa.large_string()):
+        if not is_text(schema.field(name).type):
             raise UsageError(f"{path}: column {name!r} is not text but {schema.field(name).type}")
 
 

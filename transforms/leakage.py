@@ -6,6 +6,7 @@ looked up. Overlap: the row holds some run of `overlap_words` words of a held-ou
 app. C); a held-out question that is shorter must be the whole of the row.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,9 @@ from transforms.columns import check_texts
 from transforms.drops import drop_where, kept
 from transforms.identity import content_id
 from transforms.near_duplicates import Similarity
-from transforms.shingles import Shingles, expand, jaccard, normalised, shingles
+from transforms.shingles import Shingles, expand, jaccard, shingles
 from transforms.tables import MANIFEST, read_table
+from transforms.words import words_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class HeldOut:
     """Held-out questions, ready to be looked up."""
 
     names: tuple[str, ...]
+    questions: tuple[str, ...]
     digest: str
     similarity: Similarity
     overlap_words: int
@@ -87,7 +90,7 @@ def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str
 def index_held_out(questions: dict[str, str], similarity: Similarity, overlap_words: int) -> HeldOut:
     """Held-out questions by name, hashed for look-up."""
     names = sorted(questions)
-    texts = normalised(pa.array([questions[name] for name in names], pa.string()))
+    texts = words_of(pa.array([questions[name] for name in names], pa.string()))
     sets = shingles(texts, similarity.words).sets()
     items, sizes = np.repeat(np.arange(len(names)), sets.sizes()), sets.sizes()
     _, of_value, counts = np.unique(sets.values, return_inverse=True, return_counts=True)
@@ -97,6 +100,7 @@ def index_held_out(questions: dict[str, str], similarity: Similarity, overlap_wo
     runs = shingles(texts, overlap_words)
     return HeldOut(
         names=tuple(names),
+        questions=tuple(questions[name] for name in names),
         digest=content_id(*(part for name in names for part in (name, questions[name]))),
         similarity=similarity,
         overlap_words=overlap_words,
@@ -112,7 +116,7 @@ def drop_leaked(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
     `leaked_near_duplicate` names the most similar question, `leaked_overlap` the first that shares a run of words.
     """
     live = np.flatnonzero(kept(batch))
-    texts = normalised(batch.column("question").take(pa.array(live)))
+    texts = words_of(batch.column("question").take(pa.array(live)))
     near, overlapping = _nearest(shingles(texts, held_out.similarity.words).sets(), held_out), np.full(len(live), -1)
     rows, items = held_out.overlap.matches(shingles(texts, held_out.overlap_words))
     overlapping[rows[::-1]] = items[::-1]  # the first item of a row is written last
@@ -124,6 +128,13 @@ def drop_leaked(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
     batch = drop_where(batch, pc.and_not(pa.array(source >= 0), pa.array(is_near)), "leaked_overlap")
     names = [held_out.names[item] if item >= 0 else None for item in source]
     return batch.append_column("leaked_from", pa.array(names, pa.string()))
+
+
+def quote_leaks(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
+    """Add `leaked_question`, the text of the held-out question that `leaked_from` names."""
+    names = batch.column("leaked_from").to_pylist()
+    texts = [held_out.questions[bisect_left(held_out.names, name)] if name else None for name in names]
+    return batch.append_column("leaked_question", pa.array(texts, pa.string()))
 
 
 def _nearest(sets: Shingles, held_out: HeldOut) -> np.ndarray:

@@ -7,8 +7,11 @@ all `rows` of one band with J^rows. They become candidates if they agree in any 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy import ndarray
 
-from transforms.shingles import Shingles, mix, scrambled
+from transforms.kernels import inlined, kernel
+from transforms.shingles import Shingles, scrambled
+from transforms.words import mix
 
 MAX_HASHES = 160
 MAX_MISS = 0.01
@@ -38,25 +41,50 @@ def bands_for(jaccard: float) -> Bands:
     return Bands(MAX_HASHES, 1)
 
 
-def signatures(shingles: Shingles, hashes: int) -> np.ndarray:
-    """MinHash signatures of N texts, each with at least one shingle: uint32[hashes, N]."""
-    values = (
-        shingles.values if shingles.values.dtype == np.uint32 else (shingles.values >> np.uint64(32)).astype(np.uint32)
-    )
+def signatures(shingles: Shingles, hashes: int) -> ndarray:
+    """MinHash signatures of N texts: uint32[N, hashes]; a text without shingles has the largest number everywhere."""
+    return _minima(shingles.values, shingles.offsets, *_permutations(hashes))
+
+
+def band_keys(shingles: Shingles, bands: Bands) -> ndarray:
+    """One key per text and band; texts that share a key are candidates: uint64[N, bands]."""
+    flips, factors = _permutations(bands.bands * bands.rows)
+    return _keys(shingles.values, shingles.offsets, flips, factors, scrambled(bands.bands, seed=3))
+
+
+def _permutations(hashes: int) -> tuple[ndarray, ndarray]:
+    """x -> (x ^ flip) * factor, an odd one, permutes the 32-bit numbers: two of uint32[hashes]."""
     flips, factors = scrambled(2 * hashes, seed=2).astype(np.uint32).reshape(2, hashes)
-    minima = np.empty((hashes, len(shingles.offsets) - 1), np.uint32)
-    permuted = np.empty_like(values)
-    for k in range(hashes if minima.shape[1] else 0):
-        np.bitwise_xor(values, flips[k], out=permuted)
-        np.multiply(permuted, factors[k] | np.uint32(1), out=permuted)  # an odd factor permutes the 32-bit numbers
-        np.minimum.reduceat(permuted, shingles.offsets[:-1], out=minima[k])
+    return flips, factors | np.uint32(1)
+
+
+@inlined
+def _lower_to_minima(value: np.uint32, flips: ndarray, factors: ndarray, minima: ndarray) -> None:
+    for k in range(len(minima)):
+        minima[k] = min(minima[k], np.uint32(np.uint32(value ^ flips[k]) * factors[k]))
+
+
+@kernel
+def _minima(values: ndarray, offsets: ndarray, flips: ndarray, factors: ndarray) -> ndarray:
+    minima = np.full((len(offsets) - 1, len(flips)), 0xFFFFFFFF, np.uint32)
+    for row in range(len(offsets) - 1):
+        for position in range(offsets[row], offsets[row + 1]):
+            _lower_to_minima(values[position], flips, factors, minima[row])
     return minima
 
 
-def band_keys(shingles: Shingles, bands: Bands) -> np.ndarray:
-    """One key per text and band; texts that share a key are candidates: uint64[bands, N]."""
-    minima = signatures(shingles, bands.bands * bands.rows)
-    keys = np.repeat(scrambled(bands.bands, seed=3)[:, None], minima.shape[1], axis=1)
-    for row in range(bands.rows):
-        keys = mix(keys ^ minima[row :: bands.rows])
+@kernel
+def _keys(values: ndarray, offsets: ndarray, flips: ndarray, factors: ndarray, seeds: ndarray) -> ndarray:
+    keys = np.empty((len(offsets) - 1, len(seeds)), np.uint64)
+    minima = np.empty(len(flips), np.uint32)
+    rows = len(flips) // len(seeds)
+    for text in range(len(offsets) - 1):
+        minima[:] = 0xFFFFFFFF
+        for position in range(offsets[text], offsets[text + 1]):
+            _lower_to_minima(values[position], flips, factors, minima)
+        for band in range(len(seeds)):
+            key = seeds[band]
+            for row in range(band * rows, (band + 1) * rows):
+                key = mix(key ^ np.uint64(minima[row]))
+            keys[text, band] = key
     return keys

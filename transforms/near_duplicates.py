@@ -1,11 +1,18 @@
-"""Groups of near-duplicates among shingle sets that fit in memory: bands propose pairs, Jaccard decides."""
+"""Near-duplicates among shingle sets that fit in memory: bands propose pairs, Jaccard decides.
+
+`kept_neighbours` says what each set repeats: of the sets in the order given, one that is near a kept one repeats it,
+any other is kept. `near_duplicate_groups` goes on from neighbour to neighbour, so that unlike texts can be in one
+group: right for a split, where none of them may have a neighbour on the other side, and wrong for dropping.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy import ndarray
 
+from transforms.kernels import inlined, kernel
 from transforms.minhash import band_keys, bands_for
-from transforms.shingles import Shingles, expand, jaccard, offsets_of
+from transforms.shingles import Shingles, expand, jaccard, offsets_of, similarity
 
 MAX_PIVOTS = 16
 
@@ -24,30 +31,86 @@ class Similarity:
             raise ValueError(f"jaccard: {self.jaccard} is not a similarity above 0 and up to 1")
 
 
-def connected(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The smallest node of every node's connected component: int64[count], for nodes 0 … count - 1 and these links."""
-    labels = np.arange(count)
-    while len(left):
-        low = np.minimum(labels[left], labels[right])
-        np.minimum.at(labels, labels[left], low)
-        np.minimum.at(labels, labels[right], low)
-        while (labels != labels[labels]).any():
-            labels = labels[labels]
-        apart = labels[left] != labels[right]
-        left, right = left[apart], right[apart]
-    return labels
+@kernel
+def connect(parents: ndarray, left: ndarray, right: ndarray) -> None:
+    """Join the groups of these pairs of nodes. `parents` says for every node a smaller one of its group, or itself."""
+    for pair in range(len(left)):
+        one, other = left[pair], right[pair]
+        while parents[one] != one:
+            parents[one] = parents[parents[one]]
+            one = parents[one]
+        while parents[other] != other:
+            parents[other] = parents[parents[other]]
+            other = parents[other]
+        parents[max(one, other)] = min(one, other)
 
 
-def near_duplicate_groups(sets: Shingles, threshold: float) -> np.ndarray:
+@kernel
+def connected(parents: ndarray) -> ndarray:
+    """The smallest node of every node's group: int64[N]."""
+    smallest = parents.copy()
+    for node in range(len(parents)):
+        smallest[node] = smallest[parents[node]]
+    return smallest
+
+
+def kept_neighbours(sets: Shingles, threshold: float) -> ndarray:
+    """Of every set the earlier one that it repeats, or -1 where it is kept: int64[N]. No set may be empty.
+
+    A set repeats a kept one that shares a band with it and whose Jaccard similarity to it reaches the threshold.
+    """
+    return _kept_neighbours(sets.values, sets.offsets, band_keys(sets, bands_for(threshold)), threshold)
+
+
+@inlined
+def _slot(key: np.uint64, known: ndarray, newest: ndarray) -> np.int64:
+    """Where a key stands, or is to be put, in a table with open addressing."""
+    slot = np.int64((key >> np.uint64(20)) & np.uint64(len(known) - 1))
+    while newest[slot] >= 0 and known[slot] != key:
+        slot = (slot + 1) & (len(known) - 1)
+    return slot
+
+
+@kernel
+def _kept_neighbours(values: ndarray, offsets: ndarray, keys: ndarray, threshold: float) -> ndarray:
+    count, bands = keys.shape
+    slots = 2
+    while slots < 2 * count * bands:
+        slots *= 2
+    newest = np.full(slots, -1, np.int64)  # of every key, at its slot, the kept set that came last,
+    before = np.full((count, bands), -1, np.int64)  # and of every kept set the one before it with that key
+    known = np.empty(slots, np.uint64)
+    compared, repeated = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
+    for row in range(count):
+        start, stop = offsets[row], offsets[row + 1]
+        for band in range(bands):
+            other = newest[_slot(keys[row, band], known, newest)]
+            while other >= 0 and repeated[row] < 0:
+                first, last = offsets[other], offsets[other + 1]
+                possible = min(stop - start, last - first) >= threshold * max(stop - start, last - first) - 1e-9
+                if possible and compared[other] != row:
+                    compared[other] = row
+                    if similarity(values, start, stop, values, first, last) >= threshold:
+                        repeated[row] = other
+                other = before[other, band]
+            if repeated[row] >= 0:
+                break
+        if repeated[row] < 0:
+            for band in range(bands):
+                slot = _slot(keys[row, band], known, newest)
+                before[row, band], known[slot], newest[slot] = newest[slot], keys[row, band], row
+    return repeated
+
+
+def near_duplicate_groups(sets: Shingles, threshold: float) -> ndarray:
     """The smallest member of every set's group of near-duplicates: int64[N]. No set may be empty.
 
     Groups are the connected components of the pairs that share a band and whose Jaccard similarity reaches the
     threshold. Within a band, a few pivots at a time are compared with the members behind them, until those that remain
     are all connected: a thousand copies of one text cost a thousand comparisons, not half a million.
     """
-    count = len(sets.offsets) - 1
-    labels = np.arange(count)
-    left = right = np.empty(0, np.int64)
+    parents = np.arange(len(sets.offsets) - 1)
+    labels = parents.copy()
     members, sizes = _runs(band_keys(sets, bands_for(threshold)))
     pivots = 1
     while True:
@@ -57,27 +120,27 @@ def near_duplicate_groups(sets: Shingles, threshold: float) -> np.ndarray:
         low, high = _pairs(members, sizes, pivots, labels)
         linked = _reach(sets, low, high, threshold)
         if linked.any():
-            left, right = np.concatenate([left, low[linked]]), np.concatenate([right, high[linked]])
-            labels = connected(count, left, right)
+            connect(parents, low[linked], high[linked])
+            labels = connected(parents)
         members = members[_positions(sizes) >= pivots]
         sizes = np.maximum(sizes - pivots, 0)
         pivots = min(2 * pivots, MAX_PIVOTS)
 
 
-def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of a [bands, N] array that share a key, run after run, and the sizes of the runs."""
+def _runs(keys: ndarray) -> tuple[ndarray, ndarray]:
+    """Rows of an [N, bands] array that share a key, run after run, and the sizes of the runs."""
     order = np.argsort(keys, axis=None, kind="stable")
     is_new = np.diff(keys.ravel()[order]) != 0
     ends = np.append(np.flatnonzero(is_new) + 1, len(order)) if len(order) else np.empty(0, np.int64)
-    return order % max(keys.shape[1], 1), np.diff(ends, prepend=0)
+    return order // max(keys.shape[1], 1), np.diff(ends, prepend=0)
 
 
-def _positions(sizes: np.ndarray) -> np.ndarray:
+def _positions(sizes: ndarray) -> ndarray:
     """0, 1, … within every run."""
     return expand(np.zeros(len(sizes), np.int64), sizes)
 
 
-def _unsettled(members: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _unsettled(members: ndarray, sizes: ndarray, labels: ndarray) -> tuple[ndarray, ndarray]:
     """The runs whose members are not all connected yet."""
     sizes = sizes[sizes > 0]
     if not len(sizes):
@@ -88,7 +151,7 @@ def _unsettled(members: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> tu
     return members[np.repeat(is_open, sizes)], sizes[is_open]
 
 
-def _pairs(members: np.ndarray, sizes: np.ndarray, pivots: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(members: ndarray, sizes: ndarray, pivots: int, labels: ndarray) -> tuple[ndarray, ndarray]:
     """The distinct pairs of each run's first `pivots` members with those behind them, where not connected yet."""
     positions, starts, pairs = _positions(sizes), offsets_of(sizes)[:-1], []
     for pivot in range(pivots):
@@ -101,10 +164,10 @@ def _pairs(members: np.ndarray, sizes: np.ndarray, pivots: int, labels: np.ndarr
     return np.divmod(distinct[np.diff(distinct, prepend=-1) != 0], len(labels))
 
 
-def _reach(sets: Shingles, i: np.ndarray, j: np.ndarray, threshold: float) -> np.ndarray:
+def _reach(sets: Shingles, i: ndarray, j: ndarray, threshold: float) -> ndarray:
     """Which pairs are at least so similar; pairs whose sizes rule it out are not compared."""
     sizes = sets.sizes()
-    possible = np.minimum(sizes[i], sizes[j]) >= threshold * np.maximum(sizes[i], sizes[j])
+    possible = np.minimum(sizes[i], sizes[j]) >= threshold * np.maximum(sizes[i], sizes[j]) - 1e-9
     reach = np.zeros(len(i), np.bool_)
     reach[possible] = jaccard(sets, i[possible], sets, j[possible]) >= threshold
     return reach

@@ -174,8 +174,13 @@ def has_banned_word(texts: pa.Array, words: Sequence[str]) -> pa.BooleanArray:
     """Where a text holds one of the words, whole and in any case."""
     if not words:
         return pa.array([False] * len(texts), pa.bool_())
+    return pc.match_substring_regex(texts, banned_pattern(words))
+
+
+def banned_pattern(words: Sequence[str]) -> str:
+    """An RE2 pattern that finds any of the words, whole and in any case."""
     any_word = "|".join(re.escape(word) for word in words)
-    return pc.match_substring_regex(texts, rf"(?i)(?:^|[^\pL\pN_])(?:{any_word})(?:$|[^\pL\pN_])")
+    return rf"(?i)(?:^|[^\pL\pN_])(?:{any_word})(?:$|[^\pL\pN_])"
 
 
 def normal_form(question: str) -> str:

@@ -1,152 +1,146 @@
-"""Texts as sets of n-gram hashes: what near-duplicate and leakage checks compare instead of text.
-
-A text is normalised (NFKC, lower case, punctuation and white space to single spaces, invisible characters removed) and
-cut into words. Symbols and emoji are words or parts of them. Scripts written without spaces (Han, kana, Thai, Lao,
-Khmer, Burmese, Tibetan) are cut into single characters, so that a word n-gram is a character n-gram there, and mixed
-texts need no rule of their own. A text with fewer words than n is one shingle; a text with no words at all, such as
-"?!", stands for itself.
-
-Hashes are polynomial over the UTF-8 bytes of the n-gram, modulo 2^64: prefix sums give every n-gram of a batch at once.
-They depend on nothing but the n-gram, so that they are the same in every process, batch and version.
-"""
+"""Texts as sets of word n-grams (shingles): what near-duplicate and leakage checks compare."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import polars as pl
-import pyarrow as pa
+from numpy import ndarray
 
-INVISIBLE = r"\p{Cf}+"
-BETWEEN_WORDS = r"[\p{P}\p{Z}\p{Cc}]+"
-UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}])"
-SPACE = 32
-BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
+from transforms.kernels import kernel
+from transforms.words import GOLDEN, Words, mix
 
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """Scramble uint64 values so that every bit of the result depends on every bit given (splitmix64's finaliser)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def scrambled(count: int, seed: int) -> np.ndarray:
-    """`count` fixed pseudo-random uint64 values; the same everywhere, whatever the version of NumPy."""
-    return mix((np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(BASE))
-
-
-BYTE_VALUES = scrambled(256, seed=1)
+SMALL_SET = 64  # members up to which insertion sorts faster than NumPy
 
 
 @dataclass(frozen=True)
 class Shingles:
     """Hashes of the n-grams of N texts, in order: text i has `values[offsets[i]:offsets[i + 1]]`."""
 
-    values: np.ndarray  # uint64[M], or uint32[M] once sets
-    offsets: np.ndarray  # int64[N + 1]
+    values: ndarray  # uint64[M]; uint32[M] where `short`
+    offsets: ndarray  # int64[N + 1]
 
-    def sizes(self) -> np.ndarray:
+    def sizes(self) -> ndarray:
         return np.diff(self.offsets)
 
+    def short(self) -> "Shingles":
+        """The upper halves of the hashes, enough where exact similarities or other bands decide too."""
+        return Shingles((self.values >> np.uint64(32)).astype(np.uint32), self.offsets)
+
     def sets(self) -> "Shingles":
-        """The distinct upper halves (uint32) of every text's hashes, ascending within a text."""
-        texts = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.uint64), self.sizes())
-        keys = np.sort((texts << np.uint64(32)) | (self.values >> np.uint64(32)))
-        keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]
-        sizes = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(self.offsets) - 1)
-        return Shingles(keys.astype(np.uint32), offsets_of(sizes))
+        """The distinct short hashes of every text, ascending."""
+        values, offsets = self.short().values, np.empty_like(self.offsets)
+        return Shingles(values[: _distinct(values, self.offsets, offsets)], offsets)
+
+    def take(self, texts: ndarray) -> "Shingles":
+        """Those of the texts at these places, in this order."""
+        sizes = self.sizes()[texts]
+        return Shingles(self.values[expand(self.offsets[texts], sizes)], offsets_of(sizes))
 
 
-def offsets_of(sizes: np.ndarray) -> np.ndarray:
+def scrambled(count: int, seed: int) -> ndarray:
+    """`count` fixed pseudo-random uint64 values; the same everywhere, whatever the version of NumPy."""
+    return scramble((np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed << 32)) * GOLDEN)
+
+
+def offsets_of(sizes: ndarray) -> ndarray:
     """Where runs of these sizes begin when laid end to end, and where the last one ends: int64[N + 1]."""
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
 
-def expand(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def expand(starts: ndarray, sizes: ndarray) -> ndarray:
     """The positions start, start + 1, … of every run, laid end to end."""
     return np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
 
 
-def normalised(texts: pa.Array) -> pl.Series:
-    """The words of every text, lower-case, between single spaces; null becomes the empty text."""
-    series = pl.from_arrow(texts).cast(pl.String).fill_null("")
-    foreign = series.str.contains(r"[^\x00-\x7F]").arg_true()
-    if len(foreign):
-        series = series.scatter(foreign, _compatible(series.gather(foreign)))
-    words = series.str.to_lowercase().str.replace_all(BETWEEN_WORDS, " ").str.strip_chars(" ")
-    return words.zip_with(words != "", series.str.strip_chars())
+def shingles(words: Words, n: int) -> Shingles:
+    """Hashes of all runs of n words in each of N texts; one for fewer words, none where there is no word."""
+    counts = np.diff(words.offsets)
+    offsets = offsets_of(np.where(counts > 0, np.maximum(counts - n + 1, 1), 0))
+    return Shingles(_hash_runs(words.values, words.offsets, n, offsets), offsets)
 
 
-def _compatible(series: pl.Series) -> pl.Series:
-    return series.str.normalize("NFKC").str.replace_all(INVISIBLE, "").str.replace_all(UNSPACED, " $1 ")
+def jaccard(left: Shingles, i: ndarray, right: Shingles, j: ndarray) -> ndarray:
+    """|A ∩ B| / |A ∪ B| of the sets left[i] and right[j], pair by pair: float64[len(i)]."""
+    return _jaccard(left.values, left.offsets, i, right.values, right.offsets, j)
 
 
-def shingles(texts: pl.Series, words: int) -> Shingles:
-    """Hashes of all runs of `words` words in each of N normalised texts; none for an empty text."""
-    array = texts.to_arrow().cast(pa.large_string())
-    bounds = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-    data = np.frombuffer(array.buffers()[2] or b"", np.uint8)[bounds[0] : bounds[-1]]
-    bounds = bounds - bounds[0]
-    filled = bounds[:-1] < bounds[1:]
-
-    is_start = np.zeros(len(data) + 1, np.bool_)
-    is_start[np.flatnonzero(data == SPACE) + 1] = True
-    is_start[bounds[:-1][filled]] = True
-    is_start = is_start[:-1]
-    starts = np.flatnonzero(is_start)
-    counts = np.diff(np.concatenate([[0], np.cumsum(is_start)])[bounds])
-    first_word = offsets_of(counts)
-    ends = np.concatenate([starts[1:] - 1, [0]]) if len(starts) else starts
-    ends[first_word[1:][filled] - 1] = bounds[1:][filled]
-
-    sizes = np.where(counts > 0, np.maximum(counts - words + 1, 1), 0)
-    word = expand(first_word[:-1], sizes)
-    last_word = np.minimum(word + words - 1, np.repeat(first_word[1:] - 1, sizes))
-    return Shingles(_hash_spans(data, starts[word], ends[last_word]), offsets_of(sizes))
+@kernel
+def scramble(values: ndarray) -> ndarray:
+    """The values, mixed in place."""
+    for index in range(len(values)):
+        values[index] = mix(values[index])
+    return values
 
 
-def _hash_spans(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    exponents = len(data).bit_length()
-    weighted = BYTE_VALUES[data] * _powers(BASE, exponents)[: len(data)]
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(weighted)])
-    return mix((sums[ends] - sums[starts]) * _powers(pow(BASE, -1, 1 << 64), exponents)[starts])
+@kernel
+def _hash_runs(values: ndarray, offsets: ndarray, n: int, run_offsets: ndarray) -> ndarray:
+    runs = np.empty(run_offsets[-1], np.uint64)
+    for row in range(len(offsets) - 1):
+        last = offsets[row + 1]
+        for run in range(run_offsets[row + 1] - run_offsets[row]):
+            start = offsets[row] + run
+            code = np.uint64(n)
+            for position in range(start, min(start + n, last)):
+                code = code * GOLDEN + values[position]
+            runs[run_offsets[row] + run] = mix(code)
+    return runs
 
 
-@lru_cache(maxsize=4)
-def _powers(base: int, exponents: int) -> np.ndarray:
-    """base^0, base^1, … modulo 2^64 for all exponents below 2^exponents."""
-    powers = np.full(1 << exponents, base, np.uint64)
-    powers[0] = 1
-    return np.cumprod(powers)
+@kernel
+def _distinct(values: ndarray, offsets: ndarray, found: ndarray) -> int:
+    """Move the distinct values of every text, ascending, to the front; how many there are."""
+    count = 0
+    for row in range(len(offsets) - 1):
+        start, stop = offsets[row], offsets[row + 1]
+        found[row] = count
+        if stop - start > SMALL_SET:
+            values[start:stop].sort()
+        else:
+            for position in range(start + 1, stop):
+                value, place = values[position], position
+                while place > start and values[place - 1] > value:
+                    values[place] = values[place - 1]
+                    place -= 1
+                values[place] = value
+        for position in range(start, stop):
+            if position == start or values[position] != values[count - 1]:
+                values[count] = values[position]
+                count += 1
+    found[-1] = count
+    return count
 
 
-def jaccard(left: Shingles, i: np.ndarray, right: Shingles, j: np.ndarray, block: int = 1 << 21) -> np.ndarray:
-    """|A ∩ B| / |A ∪ B| of the sets left[i] and right[j], pair by pair: float64[len(i)].
+@kernel
+def similarity(
+    left: ndarray, left_start: int, left_stop: int, right: ndarray, right_start: int, right_stop: int
+) -> float:
+    """The Jaccard similarity of two ascending runs of distinct values."""
+    one, other, shared = left_start, right_start, 0
+    while one < left_stop and other < right_stop:
+        if left[one] < right[other]:
+            one += 1
+        elif left[one] > right[other]:
+            other += 1
+        else:
+            shared += 1
+            one += 1
+            other += 1
+    union = left_stop - left_start + right_stop - right_start - shared
+    return shared / union if union else 0.0
 
-    About `block` set members are looked up at a time, which bounds the memory taken.
-    """
-    sizes = left.sizes()[i]
-    result = np.zeros(len(i))
-    for pairs in np.split(np.arange(len(i)), _cuts(sizes, block)):
-        if len(pairs) and len(right.values):
-            shared = _shared(left, i[pairs], right, j[pairs])
-            result[pairs] = shared / np.maximum(sizes[pairs] + right.sizes()[j[pairs]] - shared, 1)
+
+@kernel
+def _jaccard(
+    left: ndarray,
+    left_offsets: ndarray,
+    i: ndarray,
+    right: ndarray,
+    right_offsets: ndarray,
+    j: ndarray,
+) -> ndarray:
+    result = np.empty(len(i), np.float64)
+    for pair in range(len(i)):
+        a, b = i[pair], j[pair]
+        result[pair] = similarity(
+            left, left_offsets[a], left_offsets[a + 1], right, right_offsets[b], right_offsets[b + 1]
+        )
     return result
-
-
-def _cuts(sizes: np.ndarray, block: int) -> np.ndarray:
-    return np.flatnonzero(np.diff(np.cumsum(sizes) // block)) + 1
-
-
-def _shared(left: Shingles, i: np.ndarray, right: Shingles, j: np.ndarray) -> np.ndarray:
-    sizes = left.sizes()[i]
-    sought = left.values[expand(left.offsets[i], sizes)]
-    low, end = np.repeat(right.offsets[j], sizes), np.repeat(right.offsets[j + 1], sizes)
-    high = end
-    for _ in range(int(right.sizes()[j].max(initial=0)).bit_length()):  # binary search in every set at once
-        middle = (low + high) // 2
-        is_below = (low < high) & (right.values[np.minimum(middle, len(right.values) - 1)] < sought)
-        low, high = np.where(is_below, middle + 1, low), np.where(is_below, high, middle)
-    found = (low < end) & (right.values[np.minimum(low, len(right.values) - 1)] == sought)
-    return np.diff(np.concatenate([[0], np.cumsum(found)])[offsets_of(sizes)])

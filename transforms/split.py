@@ -2,12 +2,15 @@
 
 A question goes where the hash of its cluster sends it: the cluster is the group of its near-duplicates, named after
 the smallest content hash among them, so that none of them lies on the other side and order or place decide nothing.
+When data are added, a newcomer could rename a cluster; so the questions of a table that was split before keep the names
+they have there, newcomers join them, and one that is near to two splits is dropped.
 The inspector is trained on pairs of the aligner's training part alone; else its training would have seen the questions
 that the aligner is tested on (paper 000, app. C). Identity triples have one text for both labels: not for inspectors.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import apache_beam as beam
 import numpy as np
@@ -16,15 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from schemas.errors import UsageError
+from transforms.columns import check_texts, with_columns
 from transforms.decisions import Keyed, decide
 from transforms.duplicates import GroupNearDuplicates
-from transforms.near_duplicates import Similarity
-from transforms.shingles import normalised
-from transforms.tables import Chunk, Table
+from transforms.near_duplicates import Similarity, near_duplicate_groups
+from transforms.shingles import Shingles, scramble
+from transforms.tables import HASHED_ROWS, Chunk, ReadTable, Table
+from transforms.words import byte_hashes, words_of
 
 SPLITS = ("train", "validation", "test")
-
-Shares = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -46,55 +50,149 @@ class AlikePairs:
         return (responses * corrections).sum(axis=1) >= self.max_similarity
 
 
+@dataclass(frozen=True)
+class Shares:
+    """The shares of train, validation and test, of the inspector's own inside train, and the seed of the draw."""
+
+    split: tuple[float, float, float]
+    inspector_split: tuple[float, float, float]
+    seed: int
+
+    def draw(self, clusters: pa.Array, step: str) -> pa.Array:
+        """The splits that the clusters' hashes send them to; `step` is `split` or `inspector_split`."""
+        salt = np.uint64(xxhash.xxh3_64_intdigest(f"{step} {self.seed}".encode()))
+        points = scramble(byte_hashes(clusters) ^ salt) / 2.0**64
+        places = np.searchsorted(np.cumsum(getattr(self, step))[:-1], points, side="right")
+        return pa.array(SPLITS).take(pa.array(places))
+
+
+@dataclass(frozen=True)
+class SplitBefore:
+    """The clusters of a table that was split before, by question: 64 bytes a row in every process that asks."""
+
+    table: Table
+
+    def check(self, shares: Shares) -> None:
+        """UsageError where the table's clusters are not alignbeam's, or these shares would split them otherwise."""
+        check_texts(self.table.path, self.table.schema, ["question", "cluster", "split", "inspector_split"])
+        for batch in self.table.batches(["cluster", "split", "inspector_split"], HASHED_ROWS):
+            clusters = batch.column("cluster")
+            if not pc.all(pc.fill_null(pc.match_substring_regex(clusters, "^[0-9a-f]{32}$"), False)).as_py():
+                raise UsageError(f"{self.table.path}: its clusters are not those that `alignbeam curate` gives")
+            for step in ("split", "inspector_split"):
+                same = pc.equal(batch.column(step), shares.draw(clusters, step))  # null outside the inspector's part
+                if not pc.all(pc.fill_null(same, True)).as_py():
+                    raise UsageError(
+                        f"{self.table.path}: was split with other shares or another seed (column {step!r}); "
+                        "give the same ones, or its splits would change"
+                    )
+
+    def clusters(self, keys: pa.Array) -> pa.Array:
+        """The cluster of each of these question keys, null where the table does not hold the question."""
+        names, clusters = _clusters_of(self.table)
+        if not len(names):
+            return pa.nulls(len(keys), pa.string())
+        wanted = _fixed(keys)
+        places = np.minimum(np.searchsorted(names, wanted), len(names) - 1)
+        return pa.array(clusters[places].astype(str), pa.string(), mask=names[places] != wanted)
+
+
+@cache
+def _clusters_of(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """The keys of a table's questions, ascending, and their clusters: two of S32[N]."""
+    keys, clusters = [], []
+    for batch in table.batches(["question", "cluster"], HASHED_ROWS):
+        keys.append(_fixed(question_keys(batch)))
+        clusters.append(_fixed(batch.column("cluster")))
+    names, first = np.unique(np.concatenate([np.empty(0, "S32"), *keys]), return_index=True)
+    return names, np.concatenate([np.empty(0, "S32"), *clusters])[first]
+
+
+def _fixed(names: pa.Array) -> np.ndarray:
+    return np.array(names.to_pylist(), "S32")
+
+
 def assign_splits(
-    batch: pa.RecordBatch, shares: Shares, inspector_shares: Shares, seed: int, alike: AlikePairs | None = None
+    batch: pa.RecordBatch, shares: Shares, before: SplitBefore | None = None, alike: AlikePairs | None = None
 ) -> pa.RecordBatch:
     """Add `split` and `inspector_split`, and fill `cluster` where a question is alone in its cluster."""
-    clusters = pc.coalesce(batch.column("cluster"), pa.array(question_keys(batch), pa.string()))
-    names = clusters.to_pylist()
-    splits = splits_of(names, "split", shares, seed)
-    for_inspector = splits == SPLITS[0]
+    keys = question_keys(batch)
+    known = before.clusters(keys) if before else pa.nulls(len(keys), pa.string())
+    clusters = pc.coalesce(batch.column("cluster"), known, keys)
+    splits = shares.draw(clusters, "split")
+    for_inspector = pc.equal(splits, SPLITS[0]).to_numpy(zero_copy_only=False)
     if "identity" in batch.schema.names:
         for_inspector &= ~np.asarray(pc.fill_null(batch.column("identity"), False), np.bool_)
     if alike is not None and for_inspector.any():
         for_inspector[for_inspector] = ~alike(batch.filter(pa.array(for_inspector)))
-    inner = pa.array(splits_of(names, "inspector_split", inspector_shares, seed), pa.string(), mask=~for_inspector)
-    batch = batch.set_column(batch.schema.get_field_index("cluster"), "cluster", clusters)
-    batch = batch.append_column("split", pa.array(splits, pa.string()))
-    return batch.append_column("inspector_split", inner)
+    inner = pc.if_else(pa.array(for_inspector), shares.draw(clusters, "inspector_split"), None)
+    return with_columns(batch, cluster=clusters, split=splits, inspector_split=inner)
 
 
-def question_keys(batch: pa.RecordBatch) -> list[str]:
-    """The content hash of every question's normalised text: 32 hexadecimal digits."""
-    texts = normalised(batch.column("question")).cast(pl.Binary)
-    return [xxhash.xxh3_128_hexdigest(text) for text in texts.to_list()]
-
-
-def splits_of(clusters: list[str], step: str, shares: Shares, seed: int) -> np.ndarray:
-    """The splits that the clusters' hashes send them to, in these shares: str[N]."""
-    hashes = (xxhash.xxh3_64_intdigest(f"{step} {seed} {cluster}".encode()) for cluster in clusters)
-    points = np.fromiter(hashes, np.uint64, len(clusters)) / 2.0**64
-    return np.array(SPLITS)[np.searchsorted(np.cumsum(shares)[:-1], points, side="right")]
+def question_keys(batch: pa.RecordBatch) -> pa.Array:
+    """The content hash of every question's words: 32 hexadecimal digits."""
+    digits = words_of(batch.column("question")).content().astype(">u8").tobytes().hex().encode()
+    ends = pa.array(np.arange(batch.num_rows + 1, dtype=np.int32) * 32)
+    return pa.StringArray.from_buffers(batch.num_rows, ends.buffers()[1], pa.py_buffer(digits))
 
 
 @dataclass
 class ClusterQuestions(beam.PTransform):
-    """Decisions that name the cluster of every question that has near-duplicates among the rows still in."""
+    """Decisions that name the cluster of every question that has near-duplicates among the rows still in.
+
+    The questions of a table that was split before are compared too, whether these rows hold them or not; newcomers near
+    to two of its splits are dropped (`straddles_split`).
+    """
 
     table: Table
     similarity: Similarity
+    shares: Shares
+    before: SplitBefore | None = None
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Keyed]:
-        return chunks | GroupNearDuplicates(
-            self.table, ("question",), self.similarity, by_question, named_after_first, read=["question"]
-        )
+        table, own = self.table, 1 + max((shard.index for shard in self.table.shards), default=-1)
+        if self.before:
+            shards = tuple(replace(shard, index=own + shard.index) for shard in self.before.table.shards)
+            earlier = replace(self.before.table, shards=shards)
+            table = replace(table, shards=(*table.shards, *shards))
+            chunks = (
+                chunks,
+                chunks.pipeline | "Earlier" >> ReadTable(earlier, ["question"], chunk_rows=HASHED_ROWS),
+            ) | "WithEarlier" >> beam.Flatten()
+        name = partial(name_clusters, shares=self.shares, before=self.before, own_shards=own)
+        return chunks | GroupNearDuplicates(table, ("question",), self.similarity, by_question, name, ["question"])
 
 
 def by_question(batch: pa.RecordBatch) -> pl.DataFrame:
     """Rows named by the content hash of their question."""
-    return pl.DataFrame({"name": question_keys(batch)}, schema={"name": pl.String})
+    return pl.DataFrame({"name": pl.from_arrow(question_keys(batch))})
 
 
-def named_after_first(members: pl.DataFrame) -> Iterator[Keyed]:
-    """Decisions that give every row of a group the smallest name in it as its `cluster`."""
-    yield from decide(members.with_columns(cluster=pl.col("name").min().over("group")))
+def name_clusters(
+    members: pl.DataFrame,
+    sets: Shingles,
+    threshold: float,
+    shares: Shares,
+    before: SplitBefore | None = None,
+    own_shards: int = 1,
+) -> Iterator[Keyed]:
+    """Decisions that give every row of a group of near-duplicates the smallest name in it as its `cluster`.
+
+    Where the group holds questions that were split before, these keep their clusters. Newcomers get the smallest of
+    them, if all lie in one split, and are dropped if not. Shards from `own_shards` on are those of the earlier table.
+    """
+    members = members.with_columns(group=pl.Series(near_duplicate_groups(sets, threshold)))
+    members = members.filter(pl.len().over("group") > 1)
+    known = before.clusters(members["name"].to_arrow()) if before else pa.nulls(len(members), pa.string())
+    members = members.with_columns(known=pl.Series(known.to_pylist(), dtype=pl.String))
+    clusters = members["known"].to_arrow().cast(pa.string())
+    splits = shares.draw(clusters, "split")
+    inner = pc.if_else(pc.equal(splits, SPLITS[0]), shares.draw(clusters, "inspector_split"), "")
+    sides = pc.binary_join_element_wise(splits, inner, "/")
+    members = members.with_columns(side=pl.Series(sides.to_pylist(), dtype=pl.String))
+    side = pl.when(pl.col("known").is_not_null()).then("side")
+    straddles = pl.col("known").is_null() & (side.drop_nulls().n_unique().over("group") > 1)
+    members = members.with_columns(drop_reason=pl.when(straddles).then(pl.lit("straddles_split")))
+    joined = pl.coalesce("known", pl.col("known").min().over("group"), pl.col("name").min().over("group"))
+    members = members.with_columns(cluster=pl.when(pl.col("drop_reason").is_null()).then(joined))
+    yield from decide(members.filter(pl.col("shard") < own_shards))

@@ -24,7 +24,8 @@ from transforms import storage
 from transforms.drops import kept
 from transforms.identity import content_id
 
-CHUNK_ROWS = 1024
+CHUNK_ROWS = 1024  # where a row costs a model's answer
+HASHED_ROWS = 16384  # where it costs microseconds
 CHUNK_BYTES = 4 << 20
 PART_ROWS = 16384
 PART_BYTES = 64 << 20
@@ -61,6 +62,9 @@ class ChunkCoder(beam.coders.Coder):
         shard, first_row, rows = self._place.unpack_from(encoded)
         with pa.ipc.open_stream(pa.py_buffer(encoded)[self._place.size :]) as reader:
             return Chunk(shard, first_row, rows, reader.read_next_batch())
+
+    def estimate_size(self, chunk: Chunk) -> int:
+        return chunk.batch.nbytes  # Beam's counters would encode a chunk to learn its size
 
     def is_deterministic(self) -> bool:
         return True
@@ -111,9 +115,9 @@ class Table:
                 shards.append(replace(shard, rows=rows))
         return Table(self.path, tuple(shards), self.schema)
 
-    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: list[str] | None = None, chunk_rows: int | None = None) -> Iterator[pa.RecordBatch]:
         for shard in self.shards:
-            for chunk in read_shard(shard, columns, None):
+            for chunk in read_shard(shard, columns, None, chunk_rows):
                 yield chunk.batch
 
     def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
@@ -180,8 +184,11 @@ def _difference(ours: pa.Schema, theirs: pa.Schema) -> str:
     return f"missing {sorted(here - there)}, more {sorted(there - here)}"
 
 
-def read_shard(shard: Shard, columns: list[str] | None, row_group: int | None) -> Iterator[Chunk]:
-    """The chunks of a shard, or of one of its row groups: at most CHUNK_ROWS rows and about CHUNK_BYTES each."""
+def read_shard(
+    shard: Shard, columns: list[str] | None, row_group: int | None, chunk_rows: int | None = None
+) -> Iterator[Chunk]:
+    """The chunks of a shard, or of one of its row groups: at most `chunk_rows` (default CHUNK_ROWS) rows and about
+    CHUNK_BYTES each."""
     fs, local = storage.filesystem(shard.path)
     with fs.open(local, "rb") as file:
         parquet = pq.ParquetFile(file)
@@ -190,7 +197,7 @@ def read_shard(shard: Shard, columns: list[str] | None, row_group: int | None) -
             metadata = parquet.metadata.row_group(group)
             if row_group in (None, group):
                 bytes_per_row = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
-                rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // bytes_per_row))
+                rows = max(1, min(chunk_rows or CHUNK_ROWS, CHUNK_BYTES // bytes_per_row))
                 row = first_row
                 for batch in parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
                     batch = batch.slice(0, shard.rows - row).replace_schema_metadata(None)
@@ -220,6 +227,7 @@ class ReadTable(beam.PTransform):
     table: Table
     columns: list[str] | None = None
     skip: frozenset[int] = frozenset()
+    chunk_rows: int | None = None
 
     def expand(self, root: beam.Pipeline) -> beam.PCollection[Chunk]:
         shards = [shard for shard in self.table.shards if shard.index not in self.skip]
@@ -232,7 +240,7 @@ class ReadTable(beam.PTransform):
         )
 
     def _read(self, shard: Shard, row_group: int) -> Iterator[Chunk]:
-        return read_shard(shard, self.columns, row_group)
+        return read_shard(shard, self.columns, row_group, self.chunk_rows)
 
 
 @dataclass
@@ -475,7 +483,7 @@ class _WriteParts(beam.DoFn):
                 self.directory, "parts", f"{name}-{self.shard:05d}-{self.first_row:012d}-{self.rows}.parquet"
             )
             with storage.open_output(path) as sink:
-                pq.write_table(table, sink, compression="zstd")
+                pq.write_table(table, sink, compression="lz4")  # joined soon
             part["files"][name] = path
             if name in ("drops", "rejects"):
                 column = table.column("drop_reason" if name == "drops" else "error")

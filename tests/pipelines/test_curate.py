@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 import random
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +16,9 @@ from schemas.command_line import DONE, FAILED, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS, TRIPLES
+from transforms.decisions import BatchCoder
 from transforms.identity import content_id
-from transforms.tables import read_manifest, read_table
+from transforms.tables import ChunkCoder, read_manifest, read_table
 
 TOPICS = ("cats", "dogs", "horses", "taxes", "sleep", "work", "school", "music", "rain", "trains", "bread", "history")
 MANNERS = ("kindly", "quickly", "safely", "cheaply", "calmly", "fairly", "well", "alone")
@@ -65,10 +67,10 @@ HELD_OUT = [
 ]
 
 
-def write(rows: list[dict], folder, shards: int = 2, row_group: int = 1000) -> str:
+def write(rows: list[dict], folder, shards: int = 2, row_group: int = 1000, schema: pa.Schema = TRIPLES) -> str:
     folder.mkdir()
     for index in range(shards):
-        part = pa.Table.from_pylist(rows[index::shards], TRIPLES)
+        part = pa.Table.from_pylist(rows[index::shards], schema)
         pq.write_table(part, folder / f"{index}.parquet", row_group_size=row_group)
     return str(folder)
 
@@ -100,6 +102,7 @@ def test_triples_come_out_curated_with_every_drop_named(tmp_path, held_out):
     assert drops["near_duplicate"]["duplicate_of"] == GOOD[6]["id"]
     assert drops["leaked_near_duplicate"]["leaked_from"] == "held_out.jsonl:1"
     assert drops["leaked_overlap"]["leaked_from"] == "held_out.jsonl:2"
+    assert drops["leaked_overlap"]["leaked_question"] == HELD_OUT[1]
 
     kept = rows_of(stage, "triples")
     by_id = {row["id"]: row for row in kept}
@@ -159,11 +162,127 @@ def test_near_duplicate_questions_never_straddle(tmp_path):
     assert len({split for side in sides.values() for _, split in side}) > 1
 
 
+def test_rows_that_are_not_novel_name_one_that_stays(tmp_path):
+    """By ROUGE-L, whatever the shards and their order; the first by id stays."""
+    rows = [
+        {"id": "a", "question": "What is the best way to thank a friend?"},
+        {"id": "b", "question": "What is the best way to thank a neighbour?"},
+        {"id": "c", "question": "Why do birds sing before the sun is up?"},
+        {"id": "d", "question": "Is a cake the best way to thank a neighbour today, or not?"},
+    ]
+    schema = pa.schema({"id": pa.string(), "question": pa.string()})
+    for number, order in enumerate([rows, rows[::-1]]):
+        source = write(order, tmp_path / f"in{number}", shards=number + 1, schema=schema)
+        stage = curate.run(config(tmp_path, source, similarity={"words": 2, "jaccard": 0.9}, max_rouge_l=0.7))
+        drops = {row["id"]: (row["drop_reason"], row["duplicate_of"]) for row in rows_of(stage, "drops")}
+        assert drops == {"b": ("not_novel", "a")}  # 2 * 8 / 18; d with a: 2 * 7 / 22
+
+
+QUESTIONS = pa.schema({"id": pa.string(), "question": pa.string(), "topic": pa.string(), "score": pa.float64()})
+
+
+def question(number: int, text: str, **more) -> dict:
+    return {"id": f"{number:02d}", "question": text, "topic": None, "score": None} | more
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("first", "00"), ("longest", "02"), ("score", "01")])
+def test_which_of_alike_rows_stays_is_a_choice(tmp_path, keep, kept):
+    rows = [
+        question(0, "May I ask who is there at the old door?", score=0.1),
+        question(1, "may I ask who is there at the old door", score=0.9),
+        question(2, "May I ask who is there at the old, old door???"),
+    ]
+    source = write(rows, tmp_path / "in", schema=QUESTIONS)
+    stage = curate.run(config(tmp_path, source, keep=keep, minimum_yield=0.0))
+    assert [row["id"] for row in rows_of(stage, "questions")] == [kept]
+    assert kept in {row["duplicate_of"] for row in rows_of(stage, "drops")}
+
+
+def test_quotas_hold_for_every_value_and_draw_the_same_whatever_the_order(tmp_path):
+    rows = [question(n, f"{content_id(str(n))} what?", topic=(None, "cats", "dogs")[n % 3]) for n in range(60)]
+    found = []
+    for number, order in enumerate([rows, rows[::-1]]):
+        source = write(order, tmp_path / f"in{number}", shards=number + 1, schema=QUESTIONS)
+        stage = curate.run(config(tmp_path, source, quotas={"topic": 5}))
+        assert stage.manifest["counts"]["drops"] == {"over_quota": 30}
+        found.append([row["id"] for row in rows_of(stage, "questions")])
+        assert Counter(row["topic"] for row in rows_of(stage, "questions")) == {None: 20, "cats": 5, "dogs": 5}
+    assert found[0] == found[1]
+    source = write(rows[:30], tmp_path / "less", schema=QUESTIONS)
+    fewer = [row["id"] for row in rows_of(curate.run(config(tmp_path, source, quotas={"topic": 5})), "questions")]
+    assert {name for name in found[0] if int(name) < 30} <= set(fewer)  # a row that was out stays out
+
+
+def test_no_text_crosses_a_shuffle_whatever_is_asked_for(tmp_path, monkeypatch, minilm):
+    encoded: list[bytes] = []
+    for coder in (BatchCoder, ChunkCoder):
+
+        def encode(self, value, encode=coder.encode):
+            encoded.append(encode(self, value))
+            return encoded[-1]
+
+        monkeypatch.setattr(coder, "encode", encode)
+    rows = [
+        question(n, f"Why is {content_id(str(n % 20))} made of marmalade {'or jam' * (n % 3)}?", topic="marmalade")
+        for n in range(60)
+    ]
+    asked = {"max_rouge_l": 0.9, "max_cosine": 0.99, "embedder": str(minilm), "quotas": {"topic": 5}, "keep": "longest"}
+    stage = curate.run(config(tmp_path, write(rows, tmp_path / "in", schema=QUESTIONS), minimum_yield=0.0, **asked))
+    assert stage.manifest["counts"]["kept"] == 5
+    assert len(encoded) > 20
+    assert not any(b"marmalade" in message for message in encoded)
+
+
+def test_added_rows_leave_splits_as_they_were(tmp_path):
+    first = curate.run(config(tmp_path, write(GOOD[::2], tmp_path / "in")))
+    settings = config(tmp_path, write(GOOD, tmp_path / "more"), previous=first.directory)
+    second = curate.run(settings)
+    sides = ("id", "split", "inspector_split", "cluster")
+    now = {row["id"]: [row[side] for side in sides] for row in rows_of(second, "triples")}
+    assert [now[row["id"]] for row in rows_of(first, "triples")] == [
+        [row[side] for side in sides] for row in rows_of(first, "triples")
+    ]
+    with pytest.raises(UsageError, match=r"was split with other shares or another seed"):
+        curate.run(config(tmp_path, write(GOOD, tmp_path / "again"), previous=first.directory, seed=5))
+    with pytest.raises(UsageError, match="no column 'cluster'"):
+        curate.run(config(tmp_path, write(GOOD, tmp_path / "other"), previous=str(tmp_path / "in")))
+
+
+def test_explain_says_what_was_seen_and_what_became_of_a_row(tmp_path, held_out, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    source = write([*GOOD[:30], *BAD.values()], tmp_path / "in")
+    settings = {"heldout": (held_out,)}
+    assert curate.run_with_import(config(tmp_path, source, explain="bad3", **settings)) == []
+    before = capsys.readouterr().out
+    assert "leaked_near_duplicate" in before
+    assert "held_out.jsonl:1: May I ask about the evaluation?" in before
+    assert "once the same command has run" in before
+    curate.run(config(tmp_path, source, **settings))
+    curate.run_with_import(config(tmp_path, source, explain="zz", **settings))
+    assert f"in the table drops: drop_reason exact_duplicate, duplicate_of {GOOD[5]['id']}" in capsys.readouterr().out
+    curate.run_with_import(config(tmp_path, source, explain=GOOD[7]["id"], **settings))
+    assert "in the table triples: split " in capsys.readouterr().out
+
+
+def test_the_data_card_counts_and_shows_what_was_dropped(tmp_path, held_out):
+    hostile = GOOD[0] | {"id": "x|`y", "question": "`</code><script>\n# a", "response": ""}
+    stage = curate.run(config(tmp_path, write([*GOOD, *BAD.values(), hostile], tmp_path / "in"), heldout=(held_out,)))
+    card = (tmp_path / "run" / "curate" / stage.digest / "README.md").read_text()
+    assert "295 rows came in, 288 were kept" in card
+    splits = Counter(row["split"] for row in rows_of(stage, "triples"))
+    assert f"| train | {splits['train']} |" in card
+    assert "| `ethical` | 288 |" in card
+    for reason in BAD:
+        assert f"### {reason}\n" in card
+    assert "- `x|\u02cby`: question `\u02cb</code><script> # a`; response (empty)" in card
+
+
 def test_the_papers_rules_are_switched_on_in_its_recipe_alone(tmp_path):
     rows = [*GOOD[:20], GOOD[20] | {"correction": "Use a <b> naïve method."}]
     source = write(rows, tmp_path / "in")
     assert curate.run(config(tmp_path, source)).manifest["counts"]["drops"] == {}
-    drops = curate.run(config(tmp_path, source, english_plain_text=True)).manifest["counts"]["drops"]
+    english = {"english_plain_text": True}
+    drops = curate.run(config(tmp_path, source, validity=english)).manifest["counts"]["drops"]
     assert drops == {"markup": 1}
 
 
@@ -212,7 +331,17 @@ def test_command_line(tmp_path, held_out):
 def test_bad_input_is_refused_before_any_work(tmp_path):
     source = write(GOOD[:3], tmp_path / "in")
     with pytest.raises(UsageError, match=r"no rule 'ascii'.*non_ascii"):
-        config(tmp_path, source, skip_rules=("ascii",))
+        config(tmp_path, source, validity={"skip": ("ascii",)})
+    with pytest.raises(UsageError, match="quotas.topic: must be at least 1, not 0"):
+        config(tmp_path, source, quotas={"topic": 0})
+    with pytest.raises(UsageError, match="no column 'score'"):
+        curate.run(config(tmp_path, source, keep="score"))
+    with pytest.raises(UsageError, match="keep: column 'topic' holds no numbers but string"):
+        curate.run(config(tmp_path, source, keep="topic"))
+    with pytest.raises(UsageError, match="no column 'words'"):
+        curate.run(config(tmp_path, source, validity={"words": {"words": (1, 2)}}))
+    with pytest.raises(UsageError, match="no row of this id"):
+        curate.run_with_import(config(tmp_path, source, explain="nobody"))
     with pytest.raises(UsageError, match=r"shares: must be three shares that make 1"):
         config(tmp_path, source, shares=(0.7, 0.15, 0.1))
     with pytest.raises(UsageError, match="max_pair_similarity: needs an encoder"):

@@ -1,14 +1,15 @@
 """Groups of near-duplicates against the plain definition."""
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.minhash import band_keys, bands_for
-from transforms.near_duplicates import Similarity, connected, near_duplicate_groups
+from transforms.near_duplicates import Similarity, connect, connected, kept_neighbours, near_duplicate_groups
 from transforms.shingles import Shingles, jaccard, shingles
+from transforms.words import words_of
 
 
 def brute_force(sets: Shingles, threshold: float, *, met: np.ndarray | None = None) -> list[int]:
@@ -31,9 +32,9 @@ CORPORA = st.lists(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=9).
 @settings(max_examples=200, deadline=None)
 @given(CORPORA, st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]), st.integers(1, 3))
 def test_groups_are_the_components_of_pairs_that_share_a_band(texts, threshold, words):
-    sets = shingles(pl.Series(texts), words).sets()
+    sets = shingles(words_of(pa.array(texts)), words).sets()
     keys = band_keys(sets, bands_for(threshold))
-    met = (keys[:, :, None] == keys[:, None, :]).any(axis=0)
+    met = (keys[:, None] == keys[None]).any(axis=2)
     assert near_duplicate_groups(sets, threshold).tolist() == brute_force(sets, threshold, met=met)
 
 
@@ -44,8 +45,8 @@ def test_planted_pairs_are_found_as_brute_force_finds_them(threshold):
     copies = originals.copy()
     for row, edits in zip(copies, random.integers(0, 8, 150), strict=True):
         row[random.choice(60, edits, replace=False)] = random.integers(0, 3000, edits)
-    texts = pl.Series([" ".join(f"w{word}" for word in row) for row in np.concatenate([originals, copies])])
-    sets = shingles(texts, 3).sets()
+    texts = [" ".join(f"w{word}" for word in row) for row in np.concatenate([originals, copies])]
+    sets = shingles(words_of(pa.array(texts)), 3).sets()
     truth = np.array(brute_force(sets, threshold))
     found = near_duplicate_groups(sets, threshold)
     planted = (truth != np.arange(300)).sum()
@@ -55,25 +56,33 @@ def test_planted_pairs_are_found_as_brute_force_finds_them(threshold):
 
 
 def test_many_copies_and_two_families_that_share_a_beginning():
-    sets = shingles(pl.Series(["a b c d e f g h"] * 500 + ["a b c d e f g x"] * 500 + ["z"]), 2).sets()
+    texts = ["a b c d e f g h"] * 500 + ["a b c d e f g x"] * 500 + ["z"]
+    sets = shingles(words_of(pa.array(texts)), 2).sets()
     assert near_duplicate_groups(sets, 0.7).tolist() == [0] * 1000 + [1000]
     assert near_duplicate_groups(sets, 0.8).tolist() == [0] * 500 + [500] * 500 + [1000]
 
 
+def groups_of(count, links) -> list[int]:
+    parents = np.arange(count)
+    for half in (links[::2], links[1::2]):
+        left, right = np.array(half, np.int64).reshape(-1, 2).T
+        connect(parents, left, right)
+    return connected(parents).tolist()
+
+
 def test_chains_are_connected():
-    assert connected(6, np.array([4, 2, 5]), np.array([2, 0, 3])).tolist() == [0, 1, 0, 3, 0, 3]
-    assert connected(2, np.empty(0, np.int64), np.empty(0, np.int64)).tolist() == [0, 1]
+    assert groups_of(6, [(4, 2), (2, 0), (5, 3)]) == [0, 1, 0, 3, 0, 3]
+    assert groups_of(2, []) == [0, 1]
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
 def test_connected_components(links):
-    left, right = np.array(links, np.int64).reshape(-1, 2).T
     labels = list(range(20))
     for a, b in links:
         low, high = sorted((labels[a], labels[b]))
         labels = [low if label == high else label for label in labels]
-    assert connected(20, left, right).tolist() == labels
+    assert groups_of(20, links) == labels
 
 
 def test_a_similarity_out_of_range_is_named():
@@ -81,3 +90,27 @@ def test_a_similarity_out_of_range_is_named():
         Similarity(jaccard=0)
     with pytest.raises(ValueError, match="words: .* not 0"):
         Similarity(words=0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(CORPORA, st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]), st.integers(1, 3))
+def test_what_is_not_kept_is_near_an_earlier_one_that_is(texts, threshold, words):
+    sets = shingles(words_of(pa.array(texts)), words).sets()
+    keys = band_keys(sets, bands_for(threshold))
+    count = len(texts)
+    i, j = np.indices((count, count)).reshape(2, -1)
+    near = (jaccard(sets, i, sets, j) >= threshold).reshape(count, count)
+    near &= (keys[:, None] == keys[None]).any(axis=2)
+    kept: list[int] = []
+    for row, repeated in enumerate(kept_neighbours(sets, threshold).tolist()):
+        candidates = [other for other in kept if near[row, other]]
+        assert (repeated in candidates) if candidates else repeated == -1
+        if repeated < 0:
+            kept.append(row)
+
+
+def test_a_chain_does_not_pull_its_ends_together():
+    texts = ["a b c d e f g h", "b c d e f g h i", "c d e f g h i j", "d e f g h i j k"]
+    sets = shingles(words_of(pa.array(texts)), 1).sets()
+    assert near_duplicate_groups(sets, 0.7).tolist() == [0, 0, 0, 0]
+    assert kept_neighbours(sets, 0.7).tolist() == [-1, 0, -1, 2]

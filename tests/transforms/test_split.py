@@ -1,6 +1,7 @@
 """The split: shares, stability, near-duplicates together, the inspector's inside train."""
 
 import apache_beam as beam
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,10 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.near_duplicates import Similarity
-from transforms.split import AlikePairs, ClusterQuestions, assign_splits, question_keys, splits_of
+from transforms.shingles import shingles
+from transforms.split import (
+    AlikePairs,
+    ClusterQuestions,
+    Shares,
+    SplitBefore,
+    assign_splits,
+    by_question,
+    name_clusters,
+    question_keys,
+)
 from transforms.tables import ReadTable, read_table
+from transforms.words import words_of
 
 SHARES, INNER = (0.7, 0.15, 0.15), (0.8, 0.1, 0.1)
+SIMILARITY = Similarity(words=2, jaccard=0.7)
 
 
 def batch_of(questions, clusters=None, identity=None) -> pa.RecordBatch:
@@ -28,7 +41,7 @@ def batch_of(questions, clusters=None, identity=None) -> pa.RecordBatch:
 
 
 def split(batch, seed=0, **more) -> list[dict]:
-    return assign_splits(batch, SHARES, INNER, seed, **more).to_pylist()
+    return assign_splits(batch, Shares(SHARES, INNER, seed), **more).to_pylist()
 
 
 def test_shares_are_met_and_the_inspectors_split_lies_inside_train():
@@ -42,10 +55,13 @@ def test_shares_are_met_and_the_inspectors_split_lies_inside_train():
 
 
 def test_the_split_never_changes():
-    assert splits_of([*"abcdef"], "split", SHARES, 0).tolist() == ["test", *["train"] * 4, "validation"]
-    assert splits_of([*"abcdef"], "split", SHARES, 1).tolist() == ["test", "train", "test", "train", "train", "test"]
-    assert set(splits_of([*"abcdef"], "split", (1.0, 0.0, 0.0), 0)) == {"train"}
-    assert set(splits_of([*"abcdef"], "split", (0.0, 0.0, 1.0), 0)) == {"test"}
+    def draw(shares, seed):
+        return Shares(shares, INNER, seed).draw(pa.array([*"abcdef"]), "split").to_pylist()
+
+    assert draw(SHARES, 0) == ["train", "test", "validation", "validation", "train", "train"]
+    assert draw(SHARES, 1) == ["train"] * 6
+    assert set(draw((1.0, 0.0, 0.0), 0)) == {"train"}
+    assert set(draw((0.0, 0.0, 1.0), 0)) == {"test"}
 
 
 def test_equal_questions_and_equal_clusters_go_together():
@@ -77,7 +93,8 @@ def test_alike_pairs_are_not_for_inspectors(minilm):
         }
     )
     everything = (1.0, 0.0, 0.0)
-    rows = assign_splits(batch, everything, everything, 0, AlikePairs(str(minilm), 0.9)).to_pylist()
+    alike = AlikePairs(str(minilm), 0.9)
+    rows = assign_splits(batch, Shares(everything, everything, 0), alike=alike).to_pylist()
     assert [(row["split"], row["inspector_split"]) for row in rows] == [("train", None), ("train", "train")]
 
 
@@ -90,13 +107,13 @@ TEXT = st.one_of(st.none(), st.text(max_size=5))
 )
 def test_cuts_never_matter(rows, cut):
     batch = batch_of(*([row[i] for row in rows] for i in range(2)), identity=[row[2] for row in rows])
-    assert_cuts_never_matter(lambda part: assign_splits(part, SHARES, INNER, 0), batch, cut)
+    assert_cuts_never_matter(lambda part: assign_splits(part, Shares(SHARES, INNER, 0)), batch, cut)
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_near_duplicates_share_the_cluster_of_the_smallest_hash(tmp_path, order):
     questions = ["how may I help my friend today", "how may I help my friend today please", "who is there"]
-    keys = question_keys(pa.RecordBatch.from_pydict({"question": questions}))
+    keys = question_keys(pa.RecordBatch.from_pydict({"question": questions})).to_pylist()
     pq.write_table(pa.table({"question": questions[::order]}), tmp_path / "q.parquet")
     table = read_table(str(tmp_path))
     first = min(keys[:2])
@@ -106,5 +123,49 @@ def test_near_duplicates_share_the_cluster_of_the_smallest_hash(tmp_path, order)
         assert sorted(decided) == ([(0, first), (1, first)] if order == 1 else [(1, first), (2, first)])
 
     with beam.Pipeline(runner=FnApiRunner()) as root:
-        clusters = root | ReadTable(table) | ClusterQuestions(table, Similarity(words=2, jaccard=0.7))
+        clusters = root | ReadTable(table) | ClusterQuestions(table, SIMILARITY, Shares(SHARES, INNER, 0))
         assert_that(clusters, check)
+
+
+WORDS = ("may", "I", "ask", "who", "helped", "my", "old", "friend", "to", "move", "all", "of", "these", "big", "boxes")
+
+
+def split_as_before(table, questions) -> dict[str, dict]:
+    """Every question with its cluster, splits and drop reason, where those of `table` were split before."""
+    shares, before = Shares(SHARES, INNER, 0), SplitBefore(table) if table else None
+    batch = pa.RecordBatch.from_pydict({"question": questions})
+    members = by_question(batch).with_columns(shard=pl.lit(0), row=pl.int_range(pl.len()))
+    sets = shingles(words_of(batch.column("question")), SIMILARITY.words).sets()
+    decided: dict[int, dict] = {}
+    for _, found in name_clusters(members, sets, SIMILARITY.jaccard, shares, before):
+        decided |= {row["row"]: row for row in found.to_pylist()}
+    marks = [decided.get(row, {"cluster": None, "drop_reason": None}) for row in range(len(questions))]
+    rows = assign_splits(batch_of(questions, [mark["cluster"] for mark in marks]), shares, before).to_pylist()
+    return {row["question"]: row | {"drop_reason": mark["drop_reason"]} for row, mark in zip(rows, marks, strict=True)}
+
+
+def test_splits_stay_when_rows_are_added_and_straddlers_are_dropped(tmp_path):
+    """Chains of questions that differ in one word more each: the ends are split first, then those between them come."""
+    chains = [
+        [" ".join(f"{word}{number}" for word in WORDS[step : step + 11]) for step in range(5)] for number in range(40)
+    ]
+    first = split_as_before(None, [text for chain in chains for text in (chain[0], chain[4])])
+    rows = [{key: row[key] for key in ("question", "cluster")} for row in first.values()]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "before.parquet")
+    everything = split_as_before(read_table(str(tmp_path)), [text for chain in chains for text in chain])
+
+    def places(rows, texts):
+        return {(rows[text]["split"], rows[text]["inspector_split"]) for text in texts}
+
+    straddled = 0
+    for chain in chains:
+        for end in (chain[0], chain[4]):
+            assert everything[end] == first[end]
+        sides = places(first, (chain[0], chain[4]))
+        between = {everything[text]["drop_reason"] for text in chain[1:4]}
+        assert between == ({"straddles_split"} if len(sides) == 2 else {None})
+        assert len(sides) == 2 or places(everything, chain) == sides
+        straddled += len(sides) == 2
+    assert 0 < straddled < len(chains)
+    alone = split_as_before(None, [text for chain in chains for text in chain])
+    assert any(alone[text]["cluster"] != row["cluster"] for text, row in first.items())  # what would happen otherwise

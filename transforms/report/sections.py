@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 from transforms.report import corpus_charts, stage_charts
 from transforms.report.charts import Cell, Chart
 from transforms.report.corpus import DECISIONS, Corpus, Trajectories
+from transforms.report.duplicates import Duplicates, find_duplicates
 from transforms.report.formats import cell, duration, share, spaced
 from transforms.report.numbers import Numbers, numbers
 from transforms.report.run_directory import Run, Stage
 
 TOPIC_CHARACTERS = 80
 TRAINING_FACTS = ("steps", "best_step", "parameters", "parameters_trained")
+PAIRS_NOTE = "The first rows dropped for each reason but equal words, beside the row that made each of them go."
 CONTROLS_NOTE = "What a judge or an aligner reaches that cannot do the task: the real one must be well above these."
 
 
@@ -63,6 +65,15 @@ def count_questions(run: Run) -> Counter[tuple[str, str]]:
             texts = (pc.fill_null(pc.utf8_slice_codeunits(text, 0, TOPIC_CHARACTERS), "not given") for text in texts)
             found.update(zip(*(text.to_pylist() for text in texts), strict=True))
     return found
+
+
+def duplicates_section(run: Run) -> Section:
+    stage = run.stage("curate")
+    found = find_duplicates(stage) if stage else Duplicates()
+    chart = stage_charts.group_sizes(found.sizes)
+    rows = [(pair.reason, pair.dropped, pair.other) for pair in found.pairs]
+    pairs = Numbers("Side by side", ("reason", "dropped", "what it repeats"), rows, PAIRS_NOTE)
+    return Section("duplicates", "Duplicates", [chart] if chart else [], [pairs] if rows else [])
 
 
 def training_section(run: Run) -> Section:

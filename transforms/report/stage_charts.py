@@ -13,6 +13,8 @@ from transforms.report.run_directory import Stage
 
 MOST_TOPICS = 40
 MOST_REASONS = 20
+MOST = 1 << 60
+GROUPS = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 99), (100, 999), (1000, MOST))  # sizes drawn together
 
 
 def funnel(stages: Sequence[Stage]) -> Chart | None:
@@ -107,6 +109,40 @@ def reasons(stages: Sequence[Stage]) -> Chart | None:
         ),
         ("stage", "reason", "kind", "rows", "share"),
         [(stage, reason, kind, rows, share(rows, rows_in)) for stage, reason, kind, rows, rows_in in found],
+    )
+
+
+def group_sizes(sizes: Counter[int]) -> Chart | None:
+    """How many groups of alike rows there are of every size."""
+    if not sizes:
+        return None
+    named = [(low, high, sum(count for size, count in sizes.items() if low <= size <= high)) for low, high in GROUPS]
+    drawn = [
+        (f"{low}" if low == high else f"{low}–{high}" if high < MOST else f"{low} or more", n)
+        for low, high, n in named
+        if n
+    ]
+    return Chart(
+        "group_sizes",
+        "Rows that repeat another, by group",
+        "A group is a row and all that were dropped for repeating it, in equal, nearly equal or other words.",
+        figure(
+            [
+                go.Bar(
+                    orientation="h",
+                    y=list(range(len(drawn))),
+                    x=[count for _, count in drawn],
+                    marker={"color": BLUE, "line": {"width": 0}},
+                    hovertemplate="%{x:,} groups<extra></extra>",
+                    width=0.65,
+                )
+            ],
+            90 + 26 * len(drawn),
+            xaxis=axis("groups", dtick=1 if max(count for _, count in drawn) < 5 else None),
+            yaxis=axis("rows in the group", autorange="reversed", showgrid=False, **names([name for name, _ in drawn])),
+        ),
+        ("rows in the group", "groups"),
+        drawn,
     )
 
 

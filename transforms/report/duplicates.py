@@ -1,0 +1,81 @@
+"""What curating found to repeat another row: how many rows each kept one stands for, and examples side by side."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.report.run_directory import Stage
+from transforms.tables import Table
+
+EXACT = "exact_duplicate"
+EXAMPLES = 6  # of every reason
+SHOWN_CHARACTERS = 300
+TEXTS = ("question", "response", "correction")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A dropped row's texts and those of the row that it repeats; None where that row is not in the tables."""
+
+    reason: str
+    dropped: str
+    other: str | None
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    sizes: Counter[int] = field(default_factory=Counter)  # rows in a group, the one that stays too: how many groups
+    pairs: list[Pair] = field(default_factory=list)
+
+
+def find_duplicates(stage: Stage) -> Duplicates:
+    """Groups and examples from the drops of a curate stage; there are no examples of equal words."""
+    drops, kept = stage.table("drops"), stage.table(next(iter((stage.manifest or {}).get("tables", {})), ""))
+    if drops is None or kept is None or "duplicate_of" not in drops.schema.names:
+        return Duplicates()
+    links = pl.concat([pl.from_arrow(batch) for batch in drops.batches(["duplicate_of"])] or [pl.DataFrame()])
+    groups = links.drop_nulls().group_by("duplicate_of").len() if len(links) else None
+    if groups is None or not len(groups):
+        return Duplicates()
+    sizes = Counter({rows + 1: count for rows, count in groups["len"].value_counts().sort("len").iter_rows()})
+    examples = _examples(drops)
+    others = _texts_of(kept, {row["duplicate_of"] for row in examples})
+    others |= _texts_of(drops, {row["duplicate_of"] for row in examples} - others.keys())
+    return Duplicates(
+        sizes, [Pair(row["drop_reason"], _shown(row), others.get(row["duplicate_of"])) for row in examples]
+    )
+
+
+def _examples(drops: Table) -> list[dict]:
+    """The first rows of every reason that name another row."""
+    found: dict[str, list[dict]] = {}
+    for batch in drops.batches(_columns(drops, "duplicate_of", "drop_reason")):
+        batch = batch.filter(pc.and_(pc.is_valid(batch["duplicate_of"]), pc.not_equal(batch["drop_reason"], EXACT)))
+        for reason in pc.unique(batch["drop_reason"]).to_pylist():
+            of_reason = found.setdefault(reason, [])
+            rows = batch.filter(pc.equal(batch["drop_reason"], reason)).slice(0, EXAMPLES - len(of_reason))
+            of_reason += rows.to_pylist()
+    return [row for reason in sorted(found) for row in found[reason]]
+
+
+def _texts_of(table: Table, ids: Iterable[str]) -> dict[str, str]:
+    """What is shown of the rows with these ids."""
+    wanted = pa.array(sorted(ids), pa.string())
+    found: dict[str, str] = {}
+    for batch in table.batches(_columns(table)) if len(wanted) else ():
+        rows = batch.filter(pc.is_in(batch["id"].cast(pa.string()), wanted))
+        found |= {row["id"]: _shown(row) for row in rows.to_pylist()}
+    return found
+
+
+def _columns(table: Table, *more: str) -> list[str]:
+    return ["id", *(name for name in TEXTS if name in table.schema.names), *more]
+
+
+def _shown(row: dict) -> str:
+    texts = (" ".join((row[name] or "").split()) for name in TEXTS if name in row)
+    return " ¶ ".join(text[:SHOWN_CHARACTERS] + "…" * (len(text) > SHOWN_CHARACTERS) for text in texts)
