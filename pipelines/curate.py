@@ -70,10 +70,9 @@ class Settings:
             given = getattr(self, name)
             if min(given) < 0 or abs(sum(given) - 1) > 1e-6:
                 raise ValueError(f"{name}: must be three shares that make 1, not {given}")
-        if self.max_rouge_l is not None and not 0 < self.max_rouge_l <= 1:
-            raise ValueError(f"max_rouge_l: {self.max_rouge_l} is not a similarity above 0 and up to 1")
-        if self.max_cosine is not None and not 0 < self.max_cosine <= 1:
-            raise ValueError(f"max_cosine: {self.max_cosine} is not a similarity above 0 and up to 1")
+        for name in ("max_rouge_l", "max_cosine"):
+            if (limit := getattr(self, name)) is not None and not 0 < limit <= 1:
+                raise ValueError(f"{name}: {limit} is not a similarity above 0 and up to 1")
         for name in ("max_pair_similarity", "max_cosine"):
             if getattr(self, name) is not None and not self.embedder:
                 raise ValueError(f"{name}: needs an encoder; give its folder as embedder")

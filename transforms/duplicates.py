@@ -91,6 +91,13 @@ def all_but_first(members: pl.DataFrame, group: list[str], reason: str) -> Itera
     yield from decide(members.filter(pl.int_range(pl.len()).over(group) > 0))
 
 
+def drop_repeats(members: pl.DataFrame, repeated: ndarray, reason: str) -> Iterator[Keyed]:
+    """Decisions that drop the members that repeat another, which they name; `repeated` has its place, or -1."""
+    dropped = np.flatnonzero(repeated >= 0)
+    kept = members["name"].gather(repeated[dropped])
+    yield from decide(members[dropped].with_columns(duplicate_of=kept, drop_reason=pl.lit(reason)))
+
+
 @dataclass
 class DropExactDuplicates(beam.PTransform):
     """Decisions that drop all but the first of the rows whose normalised `columns` are equal."""
@@ -275,9 +282,4 @@ class DropNearDuplicates(beam.PTransform):
 def _drop_near(members: pl.DataFrame, sets: Shingles, threshold: float) -> Iterator[Keyed]:
     members = members.with_row_index("place").sort(PREFERRED)
     repeated = kept_neighbours(sets.take(members["place"].to_numpy()), threshold)
-    dropped = np.flatnonzero(repeated >= 0)
-    yield from decide(
-        members[dropped].with_columns(
-            duplicate_of=members["name"].gather(repeated[dropped]), drop_reason=pl.lit("near_duplicate")
-        )
-    )
+    yield from drop_repeats(members, repeated, "near_duplicate")

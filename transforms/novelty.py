@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 from numpy import ndarray
 
-from transforms.decisions import Keyed, decide, one_batch, undecided
-from transforms.duplicates import PREFERRED, Preference
+from transforms.decisions import Keyed, one_batch, undecided
+from transforms.duplicates import PREFERRED, Preference, drop_repeats
 from transforms.kernels import kernel
 from transforms.tables import Chunk
 from transforms.words import Words, words_of
@@ -170,10 +170,4 @@ class DropNotNovel(beam.PTransform):
         lists = members.column("words").combine_chunks()
         offsets = lists.offsets.to_numpy()
         similar = similar_kept(Words(lists.flatten().to_numpy(), offsets - offsets[0]), self.threshold)
-        dropped = np.flatnonzero(similar >= 0)
-        rows = pl.from_arrow(members.drop_columns(["words"]))
-        yield from decide(
-            rows[dropped].with_columns(
-                duplicate_of=rows["name"].gather(similar[dropped]), drop_reason=pl.lit("not_novel")
-            )
-        )
+        yield from drop_repeats(pl.from_arrow(members.drop_columns(["words"])), similar, "not_novel")

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from transforms.decisions import Keyed, by_bucket, decide, one_batch, undecided
-from transforms.duplicates import PREFERRED, Preference
+from transforms.decisions import Keyed, by_bucket, one_batch, undecided
+from transforms.duplicates import PREFERRED, Preference, drop_repeats
 from transforms.tables import Chunk, Table
 
 ROWS_PER_CLUSTER = 4000
@@ -131,13 +131,7 @@ class DropSameMeaning(beam.PTransform):
     def _decide(self, _: int, batches: Iterable[pa.RecordBatch]) -> Iterator[Keyed]:
         members = pa.Table.from_batches(batches).sort_by([(name, "ascending") for name in PREFERRED])
         same = same_kept(_vectors(members), self.semantic.max_cosine)
-        rows = pl.from_arrow(members.drop_columns(["vector"]))
-        dropped = np.flatnonzero(same >= 0)
-        yield from decide(
-            rows[dropped].with_columns(
-                duplicate_of=rows["name"].gather(same[dropped]), drop_reason=pl.lit("same_meaning")
-            )
-        )
+        yield from drop_repeats(pl.from_arrow(members.drop_columns(["vector"])), same, "same_meaning")
 
 
 def _vectors(rows: pa.Table) -> np.ndarray:

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from transforms.report.run_directory import Stage
 from transforms.tables import Table
+from transforms.validity import TEXT_COLUMNS
 
 EXACT = "exact_duplicate"
 EXAMPLES = 6  # of every reason
 SHOWN_CHARACTERS = 300
-TEXTS = ("question", "response", "correction")
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def _texts_of(table: Table, ids: Iterable[str]) -> dict[str, str]:
 
 
 def _columns(table: Table, *more: str) -> list[str]:
-    return ["id", *(name for name in TEXTS if name in table.schema.names), *more]
+    return ["id", *(name for name in TEXT_COLUMNS if name in table.schema.names), *more]
 
 
 def _shown(row: dict) -> str:
-    texts = (" ".join((row[name] or "").split()) for name in TEXTS if name in row)
+    texts = (" ".join((row[name] or "").split()) for name in TEXT_COLUMNS if name in row)
     return " ¶ ".join(text[:SHOWN_CHARACTERS] + "…" * (len(text) > SHOWN_CHARACTERS) for text in texts)
