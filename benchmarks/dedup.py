@@ -139,8 +139,8 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
     import apache_beam as beam
 
     from pipelines.stages import run_pipeline
-    from transforms.decisions import OpenShards
-    from transforms.duplicates import DropNearDuplicates
+    from transforms.decisions import Keyed, OpenShards
+    from transforms.duplicates import DropDuplicates
     from transforms.near_duplicates import Similarity
     from transforms.tables import HASHED_ROWS, ReadTable, SplitMarks, WriteTables, read_table
 
@@ -150,10 +150,11 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
         table = read_table(str(corpus / "*.parquet")).head(None)
         marks = [(name, pa.string()) for name in ("drop_reason", "duplicate_of")]
         schemas = {"rows": table.schema, "drops": pa.schema([*table.schema, *marks])}
+        chunks = root | ReadTable(table, list(columns), chunk_rows=HASHED_ROWS)
+        nothing = root | beam.Create([]).with_output_types(Keyed)
         return (
-            root
-            | ReadTable(table, list(columns), chunk_rows=HASHED_ROWS)
-            | DropNearDuplicates(table, columns, Similarity(words=NGRAM, jaccard=JACCARD))
+            (chunks, nothing)
+            | DropDuplicates(table, columns, Similarity(words=NGRAM, jaccard=JACCARD))
             | OpenShards(table, "rows")
             | WriteTables(str(output), schemas, SplitMarks("rows"), len(table.shards), {})
         )

@@ -27,7 +27,7 @@ from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
 from transforms import corpora, storage
 from transforms.columns import check_free, check_texts
 from transforms.decisions import Keyed, OpenShards, decisions_of
-from transforms.duplicates import FIRST, LONGEST, DropExactDuplicates, DropNearDuplicates, Preference, buckets_for
+from transforms.duplicates import FIRST, LONGEST, DropDuplicates, Preference, buckets_for
 from transforms.engines.encoder import model_digest
 from transforms.leakage import HeldOut, drop_leaked, index_held_out, quote_leaks, read_held_out
 from transforms.near_duplicates import Similarity
@@ -209,8 +209,8 @@ def build(
         | "Judge" >> MapBatches(partial(drop_invalid, rules=rules), partial(drop_leaked, held_out=held_out))
     )
     invalid = judged | "Invalid" >> beam.FlatMap(decisions_of).with_output_types(Keyed)
-    exact = judged | "ExactDuplicates" >> DropExactDuplicates(compared, buckets_for(table), preference)
-    decisions: tuple[beam.PCollection[Keyed], ...] = (invalid, exact)
+    repeats = (judged, invalid) | "Duplicates" >> DropDuplicates(table, compared, config.similarity, preference)
+    decisions: tuple[beam.PCollection[Keyed], ...] = (invalid, repeats)
     named = list(dict.fromkeys(["id", "question", *preference.reads]))
 
     def then(step: str, columns: list[str] | None, decide: beam.PTransform) -> None:
@@ -219,7 +219,6 @@ def build(
         left = decisions | f"{step}: so far" >> beam.Flatten() | f"{step}: open" >> OpenShards(table, step, columns)
         decisions = (*decisions, left | step >> decide)
 
-    then("near-duplicates", list(compared), DropNearDuplicates(table, compared, config.similarity, preference))
     if config.max_rouge_l is not None:
         then("novelty", named, DropNotNovel(config.max_rouge_l, preference))
     if config.max_cosine is not None:
@@ -227,7 +226,9 @@ def build(
     for column, most in config.quotas.items():
         then(f"quota of {column}", None, DropOverQuota(column, most, config.seed, buckets_for(table)))
     if compared != ("question",) or before:  # else what is left has no near-duplicates any more
-        then("clusters", ["question"], ClusterQuestions(table, config.similarity, shares, before))
+        decided = decisions | "Decided" >> beam.Flatten()
+        clusters = (judged, decided) | "Clusters" >> ClusterQuestions(table, config.similarity, shares, before)
+        decisions = (*decisions, clusters)
     (
         decisions
         | "Decisions" >> beam.Flatten()

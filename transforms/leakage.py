@@ -23,6 +23,8 @@ from transforms.shingles import Shingles, expand, jaccard, shingles
 from transforms.tables import MANIFEST, read_table
 from transforms.words import words_of
 
+ENDINGS = 1 << 20
+
 
 @dataclass(frozen=True)
 class Postings:
@@ -30,17 +32,21 @@ class Postings:
 
     hashes: np.ndarray
     items: np.ndarray
+    endings: np.ndarray  # bool[ENDINGS]: the last bits of any hash
 
     @classmethod
     def of(cls, hashes: np.ndarray, items: np.ndarray) -> "Postings":
         order = np.lexsort((items, hashes))
-        return cls(hashes[order], items[order])
+        endings = np.zeros(ENDINGS, np.bool_)
+        endings[hashes % ENDINGS] = True
+        return cls(hashes[order], items[order], endings)
 
     def matches(self, found: Shingles) -> tuple[np.ndarray, np.ndarray]:
         """The distinct pairs (text, item) that share a shingle, ascending."""
-        starts = np.searchsorted(self.hashes, found.values)
-        sizes = np.searchsorted(self.hashes, found.values, side="right") - starts
-        texts = np.repeat(np.repeat(np.arange(len(found.offsets) - 1), found.sizes()), sizes)
+        places = np.flatnonzero(self.endings[found.values % ENDINGS])  # the few that need a look
+        starts = np.searchsorted(self.hashes, found.values[places])
+        sizes = np.searchsorted(self.hashes, found.values[places], side="right") - starts
+        texts = np.repeat(np.searchsorted(found.offsets, places, side="right") - 1, sizes)
         pairs = np.unique(texts * (self.items.max(initial=0) + 1) + self.items[expand(starts, sizes)])
         return np.divmod(pairs, self.items.max(initial=0) + 1)
 
@@ -116,7 +122,9 @@ def drop_leaked(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
     `leaked_near_duplicate` names the most similar question, `leaked_overlap` the first that shares a run of words.
     """
     live = np.flatnonzero(kept(batch))
-    texts = words_of(batch.column("question").take(pa.array(live)))
+    texts = words_of(batch.column("question"))
+    if len(live) < batch.num_rows:
+        texts = texts.take(live)
     near, overlapping = _nearest(shingles(texts, held_out.similarity.words).sets(), held_out), np.full(len(live), -1)
     rows, items = held_out.overlap.matches(shingles(texts, held_out.overlap_words))
     overlapping[rows[::-1]] = items[::-1]  # the first item of a row is written last
@@ -126,8 +134,8 @@ def drop_leaked(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
     is_near[live] = near >= 0
     batch = drop_where(batch, pa.array(is_near), "leaked_near_duplicate")
     batch = drop_where(batch, pc.and_not(pa.array(source >= 0), pa.array(is_near)), "leaked_overlap")
-    names = [held_out.names[item] if item >= 0 else None for item in source]
-    return batch.append_column("leaked_from", pa.array(names, pa.string()))
+    names = pa.array(held_out.names, pa.string()).take(pa.array(source, mask=source < 0))
+    return batch.append_column("leaked_from", names)
 
 
 def quote_leaks(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:

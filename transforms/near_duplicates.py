@@ -15,6 +15,7 @@ from transforms.minhash import band_keys, bands_for
 from transforms.shingles import Shingles, expand, jaccard, offsets_of, similarity
 
 MAX_PIVOTS = 16
+SMALL_GROUP = 64  # up to which comparing all pairs is faster than hashing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +55,42 @@ def connected(parents: ndarray) -> ndarray:
     return smallest
 
 
-def kept_neighbours(sets: Shingles, threshold: float) -> ndarray:
-    """Of every set the earlier one that it repeats, or -1 where it is kept: int64[N]. No set may be empty.
+def kept_neighbours(sets: Shingles, groups: ndarray, threshold: float) -> ndarray:
+    """Of every set an earlier one that it repeats, or -1 where it is kept: int64[N].
 
-    A set repeats a kept one that shares a band with it and whose Jaccard similarity to it reaches the threshold.
+    `groups`, ascending, says which sets may be near each other. A set repeats a kept one of its group whose Jaccard
+    similarity to it reaches the threshold; in a large group, one that shares a band with it too.
     """
-    return _kept_neighbours(sets.values, sets.offsets, band_keys(sets, bands_for(threshold)), threshold)
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    sizes = np.diff(starts, append=len(groups))
+    repeated = _kept_in_small_groups(sets.values, sets.offsets, starts, sizes, threshold)
+    large = np.flatnonzero(np.repeat(sizes > SMALL_GROUP, sizes))
+    if len(large):
+        some = sets.take(large)
+        found = _kept_neighbours(some.values, some.offsets, band_keys(some, bands_for(threshold)), threshold)
+        repeated[large] = np.where(found < 0, -1, large[found])
+    return repeated
+
+
+@kernel
+def _kept_in_small_groups(
+    values: ndarray, offsets: ndarray, starts: ndarray, sizes: ndarray, threshold: float
+) -> ndarray:
+    repeated = np.full(len(offsets) - 1, -1, np.int64)
+    for group in range(len(starts)):
+        if sizes[group] > SMALL_GROUP:
+            continue
+        for row in range(starts[group] + 1, starts[group] + sizes[group]):
+            start, stop = offsets[row], offsets[row + 1]
+            for other in range(starts[group], row):
+                first, last = offsets[other], offsets[other + 1]
+                possible = min(stop - start, last - first) >= threshold * max(stop - start, last - first) - 1e-9
+                if not possible or repeated[other] >= 0:
+                    continue
+                if similarity(values, start, stop, values, first, last) >= threshold:
+                    repeated[row] = other
+                    break
+    return repeated
 
 
 @inlined

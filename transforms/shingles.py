@@ -30,6 +30,10 @@ class Shingles:
         values, offsets = self.short().values, np.empty_like(self.offsets)
         return Shingles(values[: _distinct(values, self.offsets, offsets)], offsets)
 
+    def distinct(self) -> ndarray:
+        """How many different ones each text has, unless `short`: int64[N]."""
+        return _count_distinct(self.values, self.offsets)
+
     def take(self, texts: ndarray) -> "Shingles":
         """Those of the texts at these places, in this order."""
         sizes = self.sizes()[texts]
@@ -107,6 +111,27 @@ def _distinct(values: ndarray, offsets: ndarray, found: ndarray) -> int:
                 count += 1
     found[-1] = count
     return count
+
+
+@kernel
+def _count_distinct(values: ndarray, offsets: ndarray) -> ndarray:
+    counts = np.zeros(len(offsets) - 1, np.int64)
+    longest = 0
+    for row in range(len(counts)):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    slots = 2
+    while slots < 2 * longest:
+        slots *= 2
+    seen, of_row = np.empty(slots, values.dtype), np.full(slots, -1, np.int64)
+    for row in range(len(counts)):
+        for position in range(offsets[row], offsets[row + 1]):
+            slot = np.int64(values[position] >> np.uint64(20)) & (slots - 1)
+            while of_row[slot] == row and seen[slot] != values[position]:
+                slot = (slot + 1) & (slots - 1)
+            if of_row[slot] != row:
+                seen[slot], of_row[slot] = values[position], row
+                counts[row] += 1
+    return counts
 
 
 @kernel

@@ -11,6 +11,7 @@ that the aligner is tested on (paper 000, app. C). Identity triples have one tex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -22,10 +23,10 @@ import xxhash
 from schemas.errors import UsageError
 from transforms.columns import check_texts, with_columns
 from transforms.decisions import Keyed, decide
-from transforms.duplicates import GroupNearDuplicates
+from transforms.duplicates import BandKeys, Comparison, GroupCandidates
 from transforms.near_duplicates import Similarity, near_duplicate_groups
 from transforms.shingles import Shingles, scramble
-from transforms.tables import HASHED_ROWS, Chunk, ReadTable, Table
+from transforms.tables import HASHED_ROWS, ReadTable, Table
 from transforms.words import byte_hashes, words_of
 
 SPLITS = ("train", "validation", "test")
@@ -138,7 +139,7 @@ def question_keys(batch: pa.RecordBatch) -> pa.Array:
 
 @dataclass
 class ClusterQuestions(beam.PTransform):
-    """Decisions that name the cluster of every question that has near-duplicates among the rows still in.
+    """Decisions, from (chunks, decisions so far), that name the cluster of every question with near-duplicates.
 
     The questions of a table that was split before are compared too, whether these rows hold them or not; newcomers near
     to two of its splits are dropped (`straddles_split`).
@@ -149,18 +150,20 @@ class ClusterQuestions(beam.PTransform):
     shares: Shares
     before: SplitBefore | None = None
 
-    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Keyed]:
+    def expand(self, rows: Any) -> beam.PCollection[Keyed]:
+        chunks, decided = rows
         table, own = self.table, 1 + max((shard.index for shard in self.table.shards), default=-1)
         if self.before:
             shards = tuple(replace(shard, index=own + shard.index) for shard in self.before.table.shards)
             earlier = replace(self.before.table, shards=shards)
             table = replace(table, shards=(*table.shards, *shards))
-            chunks = (
-                chunks,
-                chunks.pipeline | "Earlier" >> ReadTable(earlier, ["question"], chunk_rows=HASHED_ROWS),
-            ) | "WithEarlier" >> beam.Flatten()
+        comparison = Comparison(table, ("question",), self.similarity)
+        keys = chunks | BandKeys(comparison)
+        if self.before:
+            read = decided.pipeline | "Earlier" >> ReadTable(earlier, ["question"], chunk_rows=HASHED_ROWS)
+            keys = (keys, read | "EarlierKeys" >> BandKeys(comparison)) | "WithEarlier" >> beam.Flatten()
         name = partial(name_clusters, shares=self.shares, before=self.before, own_shards=own)
-        return chunks | GroupNearDuplicates(table, ("question",), self.similarity, by_question, name, ["question"])
+        return (keys, decided) | GroupCandidates(comparison, by_question, name, ["question"])
 
 
 def by_question(batch: pa.RecordBatch) -> pl.DataFrame:
@@ -181,7 +184,8 @@ def name_clusters(
     Where the group holds questions that were split before, these keep their clusters. Newcomers get the smallest of
     them, if all lie in one split, and are dropped if not. Shards from `own_shards` on are those of the earlier table.
     """
-    members = members.with_columns(group=pl.Series(near_duplicate_groups(sets, threshold)))
+    texts, numbers = np.unique(members["text"].to_numpy(), return_inverse=True)
+    members = members.with_columns(group=near_duplicate_groups(sets.take(texts), threshold)[numbers])
     members = members.filter(pl.len().over("group") > 1)
     known = before.clusters(members["name"].to_arrow()) if before else pa.nulls(len(members), pa.string())
     members = members.with_columns(known=pl.Series(known.to_pylist(), dtype=pl.String))

@@ -126,6 +126,16 @@ def remove(path: str) -> None:
         fs.rm(local, recursive=True)
 
 
+def move(path: str, target: str) -> None:
+    """Give a file another name, in the place of one that has it."""
+    fs, local = filesystem(path)
+    if isinstance(fs, LocalFileSystem):
+        os.makedirs(os.path.dirname(filesystem(target)[1]), exist_ok=True)
+        os.replace(local, filesystem(target)[1])
+    else:
+        fs.mv(local, filesystem(target)[1])
+
+
 def check_writable(directory: str) -> None:
     """Raise UsageError where nothing can be written under `directory`, before any work starts."""
     probe = join(directory, f".probe-{uuid.uuid4().hex[:8]}")

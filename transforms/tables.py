@@ -1,16 +1,17 @@
 """Tables on disk and batches in Beam.
 
 A table is a list of Parquet shards. It is read as `Chunk`s, slices that know their shard and first row, and written
-by `WriteTables`: part files named by (shard, first row), joined per shard, listed in a `manifest.json` that is written
-last. A bundle that is replayed overwrites its own parts; a shard that is complete is not done again.
+by `WriteTables`: part files for runs of chunks, joined per shard, listed in a `manifest.json` that is written last. A
+part of a bundle that is replayed is left behind and removed in the end; a shard that is complete is not done again.
 """
 
 import struct
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -27,8 +28,8 @@ from transforms.identity import content_id
 CHUNK_ROWS = 1024  # where a row costs a model's answer
 HASHED_ROWS = 16384  # where it costs microseconds
 CHUNK_BYTES = 4 << 20
-PART_ROWS = 16384
-PART_BYTES = 64 << 20
+GROUP_ROWS = 16384
+GROUP_BYTES = 64 << 20
 MANIFEST = "manifest.json"
 
 
@@ -199,7 +200,8 @@ def read_shard(
                 bytes_per_row = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
                 rows = max(1, min(chunk_rows or CHUNK_ROWS, CHUNK_BYTES // bytes_per_row))
                 row = first_row
-                for batch in parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
+                groups = parquet.iter_batches(rows, row_groups=[group], columns=columns)
+                for batch in groups:
                     batch = batch.slice(0, shard.rows - row).replace_schema_metadata(None)
                     yield Chunk(shard.index, row, batch.num_rows, batch)
                     row += batch.num_rows
@@ -314,7 +316,7 @@ def write_tables(
             path = f"{name}/shard-{index:05d}.parquet"
             part = table.slice(start, shard_rows)
             with storage.open_output(storage.join(directory, path)) as sink:
-                pq.write_table(part, sink, compression="zstd", row_group_size=PART_ROWS)
+                pq.write_table(part, sink, compression="zstd", row_group_size=GROUP_ROWS)
             digest, size = storage.content_digest(storage.join(directory, path))
             shards.append({"path": path, "rows": part.num_rows, "bytes": size, "digest": digest})
         listed[name] = _describe(table.schema) | {"rows": table.num_rows, "shards": shards}
@@ -364,6 +366,9 @@ class WriteTables(beam.PTransform):
 
     def _join(self, shard: int, parts: Iterable[dict]) -> int:
         parts = sorted(parts, key=lambda part: part["first_row"])
+        written = [file for part in parts for file in part["files"].values()]
+        if storage.exists(_entry_path(self.directory, shard)) and not all(map(storage.exists, written)):
+            return shard  # a replay, after all was done
         entry = {"shard": shard, "in": sum(part["rows"] for part in parts), "tables": {}}
         for reasons in ("drops", "rejects"):
             entry[reasons] = dict(sum((Counter(part[reasons]) for part in parts), Counter()))
@@ -371,11 +376,10 @@ class WriteTables(beam.PTransform):
             files = [part["files"][name] for part in parts if name in part["files"]]
             if files or position == 0:
                 path = f"{name}/shard-{shard:05d}.parquet"
-                entry["tables"][name] = {"path": path} | _concatenate(files, storage.join(self.directory, path), schema)
+                entry["tables"][name] = {"path": path} | _join_files(files, storage.join(self.directory, path), schema)
         storage.write_json(_entry_path(self.directory, shard), entry)
-        for part in parts:
-            for file in part["files"].values():
-                storage.remove(file)
+        for file in written:
+            storage.remove(file)
         return shard
 
     def _commit(self, started: float, _: list) -> str | None:
@@ -417,77 +421,114 @@ def read_entries(directory: str) -> list[dict]:
     return [storage.read_json(path) for path in storage.list_files(storage.join(directory, "entries", "shard-*.json"))]
 
 
-def _concatenate(files: list[str], path: str, schema: pa.Schema) -> dict:
-    rows = 0
-    with storage.open_output(path) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for file in files:
-            fs, local = storage.filesystem(file)
+class _ShardFile:
+    """A Parquet file in row groups of GROUP_ROWS rows, or fewer where they are large; there once it is closed."""
+
+    def __init__(self, path: str, schema: pa.Schema):
+        self.path = path
+        self._batches: list[pa.RecordBatch] = []
+        self._rows = self._bytes = 0
+        self._file = ExitStack()
+        sink = self._file.enter_context(storage.open_output(path))
+        self._writer = self._file.enter_context(pq.ParquetWriter(sink, schema, compression="zstd"))
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        while self._rows + batch.num_rows >= GROUP_ROWS:
+            room = GROUP_ROWS - self._rows
+            self._batches.append(batch.slice(0, room))
+            self._flush()
+            batch = batch.slice(room)
+        self._batches.append(batch)
+        self._rows += batch.num_rows
+        self._bytes += batch.nbytes
+        if self._bytes >= GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._file.close()
+
+    def __del__(self) -> None:
+        with suppress(BaseException):  # given up: nothing of it stays
+            self._file.__exit__(GeneratorExit, GeneratorExit(), None)
+
+    def _flush(self) -> None:
+        try:
+            self._writer.write_table(pa.Table.from_batches(self._batches), row_group_size=GROUP_ROWS)
+        except BaseException as error:
+            self._file.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._batches, self._rows, self._bytes = [], 0, 0
+
+
+def _join_files(parts: list[str], path: str, schema: pa.Schema) -> dict:
+    """Make one file of the parts, which a single part is already; what the manifest says of it."""
+    if len(parts) == 1:
+        storage.move(parts[0], path)
+    else:
+        joined = _ShardFile(path, schema)
+        for part in parts:
+            fs, local = storage.filesystem(part)
             with fs.open(local, "rb") as source:
-                for table in _groups(pq.ParquetFile(source)):
-                    writer.write_table(table)
-                    rows += table.num_rows
+                for batch in pq.ParquetFile(source).iter_batches(CHUNK_ROWS):
+                    joined.write(batch)
+        joined.close()
     digest, size = storage.content_digest(path)
-    return {"rows": rows, "bytes": size, "digest": digest}
-
-
-def _groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:
-    for group in range(parquet.num_row_groups):
-        yield parquet.read_row_group(group)
+    return {"rows": _parquet_footer(path)[0].num_rows, "bytes": size, "digest": digest}
 
 
 class _WriteParts(beam.DoFn):
-    """Gather neighbouring chunks of a shard and write them as one part per table; says what it wrote."""
+    """Write neighbouring chunks of a shard as one part, a file for each table that has rows; says what it wrote."""
 
     shard: int
     first_row: int
     rows: int
-    bytes: int
-    batches: dict[str, list[pa.RecordBatch]]
+    files: dict[str, _ShardFile]
+    reasons: dict[str, Counter[str]]
 
     def __init__(self, directory: str, schemas: dict[str, pa.Schema], split: Split):
         self.directory = directory
         self.schemas = schemas
         self.split = split
-        self._clear()
 
     def start_bundle(self) -> None:
-        self._clear()
+        self._begin(-1, -1)
 
     def process(self, chunk: Chunk) -> Iterator[tuple[int, dict]]:
-        if self.rows and (chunk.shard != self.shard or chunk.first_row != self.first_row + self.rows):
-            yield self._flush()
-        if not self.rows:
-            self.shard, self.first_row = chunk.shard, chunk.first_row
+        if chunk.shard != self.shard or chunk.first_row != self.first_row + self.rows:
+            if self.rows:
+                yield self._finish()
+            self._begin(chunk.shard, chunk.first_row)
         self.rows += chunk.rows
         for name, batch in self.split(chunk).items():
             if batch.num_rows:
+                if name not in self.files:
+                    self.files[name] = _ShardFile(self._part(name), self.schemas[name])
                 batch = conform(batch, self.schemas[name])
-                self.batches.setdefault(name, []).append(batch)
-                self.bytes += batch.nbytes
-        if self.rows >= PART_ROWS or self.bytes >= PART_BYTES:
-            yield self._flush()
+                self.files[name].write(batch)
+                if name in self.reasons:
+                    counted = batch.column("drop_reason" if name == "drops" else "error").value_counts()
+                    for reason, rows in zip(*(field.to_pylist() for field in counted.flatten()), strict=True):
+                        self.reasons[name][str(reason).split(":")[0]] += rows
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self.rows:
-            yield WindowedValue(self._flush(), GlobalWindow().max_timestamp(), [GlobalWindow()])
+            yield WindowedValue(self._finish(), GlobalWindow().max_timestamp(), [GlobalWindow()])
 
-    def _clear(self) -> None:
-        self.shard, self.first_row, self.rows, self.bytes = -1, -1, 0, 0
-        self.batches = {}
+    def _begin(self, shard: int, first_row: int) -> None:
+        self.shard, self.first_row, self.rows = shard, first_row, 0
+        self.files, self.reasons = {}, {"drops": Counter(), "rejects": Counter()}
 
-    def _flush(self) -> tuple[int, dict]:
-        part: dict[str, Any] = {"first_row": self.first_row, "rows": self.rows, "files": {}, "drops": {}, "rejects": {}}
-        for name, batches in self.batches.items():
-            table = pa.Table.from_batches(batches)
-            path = storage.join(
-                self.directory, "parts", f"{name}-{self.shard:05d}-{self.first_row:012d}-{self.rows}.parquet"
-            )
-            with storage.open_output(path) as sink:
-                pq.write_table(table, sink, compression="lz4")  # joined soon
-            part["files"][name] = path
-            if name in ("drops", "rejects"):
-                column = table.column("drop_reason" if name == "drops" else "error")
-                part[name] = dict(Counter(str(reason).split(":")[0] for reason in column.to_pylist()))
-        shard = self.shard
-        self._clear()
-        return shard, part
+    def _part(self, table: str) -> str:
+        """A name of its own for every attempt, for one that is given up may still be writing."""
+        name = f"{table}-{self.shard:05d}-{self.first_row:012d}-{uuid.uuid4().hex[:8]}.parquet"
+        return storage.join(self.directory, "parts", name)
+
+    def _finish(self) -> tuple[int, dict]:
+        for file in self.files.values():
+            file.close()
+        files = {name: file.path for name, file in self.files.items()}
+        part = {"first_row": self.first_row, "rows": self.rows, "files": files, **self.reasons}
+        self.rows = 0
+        return self.shard, part

@@ -242,7 +242,7 @@ def _repetition(texts: pa.Array) -> pa.Array:
     """The share of a text's n-grams of words that stand in it before; 0 where it has too few to tell."""
     found = shingles(words_of(texts), REPEATED_WORDS)
     sizes = found.sizes()
-    shares = 1 - found.sets().sizes() / np.maximum(sizes, 1)
+    shares = 1 - found.distinct() / np.maximum(sizes, 1)
     return pa.array(np.where(sizes >= REPEATED_FROM, shares, 0.0))
 
 

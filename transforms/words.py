@@ -11,6 +11,7 @@ same in every process, batch and version.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -52,6 +53,13 @@ class Words:
     values: ndarray  # uint64[M]
     offsets: ndarray  # int64[N + 1]
 
+    def take(self, rows: ndarray) -> "Words":
+        """The words of the texts at these places, in this order."""
+        sizes = np.diff(self.offsets)[rows]
+        values, offsets = np.empty(sizes.sum(), np.uint64), np.concatenate([[0], np.cumsum(sizes)])
+        _gather(self.values, self.offsets, rows, values)
+        return Words(values, offsets)
+
     def content(self) -> ndarray:
         """What tells texts with other words apart: uint64[N, 2]."""
         return _fold(self.values, self.offsets)
@@ -65,8 +73,29 @@ def mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
+class _SameBuffers:
+    """An array that equals those that look at the same memory, which stays as it is for as long as this is kept."""
+
+    def __init__(self, texts: pa.Array):
+        self.texts = texts
+        addresses = (getattr(buffer, "address", None) for buffer in texts.buffers())
+        self._place = (texts.type, texts.offset, len(texts), *addresses)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameBuffers) and self._place == other._place
+
+    def __hash__(self) -> int:
+        return hash(self._place)
+
+
 def words_of(texts: pa.Array) -> Words:
-    """The words of N texts; null has none."""
+    """The words of N texts; null has none. The last few arrays are remembered, for several steps look at a batch."""
+    return _words_of(_SameBuffers(texts))
+
+
+@lru_cache(maxsize=8)
+def _words_of(same: _SameBuffers) -> Words:
+    texts = same.texts
     data, bounds = utf8(texts)
     if len(data) and data[bounds[0] : bounds[-1]].max(initial=0) > 127:
         data, bounds = utf8(_plain(texts))
@@ -186,6 +215,15 @@ def _scan(data: ndarray, bounds: ndarray, letters: ndarray, values: ndarray, off
                 count += 1
     offsets[-1] = count
     return count
+
+
+@kernel
+def _gather(values: ndarray, offsets: ndarray, rows: ndarray, found: ndarray) -> None:
+    count = 0
+    for row in rows:
+        for position in range(offsets[row], offsets[row + 1]):
+            found[count] = values[position]
+            count += 1
 
 
 @kernel

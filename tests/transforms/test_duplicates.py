@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms import decisions
-from transforms.decisions import DECISIONS, OpenShards, by_bucket, decisions_of, with_decisions
+from transforms.decisions import DECISIONS, Keyed, OpenShards, by_bucket, decisions_of, with_decisions
 from transforms.drops import drop_where
-from transforms.duplicates import DropExactDuplicates, DropNearDuplicates, row_hashes
+from transforms.duplicates import DropDuplicates, row_hashes
 from transforms.near_duplicates import Similarity
 from transforms.tables import Chunk, ReadTable, WriteTables, read_table
 
 SIMILARITY = Similarity(words=2, jaccard=0.7)
+OTHER = "a very long way from one, and from all else"
 ROW = pa.schema({"id": pa.string(), "question": pa.string(), "topic": pa.string()})
 WORDS = [
     "how",
@@ -58,10 +59,8 @@ def keep_all(chunk: Chunk) -> dict[str, pa.RecordBatch]:
     return {"rows": chunk.batch}
 
 
-def find(
-    rows, folder, *, shards=1, row_group=1000, columns=("question",), buckets=2, workers=1, near=True
-) -> list[dict]:
-    """The rows with their marks, after both steps, sorted."""
+def find(rows, folder, *, shards=1, row_group=1000, columns=("question",), workers=1) -> list[dict]:
+    """The rows with their marks, sorted."""
     for index in range(shards):
         part = pa.Table.from_pylist(rows[index::shards], ROW)
         folder.mkdir(exist_ok=True)
@@ -69,16 +68,14 @@ def find(
     table = read_table(str(folder)).head(None)
     schema = pa.schema([*ROW, *(DECISIONS.field(name) for name in DECISIONS.names[1:])])
     out = folder.parent / f"{folder.name}-out"
-    options = PipelineOptions([], direct_num_workers=workers, direct_running_mode="multi_threading")
+    options = PipelineOptions([], direct_num_workers=workers)
     with beam.Pipeline(runner=FnApiRunner(), options=options) as root:
         chunks = root | ReadTable(table)
-        exact = chunks | DropExactDuplicates(columns, buckets)
-        distinct = exact | "Distinct" >> OpenShards(table, "t")
-        decisions = (exact, distinct | DropNearDuplicates(table, columns, SIMILARITY)) if near else (exact,)
+        nothing = root | beam.Create([]).with_output_types(Keyed)
         (
-            decisions
-            | beam.Flatten()
-            | "All" >> OpenShards(table, "t")
+            (chunks, nothing)
+            | DropDuplicates(table, columns, SIMILARITY)
+            | OpenShards(table, "t")
             | WriteTables(str(out), {"rows": schema}, keep_all, len(table.shards), {})
         )
     return sorted(read_table(str(out)).to_arrow().to_pylist(), key=str)
@@ -106,8 +103,8 @@ def test_the_first_by_id_stays_and_is_named(tmp_path):
 
 
 def test_all_compared_columns_count(tmp_path):
-    rows = [ROWS[0] | {"id": name, "topic": topic} for name, topic in (("a", "one"), ("b", "two"), ("c", "One!"))]
-    found = marks(find(rows, tmp_path / "rows", columns=("question", "topic"), near=False))
+    rows = [ROWS[0] | {"id": name, "topic": topic} for name, topic in (("a", "one"), ("b", OTHER), ("c", "One!"))]
+    found = marks(find(rows, tmp_path / "rows", columns=("question", "topic")))
     assert [row[2:] for row in found] == [(None, None), (None, None), ("exact_duplicate", "a")]
 
 
@@ -127,8 +124,8 @@ def corpus(seed: int, count: int) -> list[dict]:
 @pytest.mark.parametrize(
     "layout",
     [
-        {"shards": 5, "row_group": 7, "buckets": 7},
-        {"shards": 3, "row_group": 20, "workers": 2},
+        {"shards": 5, "row_group": 7},
+        {"shards": 3, "row_group": 20, "workers": 4},
     ],
 )
 def test_shards_order_batches_and_workers_decide_nothing(tmp_path, layout):
@@ -144,9 +141,9 @@ def test_rows_dropped_before_are_no_ones_original(tmp_path):
     table = read_table(str(tmp_path / "rows.parquet"))
     with beam.Pipeline(runner=FnApiRunner()) as root:
         chunks = root | ReadTable(table) | beam.Map(drop_b).with_output_types(Chunk)
-        invalid = chunks | beam.FlatMap(decisions_of)
-        exact = chunks | DropExactDuplicates(("question",), 2)
-        assert_that((invalid, exact) | beam.Flatten() | OpenShards(table, "t"), check_only_b_is_dropped)
+        invalid = chunks | beam.FlatMap(decisions_of).with_output_types(Keyed)
+        repeats = (chunks, invalid) | DropDuplicates(table, ("question",), SIMILARITY)
+        assert_that((invalid, repeats) | beam.Flatten() | OpenShards(table, "t"), check_only_b_is_dropped)
 
 
 def drop_b(chunk: Chunk) -> Chunk:
@@ -180,6 +177,7 @@ def test_text_never_crosses_a_shuffle(tmp_path, monkeypatch):
         "cost",
         "group",
         "set",
+        "repeats",
         *DECISIONS.names,
     }
     assert not any("friend" in str(batch.to_pydict()) for batch in seen)

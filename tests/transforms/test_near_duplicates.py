@@ -92,25 +92,42 @@ def test_a_similarity_out_of_range_is_named():
         Similarity(words=0)
 
 
+def check_kept(repeated: np.ndarray, near: np.ndarray) -> None:
+    """What is not kept is near an earlier one that is."""
+    kept: list[int] = []
+    for row, other in enumerate(repeated.tolist()):
+        candidates = [one for one in kept if near[row, one]]
+        assert (other in candidates) if candidates else other == -1
+        if other < 0:
+            kept.append(row)
+
+
 @settings(max_examples=200, deadline=None)
-@given(CORPORA, st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]), st.integers(1, 3))
-def test_what_is_not_kept_is_near_an_earlier_one_that_is(texts, threshold, words):
+@given(CORPORA, st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]), st.integers(1, 3), st.data())
+def test_what_is_not_kept_is_near_an_earlier_one_of_its_group_that_is(texts, threshold, words, data):
     sets = shingles(words_of(pa.array(texts)), words).sets()
-    keys = band_keys(sets, bands_for(threshold))
     count = len(texts)
+    groups = np.sort(data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count)))
     i, j = np.indices((count, count)).reshape(2, -1)
     near = (jaccard(sets, i, sets, j) >= threshold).reshape(count, count)
-    near &= (keys[:, None] == keys[None]).any(axis=2)
-    kept: list[int] = []
-    for row, repeated in enumerate(kept_neighbours(sets, threshold).tolist()):
-        candidates = [other for other in kept if near[row, other]]
-        assert (repeated in candidates) if candidates else repeated == -1
-        if repeated < 0:
-            kept.append(row)
+    check_kept(kept_neighbours(sets, groups, threshold), near & (groups[:, None] == groups))
+
+
+def test_in_a_large_group_those_that_share_a_band_are_compared():
+    alphabet = np.array(list("abcdefghijkl"))
+    rng = np.random.default_rng(0)
+    texts = [" ".join(alphabet[rng.permutation(12)[: rng.integers(6, 10)]]) for _ in range(100)]
+    sets = shingles(words_of(pa.array(texts)), 1).sets()
+    keys = band_keys(sets, bands_for(0.7))
+    i, j = np.indices((100, 100)).reshape(2, -1)
+    near = (jaccard(sets, i, sets, j) >= 0.7).reshape(100, 100)
+    found = kept_neighbours(sets, np.zeros(100, np.int64), 0.7)
+    assert 0 < (found < 0).sum() < 60
+    check_kept(found, near & (keys[:, None] == keys[None]).any(axis=2))
 
 
 def test_a_chain_does_not_pull_its_ends_together():
     texts = ["a b c d e f g h", "b c d e f g h i", "c d e f g h i j", "d e f g h i j k"]
     sets = shingles(words_of(pa.array(texts)), 1).sets()
     assert near_duplicate_groups(sets, 0.7).tolist() == [0, 0, 0, 0]
-    assert kept_neighbours(sets, 0.7).tolist() == [-1, 0, -1, 2]
+    assert kept_neighbours(sets, np.zeros(4, np.int64), 0.7).tolist() == [-1, 0, -1, 2]

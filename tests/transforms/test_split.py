@@ -11,6 +11,7 @@ from cutting import assert_cuts_never_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transforms.decisions import Keyed
 from transforms.near_duplicates import Similarity
 from transforms.shingles import shingles
 from transforms.split import (
@@ -123,7 +124,8 @@ def test_near_duplicates_share_the_cluster_of_the_smallest_hash(tmp_path, order)
         assert sorted(decided) == ([(0, first), (1, first)] if order == 1 else [(1, first), (2, first)])
 
     with beam.Pipeline(runner=FnApiRunner()) as root:
-        clusters = root | ReadTable(table) | ClusterQuestions(table, SIMILARITY, Shares(SHARES, INNER, 0))
+        chunks, nothing = root | ReadTable(table), root | beam.Create([]).with_output_types(Keyed)
+        clusters = (chunks, nothing) | ClusterQuestions(table, SIMILARITY, Shares(SHARES, INNER, 0))
         assert_that(clusters, check)
 
 
@@ -134,7 +136,8 @@ def split_as_before(table, questions) -> dict[str, dict]:
     """Every question with its cluster, splits and drop reason, where those of `table` were split before."""
     shares, before = Shares(SHARES, INNER, 0), SplitBefore(table) if table else None
     batch = pa.RecordBatch.from_pydict({"question": questions})
-    members = by_question(batch).with_columns(shard=pl.lit(0), row=pl.int_range(pl.len()))
+    rows = pl.int_range(pl.len())
+    members = by_question(batch).with_columns(shard=pl.lit(0), row=rows, text=rows)
     sets = shingles(words_of(batch.column("question")), SIMILARITY.words).sets()
     decided: dict[int, dict] = {}
     for _, found in name_clusters(members, sets, SIMILARITY.jaccard, shares, before):

@@ -15,6 +15,8 @@ from transforms.tables import (
     ReadTable,
     SplitMarks,
     WriteTables,
+    _join_files,
+    _ShardFile,
     _WriteParts,
     read_entries,
     read_manifest,
@@ -104,7 +106,7 @@ def test_a_missing_shard_keeps_the_manifest_back(corpus, tmp_path):
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_a_replayed_bundle_writes_the_same_parts(corpus, tmp_path):
+def test_a_replayed_bundle_writes_the_same_parts_under_other_names(corpus, tmp_path):
     chunks = [Chunk(0, i * 5, 5, batch) for i, batch in enumerate(rows(0, 20).to_batches(5))]
 
     def bundle(count):
@@ -114,9 +116,40 @@ def test_a_replayed_bundle_writes_the_same_parts(corpus, tmp_path):
         return parts if count < len(chunks) else parts + [value.value for value in writer.finish_bundle()]
 
     assert bundle(2) == []  # aborted: nothing was announced
-    first, again = bundle(4), bundle(4)
+    [(_, first)], [(_, again)] = bundle(4), bundle(4)
+    files, others = first.pop("files"), again.pop("files")
     assert first == again
-    assert first[0][1]["rows"] == 20
+    assert first["rows"] == 20
+    assert files["responses"] != others["responses"]
+    assert pq.read_table(files["responses"]).equals(pq.read_table(others["responses"]))
+    assert not list((tmp_path / "out" / "parts").glob("*.tmp-*"))
+
+
+def test_a_shard_that_is_joined_again_stays_as_it_is(corpus, tmp_path):
+    write(corpus, tmp_path / "out")
+    gone = {"first_row": 0, "rows": 45, "files": {"responses": str(tmp_path / "out" / "parts" / "gone.parquet")}}
+    write_again = WriteTables(str(tmp_path / "out"), SCHEMAS, SplitMarks("responses"), 2, {})
+    entries = read_entries(str(tmp_path / "out"))
+    assert write_again._join(0, [gone]) == 0
+    assert read_entries(str(tmp_path / "out")) == entries
+
+
+def test_parts_make_the_same_file_however_they_are_cut(tmp_path):
+    batches = rows(0, 40_000).to_batches(1000)
+    files = []
+    for cut in (40, 3):
+        parts = []
+        for start in range(0, 40, cut):
+            part = _ShardFile(str(tmp_path / f"{cut}-{start}.parquet"), SCHEMAS["responses"])
+            for batch in batches[start : start + cut]:
+                part.write(batch)
+            part.close()
+            parts.append(part.path)
+        files.append(tmp_path / f"joined-{cut}.parquet")
+        assert _join_files(parts, str(files[-1]), SCHEMAS["responses"])["rows"] == 40_000
+    assert files[0].read_bytes() == files[1].read_bytes()
+    sizes = [pq.ParquetFile(files[0]).metadata.row_group(group).num_rows for group in range(3)]
+    assert sizes == [16384, 16384, 7232]
 
 
 def test_errors_name_the_file(tmp_path):
