@@ -138,7 +138,7 @@ def planted_pairs(corpus: Path, groups: np.ndarray) -> list[tuple[int, int]]:
 def run_near(corpus: Path, output: Path) -> Callable[[], None]:
     import apache_beam as beam
 
-    from pipelines.stages import run_pipeline
+    from pipelines.stages import on_all_processors, run_pipeline
     from transforms.decisions import Keyed, OpenShards
     from transforms.duplicates import DropDuplicates
     from transforms.near_duplicates import Similarity
@@ -159,7 +159,7 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
             | WriteTables(str(output), schemas, SplitMarks("rows"), len(table.shards), {})
         )
 
-    return lambda: run_pipeline(build)
+    return lambda: run_pipeline(build, on_all_processors(()))
 
 
 def run_curate(corpus: Path, output: Path) -> Callable[[], None]:

@@ -258,6 +258,9 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
 def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[stages.Stage]:
     """As `run`; before the stage stands the import, where the input had to be imported."""
     storage.check_writable(config.output)
+    if config.input in config.heldout:
+        raise UsageError(f"heldout: {config.input} is the input itself, of which nothing would be left")
+    beam_arguments = stages.on_all_processors(beam_arguments)
     held_out = index_held_out(
         read_held_out(config.heldout, config.heldout_column), config.similarity, config.overlap_words
     )

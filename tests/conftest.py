@@ -1,6 +1,7 @@
 """Shared by all tests: no network, few threads, and where the models and the real data lie."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before any test imports torch, tokenizers or a hub client: they read these once.
@@ -29,6 +30,21 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set ALIGNBEAM_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def flink_jar() -> Callable[[], Path]:
+    """Where Beam's job server for Flink lies: ALIGNBEAM_FLINK_JAR, else in `../shared/runners`. The test that asks for
+    it is skipped where there is none."""
+
+    def find() -> Path:
+        folder = ROOT.parent / "shared" / "runners"
+        jar = os.environ.get("ALIGNBEAM_FLINK_JAR") or next(map(str, folder.glob("beam-flink-*job-server*.jar")), None)
+        if jar is None:
+            pytest.skip(f"no Flink job server in {folder}; set ALIGNBEAM_FLINK_JAR")
+        return Path(jar)
+
+    return find
 
 
 @pytest.fixture(scope="session")

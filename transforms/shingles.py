@@ -8,8 +8,6 @@ from numpy import ndarray
 from transforms.kernels import kernel
 from transforms.words import GOLDEN, Words, mix
 
-SMALL_SET = 64  # members up to which insertion sorts faster than NumPy
-
 
 @dataclass(frozen=True)
 class Shingles:
@@ -91,23 +89,35 @@ def _hash_runs(values: ndarray, offsets: ndarray, n: int, run_offsets: ndarray) 
 
 @kernel
 def _distinct(values: ndarray, offsets: ndarray, found: ndarray) -> int:
-    """Move the distinct values of every text, ascending, to the front; how many there are."""
-    count = 0
+    """Move the distinct values (uint32) of every text, ascending, to the front; how many there are.
+
+    Hashes are spread evenly, so each is put next to where it belongs, and few steps of an insertion sort remain.
+    """
+    longest = 0
     for row in range(len(offsets) - 1):
-        start, stop = offsets[row], offsets[row + 1]
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    ends, placed, count = np.empty(longest + 1, np.int64), np.empty(longest, values.dtype), 0
+    for row in range(len(offsets) - 1):
+        start, size = offsets[row], offsets[row + 1] - offsets[row]
+        ends[: size + 1] = 0
+        for position in range(start, start + size):
+            ends[((np.uint64(values[position]) * np.uint64(size)) >> np.uint64(32)) + np.uint64(1)] += 1
+        for place in range(size):
+            ends[place + 1] += ends[place]
+        for position in range(start, start + size):
+            share = (np.uint64(values[position]) * np.uint64(size)) >> np.uint64(32)
+            placed[ends[share]] = values[position]
+            ends[share] += 1
         found[row] = count
-        if stop - start > SMALL_SET:
-            values[start:stop].sort()
-        else:
-            for position in range(start + 1, stop):
-                value, place = values[position], position
-                while place > start and values[place - 1] > value:
-                    values[place] = values[place - 1]
-                    place -= 1
-                values[place] = value
-        for position in range(start, stop):
-            if position == start or values[position] != values[count - 1]:
-                values[count] = values[position]
+        for place in range(size):
+            value, hole = placed[place], place
+            while hole > 0 and placed[hole - 1] > value:
+                placed[hole] = placed[hole - 1]
+                hole -= 1
+            placed[hole] = value
+        for place in range(size):
+            if place == 0 or placed[place] != placed[place - 1]:
+                values[count] = placed[place]
                 count += 1
     found[-1] = count
     return count

@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 import random
+import shutil
 from collections import Counter
 
 import pyarrow as pa
@@ -129,12 +130,27 @@ def test_triples_come_out_curated_with_every_drop_named(tmp_path, held_out):
     assert pairs.column("label").to_pylist() == [0, 1] * (pairs.num_rows // 2)
 
 
-def test_shards_and_order_decide_nothing(tmp_path, held_out):
+def on_eight_workers(flink):
+    return ["--direct_num_workers=8"]
+
+
+def on_flink(flink):
+    return [
+        "--runner=FlinkRunner",
+        f"--flink_job_server_jar={flink()}",
+        "--environment_type=LOOPBACK",
+        "--parallelism=2",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [on_eight_workers, pytest.param(on_flink, marks=pytest.mark.slow)])
+def test_shards_order_workers_and_runner_decide_nothing(tmp_path, held_out, flink_jar, arguments):
     rows = [*GOOD[::3], *BAD.values(), *(GOOD[n] | {"id": f"y{n}", "response": "Perhaps."} for n in range(0, 90, 7))]
-    one = curate.run(config(tmp_path, write(rows, tmp_path / "one", shards=1), heldout=(held_out,)))
+    source = write(rows, tmp_path / "one", shards=1)
+    one = curate.run(config(tmp_path, source, heldout=(held_out,)), ["--direct_num_workers=1"])
     random.Random(4).shuffle(rows)
     source = write(rows, tmp_path / "many", shards=4, row_group=9)
-    many = curate.run(config(tmp_path, source, heldout=(held_out,)), ["--direct_num_workers=2"])
+    many = curate.run(config(tmp_path, source, heldout=(held_out,)), arguments(flink_jar))
     assert one.directory != many.directory
     for name in ("triples", "drops"):
         assert rows_of(one, name) == rows_of(many, name)
@@ -356,8 +372,13 @@ def test_bad_input_is_refused_before_any_work(tmp_path):
     pq.write_table(pa.table({"id": ["1"], "question": [["Why?"]]}), tmp_path / "lists.parquet")
     with pytest.raises(UsageError, match="'question' is not text but list"):
         curate.run(config(tmp_path, str(tmp_path / "lists.parquet")))
-    with pytest.raises(StageError, match="0 of 3 rows survived"):
+    with pytest.raises(UsageError, match="heldout: .* is the input itself"):
         curate.run(config(tmp_path, source, heldout=(source,)))
+    shutil.copytree(source, tmp_path / "copy")
+    with pytest.raises(StageError, match="0 of 3 rows survived, .* 3 leaked_near_duplicate"):
+        curate.run(config(tmp_path, source, heldout=(str(tmp_path / "copy"),)))
+    with pytest.raises(UsageError, match="cannot write there"):
+        curate.run(curate.Config(input=str(tmp_path / "lists.parquet"), output=str(tmp_path / "lists.parquet")))
 
 
 def test_three_rows_and_none(tmp_path):
