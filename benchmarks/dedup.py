@@ -1,6 +1,6 @@
 """Near-duplicates and the whole of curate: records per second, what is found, and memory; with other tools beside it.
 
-    python -m benchmarks.dedup --rows 10000 100000 1000000 --others 300000 --write
+    python -m benchmarks.dedup --rows 10000 100000 1000000 --others 200000 --write
 
 The corpus is made: questions with answers, about 55 words of a made-up vocabulary whose frequencies fall as those of a
 language do; three rows in ten repeat another with one or two words replaced. Every run is a process of its own that
@@ -10,7 +10,7 @@ to one that stays goes) over exact similarities: of all pairs up to 100,000 rows
 
 (near) alignbeam's near-duplicate step between reading and writing, (curate) the default `alignbeam curate` with 5,000
 held-out questions, (datasketch) MinHashLSH with each match asked of the index, then insertion, (datatrove) its four
-steps in two processes, words cut at white space.
+steps in two processes, with its tokenizer for English, spaCy's, and with words parted by spaces.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -204,15 +205,16 @@ def texts_of(table: pa.Table) -> list[str]:
     return [f"{question} {response}".lower() for question, response in zip(*columns, strict=True)]
 
 
-def run_datatrove(corpus: Path, output: Path) -> Callable[[], None]:
+def run_datatrove(corpus: Path, output: Path, *, by_spaces: bool = False) -> Callable[[], None]:
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.writers import ParquetWriter
+    from datatrove.utils.typeshelper import Languages
     from datatrove.utils.word_tokenizers import WordTokenizer
 
-    class BySpaces(WordTokenizer):  # its own for English is spaCy's, several times slower
+    class BySpaces(WordTokenizer):
         def word_tokenize(self, text: str) -> list[str]:
             return text.split()
 
@@ -222,6 +224,7 @@ def run_datatrove(corpus: Path, output: Path) -> Callable[[], None]:
         def span_tokenize(self, text: str) -> list[tuple[int, int]]:
             return [(0, len(text))]
 
+    language = BySpaces() if by_spaces else Languages.english
     config = MinhashConfig(n_grams=NGRAM, num_buckets=BANDS, hashes_per_bucket=ROWS)
     parts = output / "parts"
 
@@ -234,7 +237,7 @@ def run_datatrove(corpus: Path, output: Path) -> Callable[[], None]:
             pq.write_table(texts.slice(part * half, half), parts / f"{part}.parquet")
         signing = [
             ParquetReader(str(parts)),
-            MinhashDedupSignature(str(output / "signatures"), config, language=BySpaces()),
+            MinhashDedupSignature(str(output / "signatures"), config, language=language),
         ]
         bucketing = [MinhashDedupBuckets(str(output / "signatures"), str(output / "buckets"), config=config)]
         clustering = [MinhashDedupCluster(str(output / "buckets"), str(output / "remove"), config)]
@@ -249,7 +252,13 @@ def run_datatrove(corpus: Path, output: Path) -> Callable[[], None]:
     return remove
 
 
-RUN = {"near": run_near, "curate": run_curate, "datasketch": run_datasketch, "datatrove": run_datatrove}
+RUN = {
+    "near": run_near,
+    "curate": run_curate,
+    "datasketch": run_datasketch,
+    "datatrove": run_datatrove,
+    "datatrove, by spaces": partial(run_datatrove, by_spaces=True),
+}
 
 
 def measure(tool: str, corpus: Path, output: Path) -> dict[str, float]:
@@ -267,7 +276,8 @@ def run_one(tool: str, corpus: Path, output: Path) -> None:
     remove()
     seconds = time.monotonic() - started
     # ru_maxrss of a process begins with its parent's
-    own = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    status = Path("/proc/self/status").read_text().splitlines()
+    own = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     peak = max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     print(json.dumps({"seconds": seconds, "peak_mb": peak / 1024}))
 
@@ -284,11 +294,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument(
-        "--others", type=int, default=300_000, help="rows for the other tools, and for ours beside them"
+        "--others", type=int, default=200_000, help="rows for the other tools, and for ours beside them"
     )
-    parser.add_argument(
-        "--tools", nargs="*", default=["datasketch", "datatrove"], help="which others (they must be installed)"
-    )
+    parser.add_argument("--tools", nargs="*", default=[*RUN][2:], help="which others (they must be installed)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each, of which the median counts (default 3)")
     parser.add_argument("--write", action="store_true", help="write the table to docs/benchmarks.md")
     parser.add_argument("--run", nargs=3, metavar=("TOOL", "CORPUS", "OUTPUT"), help=argparse.SUPPRESS)
@@ -319,7 +327,7 @@ def main() -> None:
                 found = quality(corpus, output) if tool == "near" else ""
                 if tool in given.tools:
                     ratio = rates["near", rows] / rate
-                    found = f"near is {ratio:.1f} times as fast (bar {BARS[tool]})"
+                    found = f"near is {ratio:.1f} times as fast" + (f" (bar {BARS[tool]})" if tool in BARS else "")
                 table.append([tool, f"{rows:,}", f"{rate:,.0f}", f"{1e6 / rate:.1f}", f"{peak:,.0f}", found])
     headings = ["", "records", "records/s", "µs a record", "peak MB", "recall / precision, or ratio"]
     if given.write:
