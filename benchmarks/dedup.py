@@ -252,7 +252,7 @@ def run_datatrove(corpus: Path, output: Path, *, by_spaces: bool = False) -> Cal
     return remove
 
 
-RUN = {
+RUN: dict[str, Callable[[Path, Path], Callable[[], None]]] = {
     "near": run_near,
     "curate": run_curate,
     "datasketch": run_datasketch,
