@@ -34,12 +34,13 @@ LEAKED_MARKER = (
     r"<\|[a-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>"
     r"|(?:^|\n)#{2,3} ?(?:Instruction|Input|Response|Human|Assistant):"
 )
-REFUSAL = (
+REFUSAL = (  # not "as an AI …", after which two answers in five go on to answer
     r"(?i)^.{0,40}\b(?:I(?:'m| am) sorry,? but|I (?:cannot|can't|can not|am unable to|'m unable to) "
-    r"(?:help|assist|answer|provide|comply|fulfil|do that)|as an AI(?: language)?(?: model| assistant)?\b)"
+    r"(?:help|assist|answer|provide|comply|fulfil|do that))"
 )
 PLACEHOLDER = r"(?i)lorem ipsum|\[(?:insert|your) [^\]\n]{1,40}\]|<(?:insert|your)[ _][^>\n]{1,40}>|\{\{ ?\w+ ?\}\}"
-UNFINISHED = r"[\pL\pN,;:(]\s*$"
+# Lists, titles, verses and code end without a full stop too: only what surely goes on counts.
+UNFINISHED = r"(?:[,:(]|\b(?:an?|and|are|as|at|by|for|from|in|is|of|on|or|that|the|to|with))\s*$"
 # Asked only where they are named: (drop reason, columns, RE2 pattern that no text there may match).
 OPTIONAL_RULES = (
     ("refusal", ANSWERS, REFUSAL),

@@ -113,6 +113,8 @@ def test_rules_are_skipped_by_name_and_where_columns_are_missing():
         ({"also": ("placeholder",)}, {"correction": "Dear [Your Name],"}, "placeholder"),
         ({"also": ("unfinished",)}, {"correction": "It is because of the"}, "unfinished"),
         ({"also": ("unfinished",)}, {"correction": "It is because of that.\n"}, None),
+        ({"also": ("unfinished",)}, {"correction": "1. Salt\n2. Pepper"}, None),
+        ({"also": ("refusal",)}, {"correction": "As an AI model, I have no opinion. But many say yes."}, None),
         ({"also": ("markup",)}, {"response": "<b>"}, "markup"),
         ({}, {"correction": "I cannot help, [Your Name]"}, None),
     ],
@@ -147,11 +149,11 @@ def test_settings_out_of_range_are_named(settings, message):
 
 def test_explain_says_what_every_rule_saw():
     rules = rules_for(Validity(max_chars=50, words={"question": (1, 9)}, also=("refusal",)))
-    batch = pa.RecordBatch.from_pylist([TRIPLE | {"response": "x" * 60, "correction": "As an AI model, no."}], SCHEMA)
+    batch = pa.RecordBatch.from_pylist([TRIPLE | {"response": "x" * 60, "correction": "I cannot help you."}], SCHEMA)
     seen = {(name, columns): (broken, what) for name, columns, broken, what in explain(batch, rules)}
     assert seen["too_long", "response"] == (True, "60 (at most 50 characters)")
     assert seen["too_few_words", "question"] == (False, "3 (at least 1 words)")
-    assert seen["refusal", "correction"] == (True, "'As an AI model'")
+    assert seen["refusal", "correction"] == (True, "'I cannot help'")
     assert seen["refusal", "response"] == (False, "no match")
     assert seen["repetitive", "response"] == (False, "0.00 (at most 0.7 of its 3-grams repeated)")
     assert seen["unchanged_correction", "response, correction"][0] is False
