@@ -32,7 +32,9 @@ def read_questions(folder: str, column: str) -> list[str]:
 def all_pairs(words: Words) -> list[int]:
     """Of every text the earlier kept one that it is too similar to, or -1; any of them where there are several."""
     texts = np.split(words.values, words.offsets[1:-1])
-    lists, kept, found = [text.tolist() for text in texts], [], []
+    lists = [text.tolist() for text in texts]
+    kept: list[int] = []
+    found: list[int] = []
     for text in lists:
         similar = [
             place

@@ -191,12 +191,13 @@ def column_names(path: str) -> list[str]:
 
 
 def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[str, str]:
-    """Which column of the file is the question, the response, the correction: as given, else by the usual names.
+    """Which column of the file is the question, the response, the correction: as given, else by its usual names.
 
     Raises UsageError naming the file, the column that is missing and those that are there.
     """
     names = column_names(path)
-    has_question = given.get("question") or set(names) & set(ACCEPTED["question"])
+    lower = {name.lower(): name for name in reversed(names)}
+    has_question = given.get("question") or set(lower) & set(ACCEPTED["question"])
     if kind == "triples" and not has_question and {"chosen", "rejected"} <= set(names):
         return {"question": "chosen", "response": "rejected", "correction": "chosen"}
     chosen = {}
@@ -204,6 +205,8 @@ def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[
         wanted = given.get(field)
         accepted = (wanted,) if wanted else ACCEPTED[field]
         found = next((name for name in accepted if name in names), None)
+        if found is None and not wanted:
+            found = next((lower[name] for name in accepted if name in lower), None)
         if found is None:
             raise UsageError(
                 f"{path}: no column for the {field}: looked for {', '.join(accepted)} among {', '.join(names)}; "

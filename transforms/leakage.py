@@ -68,26 +68,40 @@ class HeldOut:
 def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str, str]:
     """The held-out questions of tables, files and folders (Parquet, JSON lines, CSV) by name.
 
-    A row of a table is named by its id, a record of a file by `file:number`, from 1. `column` is the question's, where
-    it has none of the usual names. Raises UsageError naming a file that is missing, empty or without such a column.
+    A row of a table is named by its id, a record of a file by `file:number`, from 1. The question stands in `column`
+    where there is one, else under one of the usual names. Raises UsageError naming a file that is missing, empty or
+    without such a column.
     """
     questions: dict[str, str] = {}
+    labels: set[str] = set()
+    is_there = False
     for path in paths:
         if storage.exists(storage.join(path, MANIFEST)):
             table = read_table(path)
-            check_texts(path, table.schema, ["id", column or "question"])
-            for batch in table.batches(["id", column or "question"]):
+            chosen = column if column and column in table.schema.names else "question"
+            is_there |= chosen == column
+            check_texts(path, table.schema, ["id", chosen])
+            for batch in table.batches(["id", chosen]):
                 questions |= zip(*(array.to_pylist() for array in batch.columns), strict=True)
             continue
         for file in corpora.find_files(path):
-            columns = corpora.choose_columns(file, "questions", {"question": column})
+            given = column if column in corpora.column_names(file) else None
+            is_there |= given is not None
+            try:
+                columns = corpora.choose_columns(file, "questions", {"question": given})
+            except UsageError as error:
+                raise UsageError(str(error).replace("--question-column", "--heldout-column")) from error
             schema = pa.schema({"id": pa.string(), "question": pa.string()})
-            name = file.removeprefix(path).lstrip("/") or file.rpartition("/")[2]
+            label = file.removeprefix(path).lstrip("/") or file.rpartition("/")[2]
+            label = file if label in labels else label
+            labels.add(label)
             for chunk in corpora.read_chunks(0, file, "questions", columns, schema):
                 texts = pc.struct_field(chunk.batch.column("row"), "question").to_pylist()
                 for number, question in enumerate(texts, chunk.first_row + 1):
                     if question is not None:
-                        questions[f"{name}:{number}"] = question
+                        questions[f"{label}:{number}"] = question
+    if column and not is_there:
+        raise UsageError(f"heldout_column: none of {', '.join(paths)} has a column {column!r}")
     if paths and not questions:
         raise UsageError(f"{', '.join(paths)}: no held-out question could be read there")
     return questions

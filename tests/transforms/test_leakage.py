@@ -116,7 +116,13 @@ def test_held_out_files_of_every_kind(tmp_path):
     assert read_held_out((str(tmp_path / "c.parquet"),), "ask") == {"c.parquet:1": "Four?", "c.parquet:2": "Four?"}
     assert read_held_out((str(stage), str(tmp_path / "many" / "a.csv"))).keys() == {"q1", "a.csv:1", "a.csv:2"}
     assert read_held_out(()) == {}
-    with pytest.raises(UsageError, match=r"c\.parquet: no column for the question"):
+    (tmp_path / "a.csv").write_text("ID,Question\n1,Six?\n")  # of the same name as another
+    every = [str(tmp_path / name) for name in ("a.csv", "many", "c.parquet", "stage")]
+    found = sorted(read_held_out(tuple(every), "ask").values())
+    assert found == ["Five?", "Four?", "Four?", "One?", "Six?", "Three?", "Two\nlines?"]
+    with pytest.raises(UsageError, match=r"c\.parquet: no column for the question.*--heldout-column"):
         read_held_out((str(tmp_path / "c.parquet"),))
+    with pytest.raises(UsageError, match="heldout_column: none of .*many has a column 'asked'"):
+        read_held_out((str(tmp_path / "many"),), "asked")
     with pytest.raises(UsageError, match="absent"):
         read_held_out((str(tmp_path / "absent"),))
