@@ -18,7 +18,7 @@ from functools import partial
 import apache_beam as beam
 import pyarrow as pa
 
-from pipelines import entrypoint, ingest, stages
+from pipelines import entrypoint, ingest, runs, stages
 from pipelines.data_card import data_card
 from pipelines.explain import explain_row
 from schemas.command_line import setting
@@ -272,12 +272,13 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
     if config.explain is not None:
         explain_row(config.explain, table, rules_for(config.validity), held_out, stage)
         return []
-    stages.complete(
-        stage,
-        lambda root: build(config, table, held_out, before, stage, root),
-        beam_arguments,
-        rows=table.rows,
-    )
+    with runs.Run(config.output, seed=config.seed).watched(stage):
+        stages.complete(
+            stage,
+            lambda root: build(config, table, held_out, before, stage, root),
+            beam_arguments,
+            rows=table.rows,
+        )
     stages.check_yield(stage, config.minimum_yield)
     for trainer in TRAINERS if is_triples(table) else ():
         write_training_shards(config, stage, trainer, beam_arguments)

