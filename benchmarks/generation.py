@@ -38,7 +38,7 @@ from demo.world import sample_question
 from schemas.criteria import load_pack
 from transforms import progress
 from transforms.engines import EngineConfig, Sampling, open_engine
-from transforms.generate import COMPLETION_FIELDS, Generate
+from transforms.generate import COMPLETION_FIELDS, Generate, Model
 from transforms.identity import content_id, sampling_seed
 from transforms.prompts import render
 from transforms.response_cache import FLUSH_ROWS, compact_and_index
@@ -145,7 +145,7 @@ def run_alignbeam(model: str, prompts: pa.Table, folder: Path) -> dict[str, Any]
         _ = (
             root
             | ReadTable(table)
-            | Generate(engine, sampling_for(model), STEP, SEED, str(folder / "cache"))
+            | Generate(Model(engine=engine, sampling=sampling_for(model)), STEP, SEED, str(folder / "cache"))
             | WriteTables(str(folder / "out"), {"answers": schema, "rejects": rejects}, SplitMarks("answers"), 1, {})
         )
     ended = time.monotonic()

@@ -11,31 +11,49 @@ the principles of --pack.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 
-from pipelines import entrypoint, ingest, plan, runs, stages
+from pipelines import conflicts, entrypoint, ingest, orders, plan, runs, stages
 from pipelines.watch import console
 from schemas import tables
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.config import validated
 from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
+from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
 from transforms import storage
-from transforms.alignment import Align, Member, Routing, SplitAligned
+from transforms.alignment import Align, Member, Policy, SplitAligned
 from transforms.columns import bring_back, check_free, check_texts, set_aside
 from transforms.engines import EngineConfig, Sampling
-from transforms.engines.encoder import model_config, model_digest
 from transforms.engines.identity import engine_digest
-from transforms.tables import MANIFEST, Chunk, MapBatches, ReadTable, Table, WriteTables, read_entries, read_table
+from transforms.engines.inspector import check_inspector, inspector_digest
+from transforms.engines.weights import Weights, find_weights
+from transforms.generate import Model
+from transforms.tables import (
+    MANIFEST,
+    Chunk,
+    JoinRows,
+    MapBatches,
+    ReadTable,
+    Table,
+    WriteTables,
+    read_entries,
+    read_table,
+)
 from transforms.triples import TRIPLE_STOP
 
-PROMPTED = "prompted"
 READ = ("id", "question", "response")  # of the corpus; its other columns pass through
+BY_SCORES = ("corpus-mean", "paper-002")  # routings that inspect all rows first
+IN_SQUAD_FILE = (
+    *("aligner", "inspector", "criterion", "pack"),
+    *("threshold", "guard", "guard_margin", "guard_max_loss"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +62,13 @@ class Settings:
 
     every_row: bool = setting("rewrite every row, not only those below the threshold", False)
     threshold: float = setting("rows that score below this are rewritten", 0.5)
-    guard: bool = setting("refuse a rewrite that its inspector scores lower than the original", True)
+    guard: bool = setting("refuse a rewrite that does not raise its inspector's score", True)
     guard_margin: float = setting("what a rewrite's score must gain for the guard to let it pass", 0.0)
+    guard_max_loss: float = setting("what the score of any other criterion may lose", 0.05)
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "guard_margin"):
+        for name in ("threshold", "guard_margin", "guard_max_loss"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: must be between 0 and 1, not {getattr(self, name)}")
 
@@ -58,6 +77,7 @@ class Settings:
 class Config(Settings):
     corpus: str = setting("responses: a file, folder or glob, or a table made by a stage", positional=True)
     output: str = setting("run directory", short="-o")
+    squad: str = setting("squad file: several criteria, and how rows go from one to the next", "")
     aligner: tuple[str, ...] = setting("folder of a trained aligner, or 'prompted'; once per criterion", ())
     inspector: tuple[str, ...] = setting("folder of a trained inspector; once per criterion", ())
     criterion: tuple[str, ...] = setting("its name in the results (default: the inspector's folder)", ())
@@ -75,6 +95,13 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.squad:
+            defaults = {item.name: item.default for item in fields(self)}
+            for name in IN_SQUAD_FILE:
+                if getattr(self, name) != defaults[name]:
+                    raise ValueError(f"{name}: stands in the squad file; give one or the other")
+            parse_shard(self.shard)
+            return
         if not self.aligner or len(self.aligner) != len(self.inspector):
             raise ValueError(
                 f"aligner, inspector: give one of each per criterion, not {len(self.aligner)} and {len(self.inspector)}"
@@ -99,20 +126,104 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(index) - 1, int(count)
 
 
-def members_of(config: Config) -> tuple[Member, ...]:
-    """The criteria in order; UsageError where a folder is no model, a pack is broken, or two share a name."""
+def squad_of(config: Config) -> Squad:
+    """The squad of the file, or of the flags: each criterion once, in the order given."""
+    if config.squad:
+        return load_squad(config.squad)
     packs = iter(config.pack)
     names = config.criterion or tuple(folder.rstrip("/").rpartition("/")[2] for folder in config.inspector)
-    members = []
-    for name, aligner, inspector in zip(names, config.aligner, config.inspector, strict=True):
-        model_config(inspector)
-        pack = load_pack(next(packs)) if aligner == PROMPTED else None
-        engine = validated(EngineConfig, "engine", {**config.engine, "model": config.model if pack else aligner})
-        sampling = replace(config.sampling, stop=config.sampling.stop or TRIPLE_STOP) if pack else config.sampling
-        members.append(Member(criterion=name, inspector=inspector, engine=engine, sampling=sampling, pack=pack))
-    if len({member.criterion for member in members}) < len(members):
+    if len(set(names)) < len(names):
         raise UsageError(f"criterion: two share a name: {', '.join(names)}; name them with --criterion")
+    members = tuple(
+        SquadMember(
+            criterion=name,
+            inspector=inspector,
+            aligner=aligner,
+            threshold=config.threshold,
+            pack=next(packs) if aligner == PROMPTED else "",
+        )
+        for name, aligner, inspector in zip(names, config.aligner, config.inspector, strict=True)
+    )
+    return Squad(
+        members=members,
+        routing="fixed",
+        guard=config.guard,
+        guard_margin=config.guard_margin,
+        guard_max_loss=config.guard_max_loss,
+    )
+
+
+def members_of(config: Config, squad: Squad) -> tuple[Member, ...]:
+    """The members with their models: adapters share the engine of their base.
+
+    UsageError, naming the member, where a folder is no model or no inspector, a pack is broken, or adapters have
+    different bases.
+    """
+    members: list[Member] = []
+    adapters: dict[str, Weights] = {}
+    for member in squad.members:
+        try:
+            check_inspector(member.inspector)
+            if weights := adapter_of(member, config.engine):
+                adapters[member.criterion] = weights
+                other = next(iter(adapters))
+                if weights.model != adapters[other].model:
+                    raise UsageError(
+                        f"its adapter's base is {weights.model}, that of {other} is {adapters[other].model}; "
+                        "adapters share one engine"
+                    )
+        except UsageError as error:
+            raise UsageError(f"{member.criterion}: {error}") from error
+    folders = tuple(sorted(weights.adapter for weights in adapters.values() if weights.adapter))
+    for member in squad.members:
+        try:
+            pack = load_pack(member.pack) if member.pack else None
+            settings = {**config.engine, **member.engine}
+            if own := adapters.get(member.criterion):
+                settings |= {"model": own.model, "adapters": folders}
+            else:
+                settings["model"] = config.model if pack else member.aligner
+            engine = validated(EngineConfig, "engine", settings)
+            engine_digest(engine)
+        except UsageError as error:
+            raise UsageError(f"{member.criterion}: {error}") from error
+        sampling = replace(config.sampling, stop=config.sampling.stop or TRIPLE_STOP) if pack else config.sampling
+        adapter = own.adapter if own and own.adapter else ""
+        members.append(
+            Member(
+                criterion=member.criterion,
+                inspector=member.inspector,
+                model=Model(engine=engine, sampling=sampling, adapter=adapter),
+                pack=pack,
+                threshold=member.threshold,
+            )
+        )
     return tuple(members)
+
+
+def adapter_of(member: SquadMember, engine: dict[str, Any]) -> Weights | None:
+    """The folders of an aligner that is a LoRA adapter and of its base, None of any other."""
+    if {**engine, **member.engine}.get("engine", "vllm") != "vllm" or not is_folder(member):
+        return None
+    weights = find_weights(member.aligner)
+    if weights.adapter is None:
+        return None
+    base = Path(weights.model)
+    return weights._replace(
+        model=str(base.resolve()) if base.is_dir() else weights.model, adapter=str(Path(weights.adapter).resolve())
+    )
+
+
+def policy_of(config: Config, squad: Squad, order: tuple[int, ...] = ()) -> Policy:
+    return Policy(
+        order=order,
+        routing="worst" if squad.routing == "worst" else "in_turn",
+        steps=squad.rounds or len(squad.members),
+        every_row=config.every_row,
+        guard=squad.guard,
+        margin=squad.guard_margin,
+        max_loss=squad.guard_max_loss,
+    )
 
 
 def import_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | None:
@@ -149,29 +260,36 @@ class SplitCorpus:
         return parts | {"aligned": bring_back(parts["aligned"])}
 
 
-def stage_for(config: Config, members: Sequence[Member], corpus: Table) -> stages.Stage:
+def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: Table) -> stages.Stage:
     identity = {
         "corpus": corpus.digest,
         "members": [
             {
                 "criterion": member.criterion,
-                "inspector": model_digest(member.inspector),
-                "aligner": engine_digest(member.engine),
+                "inspector": inspector_digest(member.inspector),
+                "aligner": engine_digest(member.model.engine, member.model.adapter),
                 "pack": member.pack and pack_digest(member.pack),
-                "sampling": asdict(member.sampling),
+                "sampling": asdict(member.model.sampling),
+                "threshold": member.threshold,
             }
             for member in members
         ],
         "every_row": config.every_row,
-        "threshold": config.threshold,
-        "guard": config.guard,
-        "guard_margin": config.guard_margin,
+        **{name: getattr(squad, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
         "seed": config.seed,
     }
     return stages.Stage.under(config.output, "align", identity)
 
 
-def build(config: Config, members: Sequence[Member], corpus: Table, stage: stages.Stage, root: beam.Pipeline) -> None:
+def build(
+    config: Config,
+    squad: Squad,
+    members: Sequence[Member],
+    corpus: Table,
+    scores: Table | None,
+    stage: stages.Stage,
+    root: beam.Pipeline,
+) -> None:
     criteria = tuple(member.criterion for member in members)
     aligned = tables.aligned(corpus.schema, criteria)
     schemas = {
@@ -179,23 +297,34 @@ def build(config: Config, members: Sequence[Member], corpus: Table, stage: stage
         "trajectories": tables.TRAJECTORIES,
         "rejects": tables.with_error(tables.RESPONSES),
     }
-    routing: Routing = "all" if config.every_row else "below_threshold"
-    cache = config.cache or storage.join(config.output, "cache")
-    (
+    order = orders.by_corpus_mean(scores, members) if scores and squad.routing == "corpus-mean" else ()
+    policy = policy_of(config, squad, order)
+    chunks = (
         root
         | "Read" >> ReadTable(corpus, skip=skipped_shards(config, corpus, stage))
         | "SetAside" >> MapBatches(partial(set_aside, used=READ))
-        | "Align" >> Align(members, routing, config.threshold, config.guard, config.guard_margin, config.seed, cache)
+    )
+    if scores:
+        chunks = chunks | "Scores" >> JoinRows(scores, ("scores",))
+    if scores and squad.routing == "paper-002":
+        chunks = chunks | "Orders" >> orders.AddOrders(orders.by_sorted_batches(corpus, scores, members))
+    (
+        chunks
+        | "Align" >> Align(members, policy, config.seed, cache_of(config), scored=scores is not None)
         | "Write"
         >> WriteTables(
             stage.directory,
             schemas,
-            SplitCorpus(len(members)),
+            SplitCorpus(policy.steps),
             len(corpus.shards),
             stage.about,
             partial=config.shard is not None,
         )
     )
+
+
+def cache_of(config: Config) -> str:
+    return config.cache or storage.join(config.output, "cache")
 
 
 def skipped_shards(config: Config, corpus: Table, stage: stages.Stage) -> frozenset[int]:
@@ -216,21 +345,38 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | in
 
 def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[stages.Stage] | int:
     """As `run`; before the stage stands the import, where the corpus had to be imported."""
-    members = members_of(config)
+    squad = squad_of(config)
+    if config.shard is not None and squad.routing in BY_SCORES:
+        raise UsageError(
+            f"--shard {config.shard}: routing {squad.routing} needs the scores of all shards; leave it out"
+        )
+    members = members_of(config, squad)
     storage.check_writable(config.output)
     imported = import_corpus(config, beam_arguments)
     corpus = read_table(imported.directory if imported else config.corpus).head(config.limit)
     check_columns(config.corpus, corpus.schema, tuple(member.criterion for member in members))
     if config.plan:
+        if config.squad:
+            scratch = storage.join(config.output, "plan")
+            policy = policy_of(config, squad)
+            by_mean, cache = squad.routing in BY_SCORES, cache_of(config)
+            found = conflicts.find_conflicts(
+                corpus, members, policy, config.seed, cache, scratch, beam_arguments, by_mean=by_mean
+            )
+            conflicts.print_conflicts(found, corpus.rows)
+            return DONE
         return plan.print_plan(plan.plan_alignment(corpus, members))
-    stage = stage_for(config, members, corpus)
+    stage = stage_for(config, squad, members, corpus)
     record = runs.Run(config.output, criterion=", ".join(m.criterion for m in members), seed=config.seed)
-    models = {f"aligner {m.criterion}": m.engine.model for m in members}
+    models = {f"aligner {m.criterion}": m.model.adapter or m.model.engine.model for m in members}
     models |= {f"inspector {m.criterion}": m.inspector for m in members}
     with record.watched(stage, models):
+        scores = None
+        if squad.routing in BY_SCORES and (config.retry_failed or not stage.is_complete):
+            scores = orders.inspect(corpus, members, config.output, beam_arguments)
         stages.complete(
             stage,
-            lambda root: build(config, members, corpus, stage, root),
+            lambda root: build(config, squad, members, corpus, scores, stage, root),
             beam_arguments,
             rows=corpus.rows,
             retry_failed=config.retry_failed,

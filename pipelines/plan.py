@@ -91,11 +91,11 @@ def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
         estimates.append(
             Estimate(
                 step=f"rewrite {member.criterion}",
-                model=member.engine.model,
+                model=member.model.engine.model,
                 rows=corpus.rows,
                 prompt_tokens=round(mean * corpus.rows),
-                generated_tokens=corpus.rows * member.sampling.max_tokens,
-                parameters=parameters_of(member.engine),
+                generated_tokens=corpus.rows * member.model.sampling.max_tokens,
+                parameters=parameters_of(member.model.engine),
             )
         )
     return estimates

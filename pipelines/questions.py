@@ -29,7 +29,7 @@ from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
 from transforms import storage
 from transforms.engines import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
-from transforms.generate import Generate
+from transforms.generate import Generate, Model
 from transforms.prompts import template_digest
 from transforms.questions import (
     QUESTION_CANDIDATES,
@@ -136,7 +136,7 @@ class Rounds:
         (
             root
             | "Read" >> ReadTable(prompts, skip=done.done_shards())
-            | "Generate" >> Generate(self.engine, config.sampling, done.name, config.seed, cache)
+            | "Generate" >> Generate(Model(engine=self.engine, sampling=config.sampling), done.name, config.seed, cache)
             | "Parse" >> MapBatches(parse)
             | "Write"
             >> WriteTables(

@@ -23,7 +23,7 @@ from transforms.columns import check_texts
 from transforms.drops import drop_where
 from transforms.engines import EngineConfig, PromptStyle, Sampling
 from transforms.engines.identity import engine_digest
-from transforms.generate import Generate
+from transforms.generate import Generate, Model
 from transforms.prompts import render, template_digest
 from transforms.tables import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
 
@@ -87,7 +87,7 @@ def build(config: Config, engine: EngineConfig, questions: Table, stage: stages.
         root
         | "Read" >> ReadTable(questions, [column.name for column in kept_columns], stage.done_shards())
         | "Prompt" >> MapBatches(lambda batch: answer_prompts(batch, engine.style))
-        | "Generate" >> Generate(engine, config.sampling, "respond", config.seed, cache)
+        | "Generate" >> Generate(Model(engine=engine, sampling=config.sampling), "respond", config.seed, cache)
         | "ReadAnswers" >> MapBatches(read_answers)
         | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("responses"), len(questions.shards), stage.about)
     )

@@ -22,7 +22,7 @@ from transforms import storage
 from transforms.columns import check_texts
 from transforms.engines import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
-from transforms.generate import Generate
+from transforms.generate import Generate, Model
 from transforms.prompts import template_digest
 from transforms.tables import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
 from transforms.triples import TRIPLE_STOP, clean_triples, parse_triples, triple_prompts
@@ -75,7 +75,7 @@ def build(
         root
         | "Read" >> ReadTable(questions, columns, stage.done_shards())
         | "Prompt" >> MapBatches(lambda batch: triple_prompts(batch, pack))
-        | "Generate" >> Generate(engine, config.sampling, "triples", config.seed, cache)
+        | "Generate" >> Generate(Model(engine=engine, sampling=config.sampling), "triples", config.seed, cache)
         | "Parse" >> MapBatches(lambda batch: parse_triples(batch, pack))
         | "Clean" >> MapBatches(lambda batch: clean_triples(batch, pack, english=config.english))
         | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("triples"), len(questions.shards), stage.about)

@@ -142,6 +142,10 @@ def _merge(into: dict, values: Mapping, source: str, sources: dict[str, str], pr
 
 
 def _unknown_keys(config_class: Any, values: Any, prefix: str) -> typing.Iterator[str]:
+    if typing.get_origin(config_class) is tuple and isinstance(values, list):
+        for number, value in enumerate(values):
+            yield from _unknown_keys(typing.get_args(config_class)[0], value, f"{prefix}{number}.")
+        return
     config_class = _dataclass_of(config_class)
     if config_class is None or not isinstance(values, Mapping):
         return

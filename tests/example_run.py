@@ -170,7 +170,7 @@ def align_stage(run: Path, rows: list[dict], steps: list[dict], **about: Any) ->
     about = {
         "rows_in": len(rows),
         "seconds": 41.7,
-        "identity": {"every_row": False, "threshold": 0.5, "guard": True},
+        "identity": {"every_row": False, "guard": True, "members": [{"criterion": "ethical", "threshold": 0.5}]},
         **about,
     }
     return write_stage(run, "align", tables, **about)

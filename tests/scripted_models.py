@@ -71,3 +71,14 @@ def failing(request: Request) -> Completion | str:
     if not os.environ.get("ALIGNBEAM_TEST_HEALED") and int(content_id(request.prompt)[:4], 16) % 3 == 0:
         return Completion.failed("server_error: 503")
     return teacher(request)
+
+
+def lengths(question: str, answer: str) -> float:
+    """An inspector: longer is better."""
+    return min(len(answer) / 100, 1.0)
+
+
+def vowels(question: str, answer: str) -> float:
+    """An inspector: the share of vowels among the letters."""
+    letters = [letter for letter in answer.lower() if letter.isalpha()]
+    return sum(letter in "aeiou" for letter in letters) / max(1, len(letters))

@@ -1,19 +1,22 @@
-"""Align responses: score, rewrite what falls short, score again, keep what is better; one criterion after another.
+"""Align responses with a squad: score, rewrite what falls short, score again, keep what is better; and so on.
 
-Per criterion (paper 000, section 2; paper 002 for several): rows whose score is below the threshold, or every row,
-are rewritten; a guard refuses a rewrite that its own inspector scores lower, or not enough higher. All inspectors score
-all rows at every step, so that a trajectory shows what one aligner did to another criterion.
+Every row has a turn of one member at each step: of the one whose criterion it meets least (`worst`), or of the next in
+an order (paper 002 takes criteria by ascending mean score). A member rewrites the rows below its threshold (paper 000,
+section 2), and a guard refuses what does not raise its score, or lowers another too far. All inspectors score all rows
+at every step, so that a trajectory shows what one aligner did to another criterion.
 
 A batch carries the row's state in columns of its own until `finish`: `aligned` (the text as it stands), `scores`,
-and one struct `step_<n>` per step.
+`tried` (members without effect on that text, as bits), and one struct `step_<n>` per step.
 """
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,27 +26,46 @@ from transforms import progress
 from transforms.aligner_format import aligner_prompt, read_correction
 from transforms.columns import with_columns
 from transforms.drops import kept, reject_where
-from transforms.engines import EngineConfig, Sampling
-from transforms.generate import Generate
+from transforms.generate import Generate, Model
 from transforms.tables import Chunk, MapBatches
 from transforms.triples import parse_rewrite, rewrite_prompts
 
-Routing = Literal["below_threshold", "all"]
+Routing = Literal["worst", "in_turn"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A criterion with the inspector that scores it and the model that rewrites for it.
+    """A criterion with the inspector that scores it and the model that rewrites what it scores below `threshold`.
 
-    inspector: folder of a trained inspector. engine: a trained aligner, or, where `pack` is given, a large model that
+    inspector: folder of a trained inspector. model: a trained aligner, or, where `pack` is given, a large model that
     is prompted with the pack's principles (paper 000, app. D).
     """
 
     criterion: str
     inspector: str
-    engine: EngineConfig
-    sampling: Sampling
+    model: Model
     pack: Pack | None = None
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Whose turn it is, how often, and which rewrites stay.
+
+    routing: `worst` takes the lowest score below its threshold among the members not tried on this text; `in_turn`
+        goes by the column `order` (lists of members' numbers, from 0), else by `order`, else as the members stand.
+    steps: turns that a row has at most.
+    every_row: rewrite whatever the score.
+    guard: keep a rewrite only if its own score rises, by at least `margin`, and no other falls by more than `max_loss`.
+    """
+
+    routing: Routing = "worst"
+    steps: int = 1
+    order: tuple[int, ...] = ()
+    every_row: bool = False
+    guard: bool = True
+    margin: float = 0.0
+    max_loss: float = 1.0
 
 
 def begin(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -53,92 +75,130 @@ def begin(batch: pa.RecordBatch) -> pa.RecordBatch:
         batch = reject_where(batch, pc.is_null(values), f"null_{column}")
         blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0)
         batch = reject_where(batch, blank, f"empty_{column}")
-    return with_columns(batch, aligned=batch.column("response"))
+    tried = pa.array(np.zeros(batch.num_rows, np.uint64))
+    return with_columns(batch, aligned=batch.column("response"), tried=tried)
 
 
-def score_of(batch: pa.RecordBatch, column: str, criterion: str) -> pa.DoubleArray:
-    return pc.struct_field(batch.column(column), criterion)
+def score_matrix(batch: pa.RecordBatch, column: str, members: Sequence[Member]) -> np.ndarray:
+    """The scores of every row by every member's inspector, NaN where there is none: float64[N, M]."""
+    scores = batch.column(column)
+    columns = [pc.struct_field(scores, member.criterion) for member in members]
+    return np.stack([values.to_numpy(zero_copy_only=False).astype(np.float64) for values in columns], axis=1)
 
 
-def route(batch: pa.RecordBatch, member: Member, routing: Routing, threshold: float) -> pa.RecordBatch:
-    """Give `prompt` to the rows that this member rewrites: those below the threshold, or all; never a failed one."""
-    asked = kept(batch)
-    if routing == "below_threshold":
-        asked = pc.and_(asked, pc.fill_null(pc.less(score_of(batch, "scores", member.criterion), threshold), False))
-    text = batch.column("aligned")
-    texts = with_columns(batch, response=pc.if_else(asked, text, pa.scalar(None, text.type)))
-    if member.pack is not None:
-        prompts = rewrite_prompts(texts, member.pack).column("prompt")
+def route(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, step: int) -> pa.RecordBatch:
+    """Give `member` and `prompt` to the rows that are rewritten at this step (from 1); never to a failed one."""
+    scores_NM = score_matrix(batch, "scores", members)
+    asked_NM = scores_NM < [member.threshold for member in members]
+    if policy.every_row:
+        asked_NM[:] = True
+    if policy.routing == "worst":
+        bits = np.arange(len(members), dtype=np.uint64)
+        asked_NM &= (batch.column("tried").to_numpy()[:, None] >> bits) & np.uint64(1) == 0
+        turns = np.where(asked_NM, scores_NM, np.inf).argmin(axis=1)
+    elif "order" in batch.schema.names:
+        turns = pc.list_element(batch.column("order"), step - 1).to_numpy().astype(np.int64)
     else:
-        pairs = zip(texts.column("question").to_pylist(), texts.column("response").to_pylist(), strict=True)
-        prompts = pa.array([y if y is None else aligner_prompt(x, y) for x, y in pairs], pa.string())
-    return with_columns(batch, prompt=prompts)
+        turns = np.full(batch.num_rows, policy.order[step - 1] if policy.order else step - 1)
+    asked = asked_NM[np.arange(batch.num_rows), turns] & np.asarray(kept(batch), np.bool_)
+    prompts = np.full(batch.num_rows, None, object)
+    for number, member in enumerate(members):
+        rows = np.flatnonzero(asked & (turns == number))
+        if len(rows):
+            prompts[rows] = prompts_of(batch.take(pa.array(rows)), member)
+    names = pa.array([member.criterion for member in members]).take(pa.array(turns, mask=~asked))
+    return with_columns(batch, member=names, prompt=pa.array(prompts, pa.string()))
 
 
-def propose(batch: pa.RecordBatch, member: Member) -> pa.RecordBatch:
-    """Read the member's rewrite into `candidate`, null where there is none; `reason` says what is wrong with it."""
-    asked = pc.and_(pc.is_valid(batch.column("prompt")), pc.is_valid(batch.column("completion")))
-    reason = pa.nulls(batch.num_rows, pa.string())
+def prompts_of(batch: pa.RecordBatch, member: Member) -> list[str | None]:
+    """What the member's model is asked about the text of every row as it stands."""
     if member.pack is not None:
-        parsed = parse_rewrite(batch)
-        candidates = parsed.column("correction")
-        reason = pc.if_else(asked, parsed.column("error"), reason)
-    else:
-        texts = [text and read_correction(text) for text in batch.column("completion").to_pylist()]
-        candidates = pa.array(texts, pa.string())
-        truncated = pc.fill_null(pc.equal(batch.column("finish_reason"), "length"), False)
-        reason = pc.if_else(pc.and_(asked, truncated), pa.scalar("truncated"), reason)
-    blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(candidates)), 0), True)
-    reason = pc.if_else(pc.and_(pc.and_(asked, blank), pc.is_null(reason)), pa.scalar("empty_rewrite"), reason)
-    usable = pc.and_(asked, pc.invert(blank))
-    batch = with_columns(batch, candidate=pc.if_else(usable, candidates, pa.scalar(None, pa.string())))
-    return with_columns(batch, reason=reason)
+        texts = with_columns(batch, response=batch.column("aligned"))
+        return rewrite_prompts(texts, member.pack).column("prompt").to_pylist()
+    pairs = zip(batch.column("question").to_pylist(), batch.column("aligned").to_pylist(), strict=True)
+    return [aligner_prompt(question, text) for question, text in pairs]
 
 
-def decide(batch: pa.RecordBatch, step: int, criterion: str, guard: bool, margin: float = 0.0) -> pa.RecordBatch:
+def propose(batch: pa.RecordBatch, members: Sequence[Member]) -> pa.RecordBatch:
+    """Read the members' rewrites into `candidate`, null where there is none; `reason` says what is wrong with it."""
+    candidates, reasons = (np.full(batch.num_rows, None, object) for _ in range(2))
+    for member in members:
+        asked = pc.and_(pc.equal(batch.column("member"), member.criterion), pc.is_valid(batch.column("completion")))
+        rows = np.flatnonzero(pc.fill_null(asked, False))
+        if not len(rows):
+            continue
+        answered = batch.take(pa.array(rows))
+        if member.pack is not None:
+            parsed = parse_rewrite(answered)
+            candidates[rows] = parsed.column("correction").to_pylist()
+            reasons[rows] = parsed.column("error").to_pylist()
+        else:
+            candidates[rows] = [read_correction(text) for text in answered.column("completion").to_pylist()]
+            ends = answered.column("finish_reason").to_pylist()
+            reasons[rows] = ["truncated" if end == "length" else None for end in ends]
+        for row in rows:
+            if not (candidates[row] or "").strip():
+                candidates[row], reasons[row] = None, reasons[row] or "empty_rewrite"
+    return with_columns(batch, candidate=pa.array(candidates, pa.string()), reason=pa.array(reasons, pa.string()))
+
+
+def decide(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, step: int) -> pa.RecordBatch:
     """Keep or refuse each candidate, and write the step down.
 
-    With the guard, a candidate is refused that its own inspector scores lower than the text it would replace, or less
-    than `margin` higher, or that was cut off. A row whose generation failed keeps its text.
+    With the guard, a candidate is refused that was cut off, whose own score does not rise as the policy demands, or
+    that lowers another score too far. A row whose generation failed keeps its text.
     """
-    before, after = score_of(batch, "scores", criterion), score_of(batch, "candidate_scores", criterion)
-    candidate, reason = batch.column("candidate"), batch.column("reason")
-    proposed = pc.is_valid(candidate)
-    same = pc.fill_null(pc.equal(candidate, batch.column("aligned")), False)
-    if guard:
-        lower = pc.fill_null(pc.less(after, before), False)
-        too_little = pc.and_not(pc.fill_null(pc.less(pc.subtract(after, before), margin), False), same)
-        refused = pc.or_(pc.or_(lower, too_little), pc.fill_null(pc.equal(reason, "truncated"), False))
-        refused = pc.and_(proposed, refused)
-        why = pc.if_else(lower, "scored_lower", "gained_too_little")
-        reason = pc.if_else(pc.and_(refused, pc.is_null(reason)), why, reason)
-    else:
-        refused = pa.array([False] * batch.num_rows, pa.bool_())
-    accepted = pc.and_(proposed, pc.invert(refused))
-    asked = pc.is_valid(batch.column("prompt"))
-    decision = pc.case_when(
-        pc.make_struct(
-            pc.invert(asked),
-            pc.is_valid(batch.column("error")),
-            pc.and_(accepted, same),
-            accepted,
-        ),
-        "not_asked",
-        "failed",
-        "unchanged",
-        "rewritten",
+    rows = np.arange(batch.num_rows)
+    before_NM, after_NM = (score_matrix(batch, name, members) for name in ("scores", "candidate_scores"))
+    names = [member.criterion for member in members]
+    turns = pc.fill_null(pc.index_in(batch.column("member"), pa.array(names)), 0).to_numpy()
+    candidate, text = batch.column("candidate"), batch.column("aligned")
+    proposed = np.asarray(pc.is_valid(candidate), np.bool_)
+    trimmed = (pc.utf8_trim_whitespace(texts) for texts in (candidate, text.cast(pa.string())))
+    same = np.asarray(pc.fill_null(pc.equal(*trimmed), False), np.bool_)
+    reasons = batch.column("reason").to_numpy(zero_copy_only=False)
+    refused = np.zeros(batch.num_rows, np.bool_)
+    if policy.guard:
+        change_NM = np.nan_to_num(after_NM - before_NM, nan=-np.inf)  # what cannot be scored does not pass
+        own = change_NM[rows, turns]
+        change_NM[rows, turns] = 0
+        harmed = change_NM.argmin(axis=1)
+        for why, mask in (
+            ("truncated", reasons == "truncated"),
+            ("scored_lower", own < 0),
+            ("gained_too_little", (own < policy.margin) | (own == 0)),
+            ("harmed", change_NM[rows, harmed] < -policy.max_loss),
+        ):
+            for row in np.flatnonzero(mask & proposed & ~same & ~refused):
+                reasons[row] = why if why != "harmed" else f"harmed:{names[harmed[row]]}"
+                refused[row] = True
+        refused |= proposed & (reasons == "truncated")
+    accepted = proposed & ~refused
+    asked = np.asarray(pc.is_valid(batch.column("prompt")), np.bool_)
+    decision = np.select(
+        [~asked, np.asarray(pc.is_valid(batch.column("error")), np.bool_), accepted & same, accepted],
+        ["not_asked", "failed", "unchanged", "rewritten"],
         "refused",  # by the guard, or because there is no text to put in: `reason` says why
     )
-    scores = pc.if_else(accepted, batch.column("candidate_scores"), batch.column("scores"))
-    batch = with_columns(batch, aligned=pc.if_else(accepted, candidate, batch.column("aligned")))
-    batch = with_columns(batch, scores=scores)
-    return record(batch, step, criterion, candidate, scores, batch.column("candidate_scores"), decision, reason)
+    changed = accepted & ~same
+    tried = batch.column("tried").to_numpy() | np.where(asked, np.uint64(1) << turns.astype(np.uint64), np.uint64(0))
+    mask = pa.array(changed)
+    scores = pc.if_else(mask, batch.column("candidate_scores"), batch.column("scores"))
+    batch = with_columns(
+        batch,
+        aligned=pc.if_else(mask, candidate, text),
+        scores=scores,
+        tried=pa.array(np.where(changed, np.uint64(0), tried)),
+    )
+    why = pa.array(reasons, pa.string())
+    what = pa.array(decision, pa.string())
+    return record(batch, step, batch.column("member"), candidate, scores, batch.column("candidate_scores"), what, why)
 
 
 def record(
     batch: pa.RecordBatch,
     step: int,
-    member: str | None,
+    member: pa.Array,
     text: pa.Array,
     scores: pa.Array,
     candidate_scores: pa.Array,
@@ -147,7 +207,7 @@ def record(
 ) -> pa.RecordBatch:
     """Add the struct `step_<n>`: the member applied, the text it proposed with its scores, and all scores after it."""
     parts = {
-        "member": pa.array([member] * batch.num_rows, pa.string()),
+        "member": member,
         "text": text,
         "scores": scores,
         "candidate_scores": candidate_scores,
@@ -163,7 +223,7 @@ def start_record(batch: pa.RecordBatch) -> pa.RecordBatch:
     decision = pc.if_else(kept(batch), pa.scalar("as_given"), pa.scalar("failed"))
     batch = with_columns(batch, scores_before=batch.column("scores"))
     scores = batch.column("scores")
-    return record(batch, 0, None, batch.column("response"), scores, scores, decision, nothing)
+    return record(batch, 0, nothing, batch.column("response"), scores, scores, decision, nothing)
 
 
 def finish(batch: pa.RecordBatch, steps: int) -> pa.RecordBatch:
@@ -229,8 +289,15 @@ def trajectories(chunk: Chunk, steps: int) -> pa.RecordBatch:
 
 
 def _as_map(scores: pa.StructArray) -> pa.MapArray:
-    rows = [None if row is None else list(row.items()) for row in scores.to_pylist()]
-    return pa.array(rows, pa.map_(pa.string(), pa.float64()))
+    names = [field.name for field in scores.type]
+    columns = [pc.struct_field(scores, name).to_numpy(zero_copy_only=False).astype(np.float64) for name in names]
+    values_NM = np.stack(columns, axis=1)
+    known = np.isfinite(values_NM).any(axis=1)
+    values_NM = values_NM[known]
+    ends = np.cumsum(np.where(known, len(names), 0))
+    starts = pa.array(np.append(0, ends).astype(np.int32), mask=np.append(~known, False))
+    keys = pa.array(names).take(pa.array(np.tile(np.arange(len(names)), len(values_NM))))
+    return pa.MapArray.from_arrays(starts, keys, pa.array(values_NM.ravel(), mask=np.isnan(values_NM.ravel())))
 
 
 class _ScoreFn(beam.DoFn):
@@ -244,23 +311,21 @@ class _ScoreFn(beam.DoFn):
         self.into = into
 
     def setup(self) -> None:
-        from transforms.engines.inspector import open_inspector
+        from transforms.engines.inspector import open_inspector, score_all
 
+        self.score_all = score_all
         with self._loading:
             self.opened = {criterion: open_inspector(folder) for criterion, folder in self.inspectors.items()}
 
     def process(self, chunk: Chunk) -> list[Chunk]:
         batch = chunk.batch
-        wanted = pc.and_(kept(batch), pc.is_valid(batch.column(self.column))).to_pylist()
-        rows = [row for row, want in enumerate(wanted) if want]
-        texts = {column: batch.column(column).to_pylist() for column in ("question", self.column)}
-        questions, answers = ([texts[column][row] for row in rows] for column in ("question", self.column))
+        rows = np.flatnonzero(pc.and_(kept(batch), pc.is_valid(batch.column(self.column))))
+        questions, answers = (batch.column(name).take(pa.array(rows)).to_pylist() for name in ("question", self.column))
         columns = []
-        for inspector in self.opened.values():
-            scores: list[float | None] = [None] * batch.num_rows
-            for row, score in zip(rows, inspector.score(questions, answers).tolist(), strict=True):
-                scores[row] = score
-            columns.append(pa.array(scores, pa.float64()))
+        for found in self.score_all(self.opened, questions, answers).values():
+            scores = np.full(batch.num_rows, np.nan)
+            scores[rows] = found
+            columns.append(pa.array(scores, mask=np.isnan(scores)))
         progress.add(f"score {self.into}", done=batch.num_rows)
         return [
             chunk.with_batch(
@@ -284,51 +349,32 @@ class Score(beam.PTransform):
 
 @dataclass
 class Align(beam.PTransform):
-    """Chunks with `id`, `question` and `response` to chunks with what `finish` adds; no row is removed."""
+    """Chunks with `id`, `question` and `response` to chunks with what `finish` adds; no row is removed.
+
+    Chunks that have `scores` are not inspected again before the first step.
+    """
 
     members: Sequence[Member]
-    routing: Routing = "below_threshold"
-    threshold: float = 0.5
-    guard: bool = True
-    guard_margin: float = 0.0
+    policy: Policy = Policy()
     seed: int = 0
     cache: str | None = None
-    inspectors: dict[str, str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self.inspectors = {member.criterion: member.inspector for member in self.members}
+    scored: bool = False
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
-        chunks = (
-            chunks
-            | "Begin" >> MapBatches(begin)
-            | "ScoreResponse" >> Score(self.inspectors, "response", "scores")
-            | "Record" >> MapBatches(start_record)
-        )
-        for step, member in enumerate(self.members, 1):
-            chunks = chunks | f"Member{step}" >> _AlignOnce(self, step, member)
-        steps = len(self.members)
-        return chunks | "Finish" >> MapBatches(lambda batch: finish(batch, steps))
-
-
-@dataclass
-class _AlignOnce(beam.PTransform):
-    """One member's turn."""
-
-    plan: Align
-    step: int
-    member: Member
-
-    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
-        plan, member = self.plan, self.member
-        return (
-            chunks
-            | "Route" >> MapBatches(lambda batch: route(batch, member, plan.routing, plan.threshold))
-            | "Rewrite"
-            >> Generate(member.engine, member.sampling, f"rewrite {member.criterion}", plan.seed, plan.cache)
-            | "Propose" >> MapBatches(lambda batch: propose(batch, member))
-            | "ScoreRewrite" >> Score(plan.inspectors, "candidate", "candidate_scores")
-            | "Decide"
-            >> MapBatches(lambda batch: decide(batch, self.step, member.criterion, plan.guard, plan.guard_margin))
-        )
+        members, policy = self.members, self.policy
+        inspectors = {member.criterion: member.inspector for member in members}
+        models = {member.criterion: member.model for member in members}
+        chunks = chunks | "Begin" >> MapBatches(begin)
+        if not self.scored:
+            chunks = chunks | "ScoreResponse" >> Score(inspectors, "response", "scores")
+        chunks = chunks | "Record" >> MapBatches(start_record)
+        for step in range(1, policy.steps + 1):
+            chunks = (
+                chunks
+                | f"Route{step}" >> MapBatches(partial(route, members=members, policy=policy, step=step))
+                | f"Rewrite{step}" >> Generate(models, "rewrite", self.seed, self.cache)
+                | f"Propose{step}" >> MapBatches(partial(propose, members=members))
+                | f"ScoreRewrite{step}" >> Score(inspectors, "candidate", "candidate_scores")
+                | f"Decide{step}" >> MapBatches(partial(decide, members=members, policy=policy, step=step))
+            )
+        return chunks | "Finish" >> MapBatches(partial(finish, steps=policy.steps))

@@ -5,12 +5,13 @@ Requests of later chunks are sent while earlier ones are still being answered; c
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.utils.windowed_value import WindowedValue
@@ -19,6 +20,7 @@ from transforms import progress
 from transforms.columns import with_columns
 from transforms.drops import kept
 from transforms.engines import Completion, Engine, EngineConfig, Request, Sampling, open_engine
+from transforms.engines.identity import engine_digest
 from transforms.identity import sampling_seed
 from transforms.response_cache import ResponseCache, compact_and_index, open_cache, request_context, request_key
 from transforms.tables import Chunk
@@ -38,22 +40,38 @@ COMPLETION_FIELDS = (
 )
 
 
-def requests(batch: pa.RecordBatch, sampling: Sampling, step: str, seed: int) -> list[Request | None]:
-    """The request of every row; None where `prompt` is null or the row is marked as dropped or failed.
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Who is asked, and how: an engine, one of its adapters or none, and how completions are drawn."""
 
+    engine: EngineConfig
+    sampling: Sampling
+    adapter: str = ""
+
+
+def requests(batch: pa.RecordBatch, model: Model, step: str, seed: int, member: str = "") -> dict[int, Request]:
+    """The request of every row that has a `prompt` and is not marked as dropped or failed, by its place.
+
+    With `member`, only of those rows that have it in their column of that name.
     A row's seed comes from its id, the step, its `draw` (0 where there is no such column) and the recipe's seed, so
     it does not depend on where the row lies. At temperature 0 there is none, and equal prompts are equal requests.
     """
-    wanted = pc.and_(kept(batch), pc.is_valid(batch.column("prompt"))).to_pylist()
-    prompts = batch.column("prompt").to_pylist()
-    if sampling.temperature == 0:
-        return [Request(prompt, sampling) if ask else None for ask, prompt in zip(wanted, prompts, strict=True)]
-    ids = batch.column("id").to_pylist()
-    draws = batch.column("draw").to_pylist() if "draw" in batch.schema.names else [0] * len(ids)
-    return [
-        Request(prompt, sampling, sampling_seed(row_id, step, draw, seed)) if ask else None
-        for ask, prompt, row_id, draw in zip(wanted, prompts, ids, draws, strict=True)
-    ]
+    wanted = pc.and_(kept(batch), pc.is_valid(batch.column("prompt")))
+    if member:
+        wanted = pc.and_(wanted, pc.fill_null(pc.equal(batch.column("member"), member), False))
+    rows = np.flatnonzero(wanted)
+    prompts = batch.column("prompt").take(rows).to_pylist()
+    if model.sampling.temperature == 0:
+        return {
+            row: Request(prompt, model.sampling, adapter=model.adapter)
+            for row, prompt in zip(rows.tolist(), prompts, strict=True)
+        }
+    ids = batch.column("id").take(rows).to_pylist()
+    draws = batch.column("draw").take(rows).to_pylist() if "draw" in batch.schema.names else [0] * len(ids)
+    return {
+        row: Request(prompt, model.sampling, sampling_seed(row_id, step, draw, seed), model.adapter)
+        for row, prompt, row_id, draw in zip(rows.tolist(), prompts, ids, draws, strict=True)
+    }
 
 
 def with_completions(batch: pa.RecordBatch, completions: list[Completion | None]) -> pa.RecordBatch:
@@ -148,16 +166,14 @@ class _Pending:
 class _GenerateFn(beam.DoFn):
     def __init__(
         self,
-        engine: EngineConfig,
-        sampling: Sampling,
+        models: Mapping[str, Model],
         step: str,
         seed: int,
         cache: str | None,
         window_rows: int | None,
         window_bytes: int,
     ):
-        self.engine_config = engine
-        self.sampling = sampling
+        self.models = models
         self.step = step
         self.seed = seed
         self.cache_directory = cache
@@ -165,10 +181,14 @@ class _GenerateFn(beam.DoFn):
         self.window_bytes = window_bytes
 
     def setup(self) -> None:
-        self.engine = open_engine(self.engine_config)
+        self.engines = {name: open_engine(model.engine) for name, model in self.models.items()}
         self.cache = open_cache(self.cache_directory) if self.cache_directory else None
-        self.context = request_context(self.sampling, self.engine.digest)
-        self.rows_ahead = self.window_rows or max(WINDOW_ROWS, WINDOW_REQUESTS * self.engine.concurrency)
+        self.contexts = {
+            name: request_context(model.sampling, engine_digest(model.engine, model.adapter))
+            for name, model in self.models.items()
+        }
+        concurrency = sum({id(engine): engine.concurrency for engine in self.engines.values()}.values())
+        self.rows_ahead = self.window_rows or max(WINDOW_ROWS, WINDOW_REQUESTS * concurrency)
 
     def start_bundle(self) -> None:
         progress.add(self.step)
@@ -205,19 +225,18 @@ class _GenerateFn(beam.DoFn):
 
     def _send(self, chunk: Chunk) -> list[Future[Completion] | None]:
         futures: list[Future[Completion] | None] = [None] * chunk.batch.num_rows
-        rows = [
-            (row, request)
-            for row, request in enumerate(requests(chunk.batch, self.sampling, self.step, self.seed))
-            if request is not None
-        ]
-        progress.add(self.step, done=len(futures) - len(rows))
-        for start in range(0, len(rows), BLOCK_ROWS):
-            block = rows[start : start + BLOCK_ROWS]
-            self._wait_for(self.answered + len(self.unanswered) + len(block) - self.rows_ahead)
-            sent = send([request for _, request in block], self.engine, self.cache, self.context, self.step)
-            for (row, _), future in zip(block, sent, strict=True):
-                futures[row] = future
-            self.unanswered.extend(sent)
+        for name, model in self.models.items():
+            step = f"{self.step} {name}" if name else self.step
+            asked = list(requests(chunk.batch, model, step, self.seed, name).items())
+            for start in range(0, len(asked), BLOCK_ROWS):
+                block = asked[start : start + BLOCK_ROWS]
+                self._wait_for(self.answered + len(self.unanswered) + len(block) - self.rows_ahead)
+                prompts = [request for _, request in block]
+                sent = send(prompts, self.engines[name], self.cache, self.contexts[name], self.step)
+                for (row, _), future in zip(block, sent, strict=True):
+                    futures[row] = future
+                self.unanswered.extend(sent)
+        progress.add(self.step, done=futures.count(None))
         return futures
 
     def _wait_for(self, number: int) -> None:
@@ -244,15 +263,15 @@ class Generate(beam.PTransform):
     gets finish_reason 'error' and a named `error`, and costs no other. Batch pipelines only: answers leave with their
     bundle, so a runner that closes bundles after a few elements leaves the engine idle.
 
-    step: names the step in seeds and in transforms.progress.
+    model: who is asked; with several by name, each row asks the one that its column `member` names.
+    step: names the step in seeds (with the member's name) and in transforms.progress.
     seed: the recipe's integer seed.
     cache: directory of the response cache (any store), or None to keep nothing.
     window_rows, window_bytes: how far ahead of the oldest unanswered row requests are sent; by default as far as the
         engine needs to stay busy.
     """
 
-    engine: EngineConfig
-    sampling: Sampling
+    model: Model | Mapping[str, Model]
     step: str
     seed: int
     cache: str | None
@@ -262,7 +281,6 @@ class Generate(beam.PTransform):
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
         if self.cache:
             compact_and_index(self.cache)
-        ask = _GenerateFn(
-            self.engine, self.sampling, self.step, self.seed, self.cache, self.window_rows, self.window_bytes
-        )
+        models = {"": self.model} if isinstance(self.model, Model) else self.model
+        ask = _GenerateFn(models, self.step, self.seed, self.cache, self.window_rows, self.window_bytes)
         return chunks | "Ask" >> beam.ParDo(ask).with_output_types(Chunk)

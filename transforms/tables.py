@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import apache_beam as beam
 import pyarrow as pa
@@ -263,6 +264,32 @@ class MapBatches(beam.PTransform):
         for function in self.functions:
             batch = function(batch)
         return chunk.with_batch(batch)
+
+
+@dataclass
+class JoinRows(beam.PTransform):
+    """Add `columns` of another table, whose shards have the same rows in the same order."""
+
+    table: Table
+    columns: tuple[str, ...]
+
+    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
+        return chunks | beam.Map(self._join).with_output_types(Chunk)
+
+    def _join(self, chunk: Chunk) -> Chunk:
+        shard = next(shard for shard in self.table.shards if shard.index == chunk.shard)
+        rows = _columns_of(shard.path, self.columns).slice(chunk.first_row, chunk.rows).combine_chunks()
+        batch = chunk.batch
+        for name in self.columns:
+            batch = batch.append_column(name, rows.column(name).chunk(0))
+        return chunk.with_batch(batch)
+
+
+@lru_cache(maxsize=2)
+def _columns_of(path: str, columns: tuple[str, ...]) -> pa.Table:
+    fs, local = storage.filesystem(path)
+    with fs.open(local, "rb") as file:
+        return pq.read_table(file, columns=list(columns))
 
 
 Split = Callable[[Chunk], dict[str, pa.RecordBatch]]

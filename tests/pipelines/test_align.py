@@ -26,9 +26,10 @@ class Lengths:
 @pytest.fixture(autouse=True)
 def lengths(monkeypatch):
     monkeypatch.setattr("transforms.engines.inspector.open_inspector", lambda folder: Lengths())
-    for module in (align, evaluate):
-        monkeypatch.setattr(module, "model_config", lambda folder: {})
-        monkeypatch.setattr(module, "model_digest", lambda folder: folder)
+    monkeypatch.setattr(align, "check_inspector", lambda folder: None)
+    monkeypatch.setattr(align, "inspector_digest", lambda folder: folder)
+    monkeypatch.setattr(evaluate, "model_config", lambda folder: {})
+    monkeypatch.setattr(evaluate, "model_digest", lambda folder: folder)
 
 
 def write(path, *rows):

@@ -14,6 +14,7 @@ from schemas.criteria import load_pack
 from schemas.errors import UsageError
 from transforms.alignment import Member
 from transforms.engines import EngineConfig, Sampling
+from transforms.generate import Model
 from transforms.tables import read_table, write_tables
 
 
@@ -57,9 +58,9 @@ def test_a_prompted_aligner_is_planned_with_principles_and_demonstrations(tmp_pa
     pack = load_pack("ethical")
     texts = {"id": ["a", "b"], "question": ["How do I win?", None], "response": ["By cheating.", "Yes."]}
     write_tables(str(tmp_path), {"responses": pa.table(texts)}, {"digest": "x"}, 8)
-    engine = EngineConfig(model="m")
+    model = Model(engine=EngineConfig(model="m"), sampling=Sampling(max_tokens=7))
     members = [
-        Member(criterion=name, inspector="i", engine=engine, sampling=Sampling(max_tokens=7), pack=pack_)
+        Member(criterion=name, inspector="i", model=model, pack=pack_)
         for name, pack_ in (("trained", None), ("prompted", pack))
     ]
     trained, prompted = plan.plan_alignment(read_table(str(tmp_path)), members)

@@ -8,16 +8,18 @@ from hypothesis import strategies as st
 from schemas.criteria import load_pack
 from tests.cutting import assert_cuts_never_matter
 from transforms import alignment
-from transforms.alignment import Member
+from transforms.alignment import Member, Policy
 from transforms.engines import EngineConfig, Sampling
+from transforms.generate import Model
 from transforms.tables import Chunk
 
 MEMBER = Member(
     criterion="kind",
     inspector="unused",
-    engine=EngineConfig(engine="scripted", args={"function": "m:f"}),
-    sampling=Sampling(),
+    model=Model(engine=EngineConfig(engine="scripted", args={"function": "m:f"}), sampling=Sampling()),
 )
+ONCE = Policy(routing="in_turn")
+EVERY_ROW = replace(ONCE, every_row=True)
 
 
 def scores(values):
@@ -53,15 +55,15 @@ def answered(batch, texts, reasons=None):
     )
 
 
-def aligned(texts, after, guard=True, routing="below_threshold", reasons=None, margin=0.0):
-    batch = alignment.route(rows(), MEMBER, routing, 0.5)
-    batch = alignment.propose(answered(batch, texts, reasons), MEMBER)
+def aligned(texts, after, policy=ONCE, reasons=None):
+    batch = alignment.route(rows(), [MEMBER], policy, 1)
+    batch = alignment.propose(answered(batch, texts, reasons), [MEMBER])
     batch = alignment.with_columns(batch, candidate_scores=scores(after))
-    return alignment.finish(alignment.decide(batch, 1, "kind", guard, margin), 1)
+    return alignment.finish(alignment.decide(batch, [MEMBER], policy, 1), 1)
 
 
 def test_only_rows_below_the_threshold_are_asked_for():
-    routed = alignment.route(rows(), MEMBER, "below_threshold", 0.4)
+    routed = alignment.route(rows(), [replace(MEMBER, threshold=0.4)], ONCE, 1)
     assert routed.column("prompt").to_pylist() == [
         "q0 [INIT] bad [ALIGNED]",
         None,
@@ -69,7 +71,7 @@ def test_only_rows_below_the_threshold_are_asked_for():
         "q3 [INIT] bad too [ALIGNED]",
         None,
     ]
-    everything = alignment.route(rows(), MEMBER, "all", 0.4)
+    everything = alignment.route(rows(), [MEMBER], EVERY_ROW, 1)
     assert [prompt is not None for prompt in everything.column("prompt").to_pylist()] == [True] * 4 + [False]
 
 
@@ -94,7 +96,9 @@ def test_the_guard_refuses_what_scores_lower():
 
 
 def test_without_the_guard_every_rewrite_stays():
-    batch = aligned(["better", "other", "worse", None, None], [0.8, 0.1, 0.3, None, None], guard=False, routing="all")
+    batch = aligned(
+        ["better", "other", "worse", None, None], [0.8, 0.1, 0.3, None, None], replace(EVERY_ROW, guard=False)
+    )
     assert batch.column("aligned").to_pylist()[:3] == ["better", "other", "worse"]
     assert batch.column("decision").to_pylist()[:3] == ["rewritten"] * 3
 
@@ -104,10 +108,11 @@ def test_with_a_margin_a_rewrite_has_to_gain_that_much():
     texts = ["better", "other", "so so", None, None]
     gains = [0.25, 0.125, 0.0]
     after = [score + gain for score, gain in zip(before, gains, strict=True)]
-    batch = aligned(texts, [*after, None, None], routing="all", margin=0.2)
+    policy = replace(EVERY_ROW, margin=0.2)
+    batch = aligned(texts, [*after, None, None], policy)
     assert batch.column("decision").to_pylist()[:3] == ["rewritten", "refused", "unchanged"]
     assert batch.column("step_1").to_pylist()[1]["reason"] == "gained_too_little"
-    lower = aligned(["better", *texts[1:]], [before[0] - 0.1, *after[1:], None, None], routing="all", margin=0.2)
+    lower = aligned(["better", *texts[1:]], [before[0] - 0.1, *after[1:], None, None], policy)
     assert lower.column("step_1").to_pylist()[0]["reason"] == "scored_lower"
 
 
@@ -138,11 +143,11 @@ def test_odd_rewrites(text, finish, decision, reason, kept):
 )
 def test_a_prompted_rewrite_is_whole_once_the_next_example_has_begun(text, decision, reason):
     member = replace(MEMBER, pack=load_pack("ethical"))
-    batch = alignment.route(rows(1), member, "all", 0.5)
+    batch = alignment.route(rows(1), [member], EVERY_ROW, 1)
     assert "q0" in batch.column("prompt").to_pylist()[0]
-    batch = alignment.propose(answered(batch, [text], ["length"]), member)
+    batch = alignment.propose(answered(batch, [text], ["length"]), [member])
     batch = alignment.with_columns(batch, candidate_scores=scores([0.8]))
-    [step] = alignment.decide(batch, 1, "kind", True).column("step_1").to_pylist()
+    [step] = alignment.decide(batch, [member], ONCE, 1).column("step_1").to_pylist()
     assert (step["decision"], step["reason"]) == (decision, reason)
 
 
@@ -176,13 +181,13 @@ def test_trajectories_tell_every_step_of_every_row():
 @given(st.integers(0, 5))
 def test_cutting_a_batch_changes_nothing(cut):
     def whole(batch):
-        batch = alignment.route(batch, MEMBER, "below_threshold", 0.5)
+        batch = alignment.route(batch, [MEMBER], ONCE, 1)
         texts = [f"{row} again" for row in batch.column("response").to_pylist()]
         finish = pa.array(["stop"] * batch.num_rows, pa.string())
         completion = pa.array(texts, pa.string())
         batch = alignment.with_columns(batch, completion=completion, finish_reason=finish)
-        batch = alignment.propose(batch, MEMBER)
+        batch = alignment.propose(batch, [MEMBER])
         batch = alignment.with_columns(batch, candidate_scores=batch.column("scores"))
-        return alignment.finish(alignment.decide(batch, 1, "kind", True), 1)
+        return alignment.finish(alignment.decide(batch, [MEMBER], ONCE, 1), 1)
 
     assert_cuts_never_matter(whole, rows(), cut)

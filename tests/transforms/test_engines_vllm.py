@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from random_model import CHAT_TEMPLATE, write_random_model
 
 from schemas.errors import StageError, UsageError
 from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.identity import engine_digest
 from transforms.engines.vllm_engine import replica_gpus
 
 pytest.importorskip("vllm")
@@ -272,18 +274,28 @@ def test_a_reasoning_parser_of_vllms_parts_the_text(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_adapter_answers_on_top_of_its_base(engine, model, tmp_path):
+def test_adapters_answer_on_top_of_their_base(engine, model, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora).save_pretrained(tmp_path)
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    for folder, rank in zip(folders, (4, 16), strict=True):
+        lora = LoraConfig(r=rank, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+        get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora).save_pretrained(folder)
     request = Request("What is salt?", Sampling(max_tokens=12), None)
-    adapted = open_engine(EngineConfig(model=str(tmp_path), args=ARGS))
+    adapted = open_engine(EngineConfig(model=folders[0], args=ARGS))
     assert adapted.digest != engine.digest
-    [with_adapter], [without] = answers(adapted, [request]), answers(engine, [request])
-    assert with_adapter.error is None
-    assert with_adapter.text != without.text
+    [alone], [plain] = answers(adapted, [request]), answers(engine, [request])
+    assert alone.error is None
+    assert alone.text != plain.text
+    config = EngineConfig(model=str(model), adapters=tuple(folders), args=ARGS)
+    both = [replace(request, adapter=folder) for folder in folders]
+    one, two = answers(open_engine(config), both)
+    assert one.text == alone.text
+    assert two.text not in (one.text, plain.text)
+    assert engine_digest(config, folders[0]) == adapted.digest
+    with pytest.raises(UsageError, match="engine.adapters: .* is no LoRA adapter of"):
+        open_engine(EngineConfig(model=str(model), adapters=(str(model),), args=ARGS))
 
 
 def test_a_model_is_replicated_over_the_gpus_it_does_not_need():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from schemas.errors import StageError
 from transforms import progress
 from transforms.engines import Completion, EngineConfig, Sampling, close_engines
-from transforms.generate import Generate, requests, with_completions
+from transforms.generate import Generate, Model, requests, with_completions
 from transforms.identity import sampling_seed
 from transforms.response_cache import close_caches, compact_and_index
 from transforms.tables import Chunk
@@ -98,8 +98,12 @@ class Keep(beam.DoFn):
         sys.modules[__name__].left.append((chunk, float(timestamp), window))
 
 
-def generate(given, **settings):
-    settings = {"engine": engine(), "sampling": GREEDY, "step": "answers", "seed": 7, "cache": None, **settings}
+def asking(engine_config=None, sampling=GREEDY):
+    return Model(engine=engine_config or engine(), sampling=sampling)
+
+
+def generate(given, *, engine=None, sampling=GREEDY, **settings):
+    settings = {"model": asking(engine, sampling), "step": "answers", "seed": 7, "cache": None, **settings}
     left.clear()
     with beam.Pipeline(runner=FnApiRunner()) as root:
         # One element, hence one bundle, in a known order.
@@ -142,15 +146,18 @@ def test_a_second_step_replaces_the_columns_of_the_first():
 
 def test_sampling_seeds_come_from_id_step_draw_and_seed():
     batch = table(["p", "p"], draw=[0, 3]).to_batches()[0]
-    assert [r.seed for r in requests(batch, SAMPLED, "answers", 7)] == [
+    sampled = asking(sampling=SAMPLED)
+    assert [r.seed for r in requests(batch, sampled, "answers", 7).values()] == [
         sampling_seed("id0", "answers", 0, 7),
         sampling_seed("id1", "answers", 3, 7),
     ]
-    assert [r.seed for r in requests(batch.drop_columns("draw"), SAMPLED, "answers", 7)] == [
+    assert [r.seed for r in requests(batch.drop_columns("draw"), sampled, "answers", 7).values()] == [
         sampling_seed("id0", "answers", 0, 7),
         sampling_seed("id1", "answers", 0, 7),
     ]
-    assert [r.seed for r in requests(batch, GREEDY, "answers", 7)] == [None, None]
+    assert [r.seed for r in requests(batch, asking(), "answers", 7).values()] == [None, None]
+    members = batch.append_column("member", pa.array(["a", "b"]))
+    assert [*requests(members, sampled, "answers b", 7, "b")] == [1]
 
 
 def test_equal_requests_are_sent_once_without_a_cache_while_in_flight():
@@ -195,7 +202,7 @@ def test_windows_and_timestamps_are_those_of_the_chunk():
             | beam.FlatMap(lambda given: [beam.window.TimestampedValue(c, 100 + c.first_row) for c in given])
         )
         windowed = stamped | beam.WindowInto(beam.window.FixedWindows(3))
-        asked = windowed | Generate(engine(delay_seconds=0.01), GREEDY, "answers", 7, None)
+        asked = windowed | Generate(asking(engine(delay_seconds=0.01)), "answers", 7, None)
         _ = asked | beam.ParDo(Keep())
     intervals = [(99, 102), (102, 105), (102, 105)]
     assert [(chunk.first_row, timestamp, window) for chunk, timestamp, window in left] == [
@@ -280,11 +287,15 @@ def test_where_a_batch_is_cut_changes_no_request_and_no_row(cuts, temperature):
     ).to_batches()[0]
     sampling = Sampling(temperature=temperature)
     pieces = [batch.slice(a, b - a) for a, b in pairwise([0, *sorted(cuts), 12])]
-    whole = requests(batch, sampling, "s", 1)
-    assert [r for piece in pieces for r in requests(piece, sampling, "s", 1)] == whole
+
+    def asked(piece):
+        found = requests(piece, asking(sampling=sampling), "s", 1)
+        return [found.get(row) for row in range(piece.num_rows)]
+
+    assert [r for piece in pieces for r in asked(piece)] == asked(batch)
 
     def answered(piece):
-        return with_completions(piece, [r and Completion(r.prompt) for r in requests(piece, sampling, "s", 1)])
+        return with_completions(piece, [r and Completion(r.prompt) for r in asked(piece)])
 
     assert [row for piece in pieces for row in answered(piece).to_pylist()] == answered(batch).to_pylist()
 
@@ -298,7 +309,7 @@ def test_neither_shards_nor_workers_change_what_is_asked(size, workers):
     left.clear()
     options = [f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"]
     with beam.Pipeline(runner=FnApiRunner(), argv=options) as root:
-        asked = root | beam.Create(given) | beam.Reshuffle() | Generate(engine(), SAMPLED, "s", 3, None)
+        asked = root | beam.Create(given) | beam.Reshuffle() | Generate(asking(sampling=SAMPLED), "s", 3, None)
         _ = asked | beam.ParDo(Keep())
     expected = {f"id{i}": f"{p} / {sampling_seed(f'id{i}', 's', 0, 3)}" for i, p in enumerate(prompts)}
     assert {row["id"]: row["completion"] for row in rows_of(chunk for chunk, _, _ in left)} == expected

@@ -1,6 +1,7 @@
 """The inspector's inference with tiny models, and sentence embeddings with MiniLM."""
 
 import json
+import shutil
 import threading
 
 import numpy as np
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import UsageError
+from transforms.engines import inspector as inspectors
 from transforms.engines.embedder import Embedder
 from transforms.engines.encoder import token_batches
-from transforms.engines.inspector import Inspector, encode_pairs, open_inspector
+from transforms.engines.inspector import Inspector, encode_pairs, open_inspector, score_all
 
 QUESTIONS = ["how do i learn", "how do i treat a neighbour", "what is the best way", ""]
 ANSWERS = ["ask for help every day", "shout at them until they stop", "never give up " * 9, "be kind"]
@@ -169,3 +171,20 @@ def test_an_embedder_with_other_pooling_is_refused(tmp_path):
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
     with pytest.raises(UsageError, match="not mean pooling"):
         Embedder(folder)
+
+
+def test_inspectors_of_one_tokenizer_share_what_is_encoded(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "other")
+    one, other = Inspector(folder, device="cpu"), Inspector(tmp_path / "other", device="cpu")
+    alone = one.score(QUESTIONS, ANSWERS)
+    encoded = []
+    monkeypatch.setattr(inspectors, "encode_pairs", lambda *given: encoded.append(given) or encode_pairs(*given))
+    found = score_all({"one": one, "other": other}, QUESTIONS, ANSWERS)
+    assert len(encoded) == 1
+    assert found["one"].tolist() == found["other"].tolist() == alone.tolist()
+    assert [scores.tolist() for scores in score_all({"one": one, "other": other}, [], []).values()] == [[], []]
+
+
+def test_a_function_stands_for_an_inspector_in_tests():
+    scores = open_inspector("scripted:tests.scripted_models:lengths").score(["q", "q"], ["x" * 50, ""])
+    assert scores.tolist() == [0.5, 0.0]

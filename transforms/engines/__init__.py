@@ -47,11 +47,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt, rendered, with the seed of its draw (None where nothing is drawn)."""
+    """One prompt, rendered, with the seed of its draw (None where nothing is drawn).
+
+    adapter: one of the engine's adapters, or empty for the model as it is.
+    """
 
     prompt: str
     sampling: Sampling
     seed: int | None = None
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class EngineConfig:
 
     engine: `vllm` loads `model` (a folder or a hub id) here; `server` asks `base_url` for it; `scripted` calls
         `args["function"]`.
+    adapters: folders of LoRA adapters on top of `model`, which requests may name.
     args: any engine argument of vLLM, by its name there (`tensor_parallel_size`, `dtype`, `reasoning_parser`, ...).
     concurrency: requests that a server is sent at once.
     timeout_seconds: longest wait for one answer of a server.
@@ -85,6 +90,7 @@ class EngineConfig:
 
     engine: EngineKind = "vllm"
     model: str = ""
+    adapters: tuple[str, ...] = ()
     style: PromptStyle = "completion"
     args: dict[str, Any] = field(default_factory=dict)
     base_url: str | None = None
@@ -114,6 +120,9 @@ class EngineConfig:
             secret = "@" in url.split("/")[2]
             _require(not secret, "engine.base_url", "…@…", "holds a password; keys come from api_key_env")
             _require(not self.args, "engine.args", self.args, "are a local vLLM's; start the server with them instead")
+            _require(
+                not self.adapters, "engine.adapters", self.adapters, "are a local vLLM's; name a served one as model"
+            )
         else:
             trusted = self.args.get("trust_remote_code")
             _require(not trusted, "engine.args.trust_remote_code", trusted, "is refused: it runs code from a model")

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import xxhash
+
 from schemas.errors import UsageError
+from transforms.engines import digest_of
 from transforms.engines.weights import find_weights
 
 if TYPE_CHECKING:
@@ -22,6 +25,14 @@ T = TypeVar("T")
 # 28 rows/s on one core at 1,024, 4,096 and 16,384); a GPU needs them to be busy.
 CPU_BATCH_TOKENS = 1024
 GPU_BATCH_TOKENS = 32_768
+TOKENIZER_FILES = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
 
 _opened: dict[tuple[Callable, str], Any] = {}
 _opening = threading.Lock()
@@ -55,6 +66,12 @@ def model_config(folder: str | Path) -> dict:
 def model_digest(folder: str | Path) -> str:
     """32 hexadecimal digits of a model folder's weights, settings and tokenizer."""
     return find_weights(str(folder)).digest
+
+
+def tokenizer_digest(folder: str | Path) -> str:
+    """32 hexadecimal digits of the files that decide how a model folder's tokenizer encodes."""
+    files = sorted(path for pattern in TOKENIZER_FILES for path in Path(folder).glob(pattern))
+    return digest_of(*((path.name, xxhash.xxh3_128_hexdigest(path.read_bytes())) for path in files))
 
 
 def open_once(engine: Callable[[str], T], folder: str | Path) -> T:

@@ -20,12 +20,13 @@ DECISIVE_ARGS = (
 )
 
 
-def engine_digest(config: EngineConfig) -> str:
+def engine_digest(config: EngineConfig, adapter: str = "") -> str:
     """32 hexadecimal digits of weights, adapter and chat style; of a server, its address and the model's name.
 
-    Raises UsageError where `config.model` cannot be a model of vLLM's.
+    The same whether the adapter is one of several on an engine, or the engine's model. Raises UsageError where
+    `config.model` cannot be a model of vLLM's.
     """
-    model = config.model
+    model = adapter or config.model
     if config.engine == "vllm":
         model = find_weights(model, config.args.get("revision")).digest
     decisive = {name: value for name, value in config.args.items() if name in (*DECISIVE_ARGS, "function")}

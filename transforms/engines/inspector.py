@@ -6,15 +6,16 @@ question the answer. Training and scoring both encode with `encode_pairs`.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from schemas.errors import UsageError
+from transforms.engines import digest_of
 from transforms.engines.encoder import (
     batch_tokens,
     model_config,
@@ -23,7 +24,9 @@ from transforms.engines.encoder import (
     padded_inputs,
     pick_device,
     token_batches,
+    tokenizer_digest,
 )
+from transforms.engines.scripted import ScriptedInspector, is_scripted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +46,19 @@ def encode_pairs(
     return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
 
 
+def check_inspector(folder: str | Path) -> None:
+    """Raise UsageError where the folder is no two-label sequence classifier in safetensors with a tokenizer."""
+    if is_scripted(folder):
+        return
+    config = model_config(folder)
+    kind = (config.get("architectures") or ["none"])[0]
+    if not kind.endswith("ForSequenceClassification"):
+        raise UsageError(f"{folder}: not an inspector: its config.json names {kind}, not a sequence classifier")
+    labels = len(config.get("id2label") or {0: "", 1: ""})  # transformers leaves the default of two labels out
+    if labels != 2:
+        raise UsageError(f"{folder}: not an inspector: it has {labels} labels, not 2 (misaligned, aligned)")
+
+
 class Inspector:
     """A two-label sequence classifier from a local folder. Safe to share between threads; calls are served in turn.
 
@@ -54,13 +70,7 @@ class Inspector:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        config = model_config(folder)
-        kind = (config.get("architectures") or ["none"])[0]
-        if not kind.endswith("ForSequenceClassification"):
-            raise UsageError(f"{folder}: not an inspector: its config.json names {kind}, not a sequence classifier")
-        labels = len(config.get("id2label") or {0: "", 1: ""})  # transformers leaves the default of two labels out
-        if labels != 2:
-            raise UsageError(f"{folder}: not an inspector: it has {labels} labels, not 2 (misaligned, aligned)")
+        check_inspector(folder)
         self.folder = Path(folder)
         self.device = pick_device(device)
         self.bf16 = bf16
@@ -77,15 +87,26 @@ class Inspector:
         """32 hexadecimal digits of weights, config and tokenizer."""
         return model_digest(self.folder)
 
+    @cached_property
+    def tokenization(self) -> tuple[str, int]:
+        """What decides how it encodes a pair: inspectors with the same can share the result."""
+        return tokenizer_digest(self.folder), self.max_tokens
+
+    def encode(self, questions: Sequence[str], answers: Sequence[str]) -> dict[str, list[list[int]]]:
+        """The token ids of every pair, for `score_encoded`."""
+        with self._lock:  # a fast tokenizer is not safe to share
+            return encode_pairs(self.tokenizer, questions, answers, self.max_tokens)
+
     def score(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         """Probability of label 1 (aligned) for every pair, as [N] float64 in [0, 1]."""
         if len(questions) != len(answers):
             raise ValueError(f"{len(questions)} questions and {len(answers)} answers: one answer per question, please")
-        scores = np.empty(len(questions), dtype=np.float64)
-        if not len(questions):
-            return scores
-        with self._lock:  # a fast tokenizer is not safe to share either
-            encoded = encode_pairs(self.tokenizer, questions, answers, self.max_tokens)
+        return self.score_encoded(self.encode(questions, answers)) if len(questions) else np.empty(0)
+
+    def score_encoded(self, encoded: dict[str, list[list[int]]]) -> np.ndarray:
+        """As `score`, of what `encode` gave, here or of an inspector of the same `tokenization`."""
+        scores = np.empty(len(encoded["input_ids"]), dtype=np.float64)
+        with self._lock:
             for batch in token_batches(encoded["input_ids"], batch_tokens(self.device)):
                 scores[batch] = self._forward({name: [rows[i] for i in batch] for name, rows in encoded.items()})
         return scores
@@ -99,6 +120,37 @@ class Inspector:
         return logits_B2.double().softmax(-1)[:, 1].cpu().numpy()
 
 
-def open_inspector(folder: str | Path) -> Inspector:
-    """The inspector of this folder, loaded once per process and shared by its threads."""
-    return open_once(Inspector, folder)
+class Scores(Protocol):
+    """What scores pairs: a trained inspector, or in tests a function."""
+
+    def score(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray: ...
+
+
+def open_inspector(folder: str | Path) -> Scores:
+    """The inspector of this folder, loaded once per process and shared by its threads.
+
+    `scripted:module:function` stands for a function (question, answer) -> score, in tests.
+    """
+    kind: Callable[[str], Scores] = ScriptedInspector if is_scripted(folder) else Inspector
+    return open_once(kind, folder)
+
+
+def inspector_digest(folder: str | Path) -> str:
+    """32 hexadecimal digits of an inspector's weights, config and tokenizer."""
+    return digest_of(str(folder)) if is_scripted(folder) else model_digest(folder)
+
+
+def score_all(
+    inspectors: Mapping[str, Scores], questions: Sequence[str], answers: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The scores of every pair by every inspector; pairs are encoded once for all that share a tokenizer."""
+    encoded: dict[tuple[str, int], dict[str, list[list[int]]]] = {}
+    scores = {}
+    for name, inspector in inspectors.items():
+        if isinstance(inspector, Inspector) and len(questions):
+            if inspector.tokenization not in encoded:
+                encoded[inspector.tokenization] = inspector.encode(questions, answers)
+            scores[name] = inspector.score_encoded(encoded[inspector.tokenization])
+        else:
+            scores[name] = inspector.score(questions, answers)
+    return scores

@@ -1,4 +1,4 @@
-"""The scripted engine: a deterministic function (Request) -> str | Completion stands in for a model, in tests.
+"""Scripted models, in tests: (Request) -> str | Completion answers, (question, answer) -> score inspects.
 
 `args: {function: "module:name", delay_seconds: 0.01, threads: 4}`; without a delay it answers at once.
 """
@@ -6,8 +6,11 @@
 import importlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
 
 from schemas.errors import UsageError
 from transforms.engines import Completion, EngineConfig, Request
@@ -48,7 +51,22 @@ class ScriptedEngine:
         return Completion(answer, prompt_tokens=len(request.prompt.split()), completion_tokens=len(answer.split()))
 
 
-def _resolve(name: str) -> Callable[[Request], str | Completion]:
+SCRIPTED = "scripted:"
+
+
+def is_scripted(inspector: object) -> bool:
+    return str(inspector).startswith(SCRIPTED)
+
+
+class ScriptedInspector:
+    def __init__(self, name: str):
+        self._function = _resolve(name.removeprefix(SCRIPTED))
+
+    def score(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        return np.array([self._function(*pair) for pair in zip(questions, answers, strict=True)], np.float64)
+
+
+def _resolve(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     try:
         return getattr(importlib.import_module(module), function)

@@ -34,6 +34,9 @@ class VllmEngine:
         if importlib.util.find_spec("vllm") is None:
             raise UsageError("engine.engine = 'vllm': vLLM is not installed; install alignbeam[vllm] or use a server")
         weights = find_weights(config.model, config.args.get("revision"))
+        for adapter in config.adapters:
+            if (base := find_weights(adapter, config.args.get("revision"))).model != weights.model or not base.adapter:
+                raise UsageError(f"engine.adapters: {adapter} is no LoRA adapter of {weights.model}")
         if config.style == "chat" and not (has_chat_template(weights.model) or "chat_template" in config.args):
             raise UsageError(
                 f"engine.style = 'chat': {config.model} has no chat template; use 'completion' or args.chat_template"

@@ -1,7 +1,7 @@
 """The process that holds vLLM: `python -m transforms.engines.vllm_host LIFELINE`.
 
 JSON lines over its pipes. In: the configuration, then `{"sampling": k, "value": {...}}` and requests
-`[number, prompt, k, seed]`, at last `null`. Out: `{"ready": {...}}` or `{"failed": ..., "usage": bool}`, then
+`[number, prompt, k, seed, adapter]`, at last `null`. Out: `{"ready": {...}}` or `{"failed": ..., "usage": bool}`, then
 completions `[number, text, reasoning, finish_reason, prompt_tokens, completion_tokens, error]`,
 `{"refused": number, "why": ...}`, and `{"tokens": n}` once a second as long as n grows.
 
@@ -95,9 +95,9 @@ def serve(config: dict[str, Any], inbox: "queue.SimpleQueue[Any]", reply: Callab
             if isinstance(message, dict):
                 samplings[message["sampling"]] = message["value"]
                 continue
-            number, prompt, sampling, seed = message
+            number, prompt, sampling, seed, adapter = message
             try:
-                failed = vllm.add(str(number), prompt, samplings[sampling], seed)
+                failed = vllm.add(str(number), prompt, samplings[sampling], seed, adapter)
             except BadSampling as error:
                 reply({"refused": number, "why": str(error)})
                 continue

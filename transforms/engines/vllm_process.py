@@ -40,6 +40,7 @@ class VllmProcess:
         self._settings = {
             "model": weights.model,
             "adapter": weights.adapter,
+            "adapters": config.adapters,
             "chat": config.style == "chat",
             "args": config.args,
             "chat_template_kwargs": config.chat_template_kwargs,
@@ -140,7 +141,8 @@ class VllmProcess:
                         self._write({"sampling": samplings[key], "value": asdict(request.sampling)})
                     known[id(request.sampling)] = (request.sampling, samplings[key])
                 sampling = known[id(request.sampling)][1]
-                self._write([number, request.prompt, sampling, request.seed], flush=self._outbox.empty())
+                message = [number, request.prompt, sampling, request.seed, request.adapter]
+                self._write(message, flush=self._outbox.empty())
             self._write(None)
         except BrokenPipeError:
             log.debug("the host is gone; what it had not answered is sent to the next one")

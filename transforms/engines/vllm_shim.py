@@ -58,7 +58,13 @@ class Vllm:
     """A loaded model: requests are added, and every `step` gives those that have ended."""
 
     def __init__(
-        self, model: str, adapter: str | None, chat: bool, args: dict[str, Any], chat_template_kwargs: dict[str, Any]
+        self,
+        model: str,
+        adapter: str | None,
+        adapters: list[str],
+        chat: bool,
+        args: dict[str, Any],
+        chat_template_kwargs: dict[str, Any],
     ):
         import psutil
         from vllm import LLM
@@ -72,14 +78,19 @@ class Vllm:
             free_bytes = psutil.virtual_memory().available
             arguments["kv_cache_memory_bytes"] = min(int(free_bytes * CPU_KV_CACHE_SHARE), CPU_KV_CACHE_MAX_BYTES)
         arguments |= args
-        self._lora = None
-        if adapter:
+        self._loras: dict[str, Any] = {}
+        self._own_adapter = adapter or ""
+        if folders := list(dict.fromkeys(filter(None, [adapter, *adapters]))):
             from vllm.config.lora import MaxLoRARanks
             from vllm.lora.request import LoRARequest
 
-            rank = json.loads((Path(adapter) / "adapter_config.json").read_text())["r"]
-            self._lora = LoRARequest("adapter", 1, adapter)
-            arguments |= {"enable_lora": True, "max_lora_rank": min(n for n in get_args(MaxLoRARanks) if n >= rank)}
+            rank = max(json.loads((Path(folder) / "adapter_config.json").read_text())["r"] for folder in folders)
+            self._loras = {folder: LoRARequest(folder, number, folder) for number, folder in enumerate(folders, 1)}
+            arguments = {
+                "enable_lora": True,
+                "max_loras": len(folders),
+                "max_lora_rank": min(n for n in get_args(MaxLoRARanks) if n >= rank),
+            } | arguments
         self._llm = LLM(model=model, **arguments)
         self._engine = self._llm.llm_engine
         self._tokenizer = self._llm.get_tokenizer()
@@ -102,7 +113,9 @@ class Vllm:
         states = self._engine.output_processor.request_states.values()
         return sum(state.detokenizer.num_output_tokens() for state in states if state.detokenizer)
 
-    def add(self, number: str, prompt: str, sampling: dict[str, Any], seed: int | None) -> Completion | None:
+    def add(
+        self, number: str, prompt: str, sampling: dict[str, Any], seed: int | None, adapter: str = ""
+    ) -> Completion | None:
         """Take on a request; gives its completion where it has failed already.
 
         Raises BadSampling where no request could be sampled so.
@@ -118,7 +131,9 @@ class Vllm:
             error = f"prompt_too_long: {len(tokens)} tokens, the model reads {self.context_tokens - 1}"
             return Completion.failed(error, len(tokens))
         try:
-            self._engine.add_request(number, tokens_input(tokens), params, lora_request=self._lora)
+            name = adapter or self._own_adapter
+            lora = self._loras[name] if name else None
+            self._engine.add_request(number, tokens_input(tokens), params, lora_request=lora)
         except Exception as error:
             if not is_users_fault(error):
                 raise

@@ -94,9 +94,15 @@ def training_section(run: Run) -> Section:
 
 def change_section(run: Run, corpus: Corpus, trajectories: Trajectories | None) -> Section:
     stage = run.stage("align")
-    threshold = stage.setting("threshold") if stage and not stage.setting("every_row") else None
+    thresholds = {}
+    if stage and not stage.setting("every_row"):
+        one = stage.setting("threshold")  # of runs before each member had its own
+        thresholds = {member["criterion"]: member.get("threshold", one) for member in stage.setting("members") or []}
     drawn = [
-        *(corpus_charts.scores(name, corpus.before[name], after, threshold) for name, after in corpus.after.items()),
+        *(
+            corpus_charts.scores(name, corpus.before[name], after, thresholds.get(name))
+            for name, after in corpus.after.items()
+        ),
         corpus_charts.lengths(corpus),
         corpus_charts.trajectories(trajectories) if trajectories else None,
     ]

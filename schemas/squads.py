@@ -1,0 +1,125 @@
+"""Squad files: criteria, each with its inspector and its aligner, and how rows go from one to the next.
+
+    routing: worst
+    members:
+      - {criterion: ethical, inspector: ethical/inspector, aligner: ethical/adapter}
+      - {criterion: factual, inspector: factual/inspector, aligner: factual/adapter, threshold: 0.6}
+
+Folders are looked for beside the file first. The docs (docs/squads.md) say what every setting means.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import fsspec
+
+from schemas.config import read_yaml, validated
+from schemas.criteria import pack_names
+from schemas.errors import UsageError
+
+PROMPTED = "prompted"
+MAX_MEMBERS = 64  # bits in which a row notes whom it has tried
+Routing = Literal["worst", "fixed", "corpus-mean", "paper-002"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquadMember:
+    """A criterion: who scores it and who rewrites what scores below `threshold`.
+
+    aligner: folder of a LoRA adapter or of a whole model, the name of a served model (with `engine`), or `prompted`, a
+    large model that is shown the principles of `pack`. engine: settings of an engine of its own.
+    """
+
+    criterion: str
+    inspector: str
+    aligner: str
+    threshold: float = 0.5
+    pack: str = ""
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold: must be between 0 and 1, not {self.threshold}")
+        if not self.criterion or self.criterion[0] in ".[" or "/" in self.criterion:
+            raise ValueError(f"criterion: {self.criterion!r} is no name; letters, digits, - and _ are safe")
+        if (self.aligner == PROMPTED) != bool(self.pack):
+            raise ValueError(f"pack: a {PROMPTED} aligner needs one, and no other has one ({self.criterion})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Squad:
+    """Members in order, and the rules of routing and guard.
+
+    routing: `worst`: each row goes to the aligner of its lowest score below threshold, until all are met, `rounds` are
+        used up or nothing helps; `fixed`: once to each, in the order of the members; `corpus-mean`: in the order of
+        their mean scores over the whole corpus, lowest first; `paper-002`: as there, by the means of batches of 64 rows
+        that lie side by side when sorted, with no guard and all thresholds at 0.5.
+    rounds: rewrites that a row is given at most (worst); 0 is one for each member.
+    guard: keep a rewrite only if its own score rises, by `guard_margin`, and no other falls by more than
+        `guard_max_loss`.
+    """
+
+    members: tuple[SquadMember, ...]
+    routing: Routing = "worst"
+    rounds: int = 0
+    guard: bool = True
+    guard_margin: float = 0.0
+    guard_max_loss: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("members: a squad has at least one")
+        if len(self.members) > MAX_MEMBERS:
+            raise ValueError(f"members: a squad has at most {MAX_MEMBERS}, not {len(self.members)}")
+        if self.routing not in get_args(Routing):
+            raise ValueError(f"routing: must be one of {', '.join(get_args(Routing))}, not {self.routing!r}")
+        if self.rounds < 0 or (self.rounds and self.routing != "worst"):
+            raise ValueError(f"rounds: must be positive, and is for routing worst alone, not {self.rounds}")
+        for name in ("guard_margin", "guard_max_loss"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: must be between 0 and 1, not {getattr(self, name)}")
+        seen: dict[str, int] = {}
+        for number, member in enumerate(self.members, 1):
+            if member.criterion in seen:
+                raise ValueError(
+                    f"members: {seen[member.criterion]} and {number} have one criterion, {member.criterion!r}"
+                )
+            seen[member.criterion] = number
+        if self.routing == "paper-002":
+            object.__setattr__(self, "guard", False)
+            members = tuple(replace(member, threshold=0.5) for member in self.members)
+            object.__setattr__(self, "members", members)
+
+
+def load_squad(path: str) -> Squad:
+    """The squad of a YAML file, with folders found beside it; UsageError names what is wrong with it, and where."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected settings by name, found {type(values).__name__}")
+    squad = validated(Squad, path, values)
+    home = path.rpartition("/")[0]
+
+    def found(folder: str) -> str:
+        beside = f"{home}/{folder}"
+        return beside if home and folder and "://" not in folder and _exists(beside) else folder
+
+    members = (
+        replace(
+            member,
+            inspector=found(member.inspector),
+            aligner=found(member.aligner) if is_folder(member) else member.aligner,
+            pack=member.pack if member.pack in pack_names() else found(member.pack),
+        )
+        for member in squad.members
+    )
+    return replace(squad, members=tuple(members))
+
+
+def is_folder(member: SquadMember) -> bool:
+    """Whether the aligner is a model of this machine's, not a prompted or a served one."""
+    return member.aligner != PROMPTED and member.engine.get("engine", "vllm") == "vllm"
+
+
+def _exists(path: str) -> bool:
+    fs, local = fsspec.core.url_to_fs(path)
+    return fs.exists(local)
