@@ -157,7 +157,7 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
             (chunks, nothing)
             | DropDuplicates(table, columns, Similarity(words=NGRAM, jaccard=JACCARD))
             | OpenShards(table, "rows")
-            | WriteTables(str(output), schemas, SplitMarks("rows"), len(table.shards), {})
+            | WriteTables(str(output), schemas, SplitMarks("rows"), table.targets, {})
         )
 
     return lambda: run_pipeline(build, on_all_processors(()))

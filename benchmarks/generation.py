@@ -42,7 +42,7 @@ from transforms.generate import COMPLETION_FIELDS, Generate, Model
 from transforms.identity import content_id, sampling_seed
 from transforms.prompts import render
 from transforms.response_cache import FLUSH_ROWS, compact_and_index
-from transforms.tables import ReadTable, SplitMarks, WriteTables, read_table
+from transforms.tables import ReadTable, SplitMarks, Target, WriteTables, read_table
 
 TEACHER = Path(__file__).parent.parent / "demo" / "teacher"
 STEP, SEED = "benchmark", 1
@@ -146,7 +146,13 @@ def run_alignbeam(model: str, prompts: pa.Table, folder: Path) -> dict[str, Any]
             root
             | ReadTable(table)
             | Generate(Model(engine=engine, sampling=sampling_for(model)), STEP, SEED, str(folder / "cache"))
-            | WriteTables(str(folder / "out"), {"answers": schema, "rejects": rejects}, SplitMarks("answers"), 1, {})
+            | WriteTables(
+                str(folder / "out"),
+                {"answers": schema, "rejects": rejects},
+                SplitMarks("answers"),
+                {0: Target("answers")},
+                {},
+            )
         )
     ended = time.monotonic()
     answers = read_table(str(folder / "out"), "answers").to_arrow()

@@ -10,7 +10,7 @@ the principles of --pack.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ from transforms.tables import (
     ReadTable,
     Table,
     WriteTables,
-    read_entries,
+    complete_entries,
     read_table,
 )
 from transforms.triples import TRIPLE_STOP
@@ -223,6 +223,7 @@ def policy_of(config: Config, squad: Squad, order: tuple[int, ...] = ()) -> Poli
         guard=squad.guard,
         margin=squad.guard_margin,
         max_loss=squad.guard_max_loss,
+        keep_truncated=squad.routing == "paper-002",
     )
 
 
@@ -254,15 +255,20 @@ class SplitCorpus:
     """The tables of SplitAligned, `aligned` with the corpus's other columns as they came."""
 
     steps: int
+    names: Mapping[int, str]
 
     def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
-        parts = SplitAligned(self.steps)(chunk)
+        parts = SplitAligned(self.steps, self.names)(chunk)
         return parts | {"aligned": bring_back(parts["aligned"])}
 
 
 def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: Table) -> stages.Stage:
+    """The stage; as shards land, it goes on with the new ones, unless the routing asks for the scores of all."""
     identity = {
-        "corpus": corpus.digest,
+        "corpus": storage.relative(config.corpus, config.output),
+        "schema": corpus.schema.to_string(),
+        "scored": corpus.digest if squad.routing in BY_SCORES else "",
+        "limit": config.limit,
         "members": [
             {
                 "criterion": member.criterion,
@@ -278,7 +284,7 @@ def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: T
         **{name: getattr(squad, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
         "seed": config.seed,
     }
-    return stages.Stage.under(config.output, "align", identity)
+    return stages.Stage.under(config.output, "align", identity, corpus.digest)
 
 
 def build(
@@ -315,8 +321,8 @@ def build(
         >> WriteTables(
             stage.directory,
             schemas,
-            SplitCorpus(policy.steps),
-            len(corpus.shards),
+            SplitCorpus(policy.steps, {index: target.name for index, target in corpus.targets.items()}),
+            corpus.targets,
             stage.about,
             partial=config.shard is not None,
         )
@@ -329,7 +335,15 @@ def cache_of(config: Config) -> str:
 
 def skipped_shards(config: Config, corpus: Table, stage: stages.Stage) -> frozenset[int]:
     """Shards that are done, and those that --shard leaves to other tasks."""
-    return stage.done_shards() | left_to_others(config, corpus)
+    return stage.done_shards(corpus.targets) | left_to_others(config, corpus)
+
+
+def check_corpus_is_same(config: Config) -> None:
+    """UsageError where the run directory holds the results of another corpus."""
+    before = runs.Run(config.output).identities().get("align", {}).get("corpus")
+    now = storage.relative(config.corpus, config.output)
+    if before and before != now and all(path.startswith("/") or "://" in path for path in (before, now)):
+        raise UsageError(f"{config.output}: holds the results of {before}, not of {now}; choose another output")
 
 
 def left_to_others(config: Config, corpus: Table) -> frozenset[int]:
@@ -352,6 +366,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
         )
     members = members_of(config, squad)
     storage.check_writable(config.output)
+    check_corpus_is_same(config)
     imported = import_corpus(config, beam_arguments)
     corpus = read_table(imported.directory if imported else config.corpus).head(config.limit)
     check_columns(config.corpus, corpus.schema, tuple(member.criterion for member in members))
@@ -374,18 +389,21 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
         scores = None
         if squad.routing in BY_SCORES and (config.retry_failed or not stage.is_complete):
             scores = orders.inspect(corpus, members, config.output, beam_arguments)
+        skipped = skipped_shards(config, corpus, stage)
+        stage.withdraw_if_changed(corpus.targets)
         stages.complete(
             stage,
             lambda root: build(config, squad, members, corpus, scores, stage, root),
             beam_arguments,
-            rows=corpus.rows,
+            rows=sum(shard.rows for shard in corpus.shards if shard.index not in skipped),
             retry_failed=config.retry_failed,
         )
     if not stage.is_complete:
-        console.print(f"{len(stage.done_shards())} of {len(corpus.shards)} shards are done: {stage.directory}")
+        done = complete_entries(stage.directory, corpus.targets)
+        console.print(f"{len(done)} of {len(corpus.shards)} shards are done: {stage.directory}")
         others = left_to_others(config, corpus)
-        own = [entry for entry in read_entries(stage.directory) if entry["shard"] not in others]
-        return DONE_WITH_REJECTS if any(entry["rejects"] for entry in own) else DONE
+        rejects = any(entry["rejects"] for index, entry in done.items() if index not in others)
+        return DONE_WITH_REJECTS if rejects else DONE
     return [imported, stage] if imported else [stage]
 
 

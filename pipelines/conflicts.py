@@ -114,9 +114,10 @@ def _align(
 
     def build(root: beam.Pipeline) -> None:
         rows = root | ReadTable(sample, ["id", "question", "response"])
+        names = {index: target.name for index, target in sample.targets.items()}
         for name, policy in runs.items():
             write = WriteTables(
-                storage.join(directory, name), schemas, SplitAligned(policy.steps), len(sample.shards), {}
+                storage.join(directory, name), schemas, SplitAligned(policy.steps, names), sample.targets, {}
             )
             rows | f"Align {name}" >> Align(members, policy, seed, cache) | f"Write {name}" >> write
 

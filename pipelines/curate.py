@@ -232,9 +232,9 @@ def build(
     (
         decisions
         | "Decisions" >> beam.Flatten()
-        | "OpenAll" >> OpenShards(table, "curate", skip=stage.done_shards())
+        | "OpenAll" >> OpenShards(table, "curate", skip=stage.done_shards(table.targets))
         | "Split" >> MapBatches(readable_text, partial(quote_leaks, held_out=held_out), splits)
-        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks(main_name(table)), len(table.shards), stage.about)
+        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks(main_name(table)), table.targets, stage.about)
     )
 
 
@@ -245,8 +245,8 @@ def write_training_shards(config: Config, stage: stages.Stage, trainer: Trainer,
     if not shards.is_complete:
         triples_per_shard = max(config.rows_per_shard // trainer.rows_per_triple, 1)
         plan = plan_shards(count_rows(curated, trainer.column), triples_per_shard)
-        done = shards.done_shards()
-        write = WriteTrainingShards(curated, trainer, plan, shards.directory, shards.about, done)
+        write = WriteTrainingShards(curated, trainer, plan, shards.directory, shards.about)
+        write.skip = shards.done_shards(write.targets)
         stages.run_pipeline(lambda root: root | write, beam_arguments)
 
 

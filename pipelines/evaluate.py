@@ -132,9 +132,9 @@ def build(judges: Sequence[Judge], aligned: Table, stage: stages.Stage, root: be
     judge = JudgeBatch(tuple(judges))
     (
         root
-        | "Read" >> ReadTable(aligned, list(JUDGED), skip=stage.done_shards())
+        | "Read" >> ReadTable(aligned, list(JUDGED), skip=stage.done_shards(aligned.targets))
         | "JudgeAndWrite"
-        >> WriteTables(stage.directory, {"judgements": judge.schema()}, judge, len(aligned.shards), stage.about)
+        >> WriteTables(stage.directory, {"judgements": judge.schema()}, judge, aligned.targets, stage.about)
     )
 
 

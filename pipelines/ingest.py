@@ -19,7 +19,8 @@ from pipelines import entrypoint, stages
 from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
 from transforms import corpora, storage
-from transforms.tables import Chunk, WriteTables, read_entries
+from transforms.identity import content_id
+from transforms.tables import Chunk, Target, WriteTables, read_entries
 
 CLAIM = "import.json"  # whose shards lie in a directory, before a manifest says so
 
@@ -53,6 +54,11 @@ class Source:
     columns: dict[str, str]
     schema: pa.Schema
     limit: int | None
+    name: str
+
+    @property
+    def target(self) -> Target:
+        return Target(self.name, content_id(storage.mark(self.path), str(self.columns)))
 
     def chunks(self) -> Iterator[Chunk]:
         return corpora.read_chunks(self.shard, self.path, self.kind, self.columns, self.schema, self.limit)
@@ -60,11 +66,13 @@ class Source:
 
 def find_sources(config: Config) -> list[Source]:
     """Every file with its columns; UsageError where a file is missing, empty, or lacks a column."""
-    sources = []
+    sources: list[Source] = []
+    root = config.corpus if storage.is_directory(config.corpus) else storage.fixed_part(config.corpus)
     for shard, path in enumerate(corpora.find_files(config.corpus)):
         columns = corpora.choose_columns(path, config.kind, config.columns)
         schema = corpora.output_schema(path, config.kind, columns, config.limit)
-        sources.append(Source(shard, path, config.kind, columns, schema, config.limit))
+        name = storage.relative(path, root).removesuffix(".parquet")
+        sources.append(Source(shard, path, config.kind, columns, schema, config.limit, name))
         if not schema.equals(sources[0].schema):
             raise UsageError(
                 f"{path}: its columns differ from those of {sources[0].path}: "
@@ -87,13 +95,16 @@ class SplitImported:
 
 def stage_for(config: Config, sources: list[Source], *, by_identity: bool) -> stages.Stage:
     identity = {
-        "files": [[source.path, storage.mark(source.path)] for source in sources],
+        "corpus": storage.relative(config.corpus, config.output),
         "kind": config.kind,
-        "columns": sources[0].columns,
+        "columns": config.columns,
+        "schema": sources[0].schema.to_string(),
         "limit": config.limit,
     }
+    inputs = content_id(*(f"{source.name} {source.target.mark}" for source in sources))
     digest = stages.identity_digest(identity)
-    return stages.Stage(storage.join(config.output, digest) if by_identity else config.output, "import", identity)
+    directory = storage.join(config.output, digest) if by_identity else config.output
+    return stages.Stage(directory, "import", identity, inputs)
 
 
 def claim(stage: stages.Stage) -> None:
@@ -111,7 +122,8 @@ def claim(stage: stages.Stage) -> None:
 
 
 def build(sources: list[Source], stage: stages.Stage, root: beam.Pipeline) -> None:
-    done = stage.done_shards()
+    targets = {source.shard: source.target for source in sources}
+    done = stage.done_shards(targets)
     kind = sources[0].kind
     schemas = {kind: sources[0].schema, "rejects": corpora.REJECTS}
     (
@@ -119,7 +131,7 @@ def build(sources: list[Source], stage: stages.Stage, root: beam.Pipeline) -> No
         | "Files" >> beam.Create([source for source in sources if source.shard not in done])
         | "Spread" >> beam.Reshuffle()
         | "Read" >> beam.FlatMap(Source.chunks).with_output_types(Chunk)
-        | "Write" >> WriteTables(stage.directory, schemas, SplitImported(kind), len(sources), stage.about)
+        | "Write" >> WriteTables(stage.directory, schemas, SplitImported(kind), targets, stage.about)
     )
 
 
@@ -134,6 +146,7 @@ def run(config: Config, beam_arguments: Sequence[str] = (), *, by_identity: bool
     stage = stage_for(config, sources, by_identity=by_identity)
     if not stage.is_complete:
         claim(stage)
+        stage.withdraw_if_changed({source.shard: source.target for source in sources})
         stages.run_pipeline(lambda root: build(sources, stage, root), beam_arguments)
     counts = stage.manifest["counts"]
     if not counts["kept"]:

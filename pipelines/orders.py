@@ -25,21 +25,22 @@ def inspect(corpus: Table, members: Sequence[Member], output: str, beam_argument
     """The scores of every row, kept in `inspect/` under the run, with the corpus's shards and rows."""
     inspectors = {member.criterion: member.inspector for member in members}
     identity = {
-        "corpus": corpus.digest,
+        "schema": corpus.schema.to_string(),
         "inspectors": {criterion: inspector_digest(folder) for criterion, folder in inspectors.items()},
     }
-    stage = stages.Stage.under(output, "inspect", identity)
+    stage = stages.Stage.under(output, "inspect", identity, corpus.digest)
     schema = pa.schema({"id": pa.string(), "scores": pa.struct({name: pa.float64() for name in inspectors})})
 
     def build(root: beam.Pipeline) -> None:
         (
             root
-            | "Read" >> ReadTable(corpus, ["id", "question", "response"], stage.done_shards())
+            | "Read" >> ReadTable(corpus, ["id", "question", "response"], stage.done_shards(corpus.targets))
             | "Begin" >> MapBatches(begin)
             | "Inspect" >> Score(inspectors, "response", "scores")
-            | "Write" >> WriteTables(stage.directory, {"scores": schema}, every_row, len(corpus.shards), stage.about)
+            | "Write" >> WriteTables(stage.directory, {"scores": schema}, every_row, corpus.targets, stage.about)
         )
 
+    stage.withdraw_if_changed(corpus.targets)
     stages.complete(stage, build, beam_arguments, rows=corpus.rows)
     scores = stage.table("scores")
     pairs = zip(scores.shards, corpus.shards, strict=True)

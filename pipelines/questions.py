@@ -135,7 +135,7 @@ class Rounds:
         cache = config.cache or storage.join(config.output, "cache")
         (
             root
-            | "Read" >> ReadTable(prompts, skip=done.done_shards())
+            | "Read" >> ReadTable(prompts, skip=done.done_shards(prompts.targets))
             | "Generate" >> Generate(Model(engine=self.engine, sampling=config.sampling), done.name, config.seed, cache)
             | "Parse" >> MapBatches(parse)
             | "Write"
@@ -143,7 +143,7 @@ class Rounds:
                 done.directory,
                 {"candidates": schema, "rejects": schema},
                 _part_rejects,
-                len(prompts.shards),
+                prompts.targets,
                 done.about,
             )
         )

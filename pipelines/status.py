@@ -27,7 +27,7 @@ def rows_of(output: str, entry: dict) -> tuple[str, str, str, bool]:
         reasons = [*counts["rejects"].items(), *counts["drops"].items()]
         lost = ", ".join(f"{rows:,} {reason}" for reason, rows in reasons)
         return f"{counts['in']:,}", f"{counts['kept']:,}", lost, bool(counts["rejects"])
-    done = read_entries(directory)
+    done = read_entries(directory).values()
     rejected = any(shard["rejects"] for shard in done)
     return f"{sum(shard['in'] for shard in done):,}", "", f"{len(done)} shards are complete", rejected
 

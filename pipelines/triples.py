@@ -73,12 +73,12 @@ def build(
     schemas = {"triples": TRIPLES, "drops": DROPS, "rejects": with_error(QUESTIONS)}
     (
         root
-        | "Read" >> ReadTable(questions, columns, stage.done_shards())
+        | "Read" >> ReadTable(questions, columns, stage.done_shards(questions.targets))
         | "Prompt" >> MapBatches(lambda batch: triple_prompts(batch, pack))
         | "Generate" >> Generate(Model(engine=engine, sampling=config.sampling), "triples", config.seed, cache)
         | "Parse" >> MapBatches(lambda batch: parse_triples(batch, pack))
         | "Clean" >> MapBatches(lambda batch: clean_triples(batch, pack, english=config.english))
-        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("triples"), len(questions.shards), stage.about)
+        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("triples"), questions.targets, stage.about)
     )
 
 

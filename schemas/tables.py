@@ -76,7 +76,7 @@ RESPONSES = pa.schema({"id": pa.string(), "question": pa.string(), "response": p
 TRAJECTORIES = pa.schema(
     {
         "id": pa.string(),
-        "shard": pa.int32(),
+        "shard": pa.string(),  # as the manifest names its file
         "row": pa.int64(),
         "step": pa.int32(),  # 0 is the response as it came in
         "member": pa.string(),  # the criterion whose aligner was applied, null at step 0

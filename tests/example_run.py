@@ -135,7 +135,7 @@ def aligned_rows(random_: random.Random, rows: int, criterion: str = "ethical") 
             steps.append(
                 {
                     "id": question["id"],
-                    "shard": 0,
+                    "shard": "responses",
                     "row": number,
                     "step": step,
                     "member": member,

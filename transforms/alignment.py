@@ -10,7 +10,7 @@ A batch carries the row's state in columns of its own until `finish`: `aligned` 
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -31,6 +31,8 @@ from transforms.tables import Chunk, MapBatches
 from transforms.triples import parse_rewrite, rewrite_prompts
 
 Routing = Literal["worst", "in_turn"]
+BYTES_PER_TOKEN = 3.0  # of text, at the least that is usual: a rewrite should not be cut for want of room
+LIMIT_STEP = 64  # tokens; few different limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class Policy:
     steps: turns that a row has at most.
     every_row: rewrite whatever the score.
     guard: keep a rewrite only if its own score rises, by at least `margin`, and no other falls by more than `max_loss`.
+    keep_truncated: let rewrites that were cut off pass, as paper 002 does.
     """
 
     routing: Routing = "worst"
@@ -66,6 +69,7 @@ class Policy:
     guard: bool = True
     margin: float = 0.0
     max_loss: float = 1.0
+    keep_truncated: bool = False
 
 
 def begin(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -87,7 +91,10 @@ def score_matrix(batch: pa.RecordBatch, column: str, members: Sequence[Member]) 
 
 
 def route(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, step: int) -> pa.RecordBatch:
-    """Give `member` and `prompt` to the rows that are rewritten at this step (from 1); never to a failed one."""
+    """Give `member`, `prompt` and `max_tokens` to the rows that are rewritten at this step (from 1); no failed one is.
+
+    A rewrite may take twice the tokens of the text, or what the sampling says, if that is more.
+    """
     scores_NM = score_matrix(batch, "scores", members)
     asked_NM = scores_NM < [member.threshold for member in members]
     if policy.every_row:
@@ -107,7 +114,9 @@ def route(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, step
         if len(rows):
             prompts[rows] = prompts_of(batch.take(pa.array(rows)), member)
     names = pa.array([member.criterion for member in members]).take(pa.array(turns, mask=~asked))
-    return with_columns(batch, member=names, prompt=pa.array(prompts, pa.string()))
+    tokens = pc.divide(pc.binary_length(batch.column("aligned")), BYTES_PER_TOKEN)
+    limits = pc.multiply(pc.ceil(pc.divide(pc.multiply(tokens, 2.0), LIMIT_STEP)), LIMIT_STEP)
+    return with_columns(batch, member=names, prompt=pa.array(prompts, pa.string()), max_tokens=limits.cast(pa.int64()))
 
 
 def prompts_of(batch: pa.RecordBatch, member: Member) -> list[str | None]:
@@ -145,8 +154,8 @@ def propose(batch: pa.RecordBatch, members: Sequence[Member]) -> pa.RecordBatch:
 def decide(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, step: int) -> pa.RecordBatch:
     """Keep or refuse each candidate, and write the step down.
 
-    With the guard, a candidate is refused that was cut off, whose own score does not rise as the policy demands, or
-    that lowers another score too far. A row whose generation failed keeps its text.
+    A candidate that was cut off is refused; with the guard also one whose own score does not rise as the policy
+    demands, or that lowers another score too far. A row whose generation failed keeps its text.
     """
     rows = np.arange(batch.num_rows)
     before_NM, after_NM = (score_matrix(batch, name, members) for name in ("scores", "candidate_scores"))
@@ -157,14 +166,13 @@ def decide(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, ste
     trimmed = (pc.utf8_trim_whitespace(texts) for texts in (candidate, text.cast(pa.string())))
     same = np.asarray(pc.fill_null(pc.equal(*trimmed), False), np.bool_)
     reasons = batch.column("reason").to_numpy(zero_copy_only=False)
-    refused = np.zeros(batch.num_rows, np.bool_)
+    refused = proposed & (reasons == "truncated") & (not policy.keep_truncated)
     if policy.guard:
         change_NM = np.nan_to_num(after_NM - before_NM, nan=-np.inf)  # what cannot be scored does not pass
         own = change_NM[rows, turns]
         change_NM[rows, turns] = 0
         harmed = change_NM.argmin(axis=1)
         for why, mask in (
-            ("truncated", reasons == "truncated"),
             ("scored_lower", own < 0),
             ("gained_too_little", (own < policy.margin) | (own == 0)),
             ("harmed", change_NM[rows, harmed] < -policy.max_loss),
@@ -172,7 +180,6 @@ def decide(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, ste
             for row in np.flatnonzero(mask & proposed & ~same & ~refused):
                 reasons[row] = why if why != "harmed" else f"harmed:{names[harmed[row]]}"
                 refused[row] = True
-        refused |= proposed & (reasons == "truncated")
     accepted = proposed & ~refused
     asked = np.asarray(pc.is_valid(batch.column("prompt")), np.bool_)
     decision = np.select(
@@ -255,17 +262,25 @@ def finish(batch: pa.RecordBatch, steps: int) -> pa.RecordBatch:
 
 @dataclass(frozen=True)
 class SplitAligned:
-    """Part a finished chunk into `aligned` (every row, in order), `trajectories` and `rejects`."""
+    """Part a finished chunk into `aligned` (every row, in order), `trajectories` and `rejects`.
+
+    names: of the shards' files, by index.
+    """
 
     steps: int
+    names: Mapping[int, str]
 
     def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
         batch = chunk.batch
         failed = batch.filter(pc.is_valid(batch.column("error")))
-        return {"aligned": batch, "trajectories": trajectories(chunk, self.steps), "rejects": failed}
+        return {
+            "aligned": batch,
+            "trajectories": trajectories(chunk, self.steps, self.names[chunk.shard]),
+            "rejects": failed,
+        }
 
 
-def trajectories(chunk: Chunk, steps: int) -> pa.RecordBatch:
+def trajectories(chunk: Chunk, steps: int, shard: str) -> pa.RecordBatch:
     """One row per row and step, by row then step."""
     batch, parts = chunk.batch, []
     rows = pa.array(range(chunk.first_row, chunk.first_row + batch.num_rows), pa.int64())
@@ -273,7 +288,7 @@ def trajectories(chunk: Chunk, steps: int) -> pa.RecordBatch:
         values = batch.column(f"step_{step}")
         columns = {
             "id": batch.column("id").cast(pa.string()),
-            "shard": pa.array([chunk.shard] * batch.num_rows, pa.int32()),
+            "shard": pa.array([shard] * batch.num_rows),
             "row": rows,
             "step": pa.array([step] * batch.num_rows, pa.int32()),
             "member": pc.struct_field(values, "member"),

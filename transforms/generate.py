@@ -5,10 +5,11 @@ Requests of later chunks are sent while earlier ones are still being answered; c
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -52,7 +53,8 @@ class Model:
 def requests(batch: pa.RecordBatch, model: Model, step: str, seed: int, member: str = "") -> dict[int, Request]:
     """The request of every row that has a `prompt` and is not marked as dropped or failed, by its place.
 
-    With `member`, only of those rows that have it in their column of that name.
+    With `member`, only of those rows that have it in their column of that name. A row whose column `max_tokens`, if
+    there is one, says more than the sampling may take that many.
     A row's seed comes from its id, the step, its `draw` (0 where there is no such column) and the recipe's seed, so
     it does not depend on where the row lies. At temperature 0 there is none, and equal prompts are equal requests.
     """
@@ -60,18 +62,20 @@ def requests(batch: pa.RecordBatch, model: Model, step: str, seed: int, member: 
     if member:
         wanted = pc.and_(wanted, pc.fill_null(pc.equal(batch.column("member"), member), False))
     rows = np.flatnonzero(wanted)
-    prompts = batch.column("prompt").take(rows).to_pylist()
-    if model.sampling.temperature == 0:
-        return {
-            row: Request(prompt, model.sampling, adapter=model.adapter)
-            for row, prompt in zip(rows.tolist(), prompts, strict=True)
-        }
-    ids = batch.column("id").take(rows).to_pylist()
-    draws = batch.column("draw").take(rows).to_pylist() if "draw" in batch.schema.names else [0] * len(ids)
-    return {
-        row: Request(prompt, model.sampling, sampling_seed(row_id, step, draw, seed), model.adapter)
-        for row, prompt, row_id, draw in zip(rows.tolist(), prompts, ids, draws, strict=True)
-    }
+
+    def values(column: str, default: int) -> list[Any]:
+        there = column in batch.schema.names
+        return batch.column(column).take(rows).to_pylist() if there else [default] * len(rows)
+
+    least = model.sampling.max_tokens
+    limits = [max(least, limit or 0) for limit in values("max_tokens", least)]
+    samplings = {limit: replace(model.sampling, max_tokens=limit) for limit in set(limits)}
+    seeds: list[int | None] = [None] * len(rows)
+    if model.sampling.temperature > 0:
+        draws = zip(values("id", 0), values("draw", 0), strict=True)
+        seeds = [sampling_seed(row_id, step, draw, seed) for row_id, draw in draws]
+    asked = zip(rows.tolist(), values("prompt", 0), limits, seeds, strict=True)
+    return {row: Request(prompt, samplings[limit], drawn, model.adapter) for row, prompt, limit, drawn in asked}
 
 
 def with_completions(batch: pa.RecordBatch, completions: list[Completion | None]) -> pa.RecordBatch:
@@ -85,15 +89,32 @@ def with_completions(batch: pa.RecordBatch, completions: list[Completion | None]
     return with_columns(batch, error=errors)
 
 
+def contexts_of(model: Model) -> Callable[[Sampling], str]:
+    """The cache's request_context of the model's samplings, which differ in `max_tokens` alone."""
+    digest, known = engine_digest(model.engine, model.adapter), dict[int, str]()
+
+    def context(sampling: Sampling) -> str:
+        if sampling.max_tokens not in known:
+            known[sampling.max_tokens] = request_context(sampling, digest)
+        return known[sampling.max_tokens]
+
+    return context
+
+
 _in_flight: dict[bytes, Future[Completion]] = {}
 _in_flight_lock = threading.Lock()
 
 
 def send(
-    block: list[Request], engine: Engine, cache: ResponseCache | None, context: str, step: str
+    block: list[Request],
+    engine: Engine,
+    cache: ResponseCache | None,
+    context: Callable[[Sampling], str],
+    step: str,
 ) -> list[Future[Completion]]:
     """Futures of the completions: from the cache, from an equal request of this process in flight, or newly asked.
 
+    context: gives transforms.response_cache.request_context of a sampling, for the keys of the cache.
     Never waits for an answer. A request is claimed before the cache is read and let go after its answer is in the
     cache, so no two threads can ask the same.
     """
@@ -101,7 +122,7 @@ def send(
     futures = []
     with _in_flight_lock:
         for request in block:
-            key = request_key(request.prompt, request.seed, context)
+            key = request_key(request.prompt, request.seed, context(request.sampling))
             future = _in_flight.get(key)
             if future is None:
                 future = _in_flight[key] = Future()
@@ -183,10 +204,7 @@ class _GenerateFn(beam.DoFn):
     def setup(self) -> None:
         self.engines = {name: open_engine(model.engine) for name, model in self.models.items()}
         self.cache = open_cache(self.cache_directory) if self.cache_directory else None
-        self.contexts = {
-            name: request_context(model.sampling, engine_digest(model.engine, model.adapter))
-            for name, model in self.models.items()
-        }
+        self.contexts = {name: contexts_of(model) for name, model in self.models.items()}
         concurrency = sum({id(engine): engine.concurrency for engine in self.engines.values()}.values())
         self.rows_ahead = self.window_rows or max(WINDOW_ROWS, WINDOW_REQUESTS * concurrency)
 

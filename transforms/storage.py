@@ -92,6 +92,20 @@ def list_files(pattern: str) -> list[str]:
     return found if isinstance(fs, LocalFileSystem) else [fs.unstrip_protocol(path) for path in found]
 
 
+def fixed_part(pattern: str) -> str:
+    """The folder below which all paths lie that match a glob pattern; of a plain path, its folder."""
+    magic = min((place for mark in "*?[" if (place := pattern.find(mark)) >= 0), default=len(pattern))
+    return pattern[:magic].rpartition("/")[0]
+
+
+def relative(path: str, directory: str) -> str:
+    """The path as seen from a directory that holds it; of any other, the whole path, with the name of its store."""
+    (fs, local), (_, home) = filesystem(path), filesystem(directory or ".")
+    if local.startswith(inside := home.rstrip("/") + "/"):
+        return local.removeprefix(inside)
+    return local if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(local)
+
+
 def content_digest(path: str) -> tuple[str, int]:
     """A hash of a file's bytes (xxh3-128) and how many there are."""
     fs, local = filesystem(path)

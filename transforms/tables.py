@@ -9,10 +9,11 @@ import struct
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -75,6 +76,14 @@ class ChunkCoder(beam.coders.Coder):
 beam.coders.registry.register_coder(Chunk, ChunkCoder)
 
 
+class Target(NamedTuple):
+    """What is written of an input shard: the name of its files, a mark of the content and the rows they are made of."""
+
+    name: str
+    mark: str = ""
+    rows: int | None = None  # None where they are not counted before they are read
+
+
 @dataclass(frozen=True)
 class Shard:
     """One Parquet file of a table."""
@@ -83,6 +92,12 @@ class Shard:
     path: str
     rows: int  # how many of its rows, from the first, belong to the table
     digest: str = ""  # of the file's content, where a manifest gives it
+    name: str = ""  # its place in the table, without the ending; files that are made of it have the same
+
+    @cached_property
+    def mark(self) -> str:
+        """What changes with its rows: from the manifest's digest, else from the file's size and time of change."""
+        return content_id(str(self.rows), self.digest or storage.mark(self.path))
 
 
 @dataclass(frozen=True)
@@ -101,11 +116,17 @@ class Table:
     def digest(self) -> str:
         """What stands for the content in the identity of a stage that reads it.
 
-        From the manifest where there is one; else from each file's size and time of change, for reading a corpus
-        twice would cost more than it tells.
+        Not of the bytes where no manifest has their digest, for reading a corpus twice would cost more than it tells.
         """
-        marks = [mark for shard in self.shards for mark in (str(shard.rows), shard.digest or storage.mark(shard.path))]
-        return content_id(self.schema.to_string(), *marks)
+        return content_id(self.schema.to_string(), *(f"{shard.name} {shard.mark}" for shard in self.shards))
+
+    @property
+    def targets(self) -> dict[int, Target]:
+        """What is written by a stage that makes one shard of each, by the shard's index."""
+        return {
+            shard.index: Target(shard.name or f"shard-{shard.index:05d}", shard.mark, shard.rows)
+            for shard in self.shards
+        }
 
     def head(self, limit: int | None) -> "Table":
         """The first `limit` rows (all of them for None); shards without a row are left out."""
@@ -135,6 +156,7 @@ def read_table(path: str, name: str | None = None) -> Table:
     """
     manifest_path = storage.join(path, MANIFEST)
     digests: dict[str, str] = {}
+    root = path
     if name is not None or storage.exists(manifest_path):
         tables = read_manifest(path).get("tables")
         if not tables:
@@ -144,15 +166,15 @@ def read_table(path: str, name: str | None = None) -> Table:
             raise UsageError(f"{path}: has no table {name!r}; it holds {', '.join(tables)}")
         listed = tables[name]["shards"]
         digests = {storage.join(path, shard["path"]): shard["digest"] for shard in listed}
-        files = list(digests)
+        files, root = list(digests), storage.join(path, name)
         if not files:
             return Table(path, (), pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(tables[name]["schema_ipc"]))))
     elif storage.is_directory(path):
         files = storage.list_files(storage.join(path, "**", "*.parquet"))
     elif any(mark in path for mark in "*?["):
-        files = storage.list_files(path)
+        files, root = storage.list_files(path), storage.fixed_part(path)
     else:
-        files = [path] if storage.exists(path) else []
+        files, root = [path] if storage.exists(path) else [], storage.fixed_part(path)
     if not files:
         raise UsageError(f"{path}: no Parquet file there")
     shards, schema = [], None
@@ -161,7 +183,8 @@ def read_table(path: str, name: str | None = None) -> Table:
         schema = schema or file_schema
         if not file_schema.equals(schema):
             raise UsageError(f"{file}: its columns differ from the first file's: {_difference(schema, file_schema)}")
-        shards.append(Shard(index, file, metadata.num_rows, digests.get(file, "")))
+        name_of_file = storage.relative(file, root).removesuffix(".parquet")
+        shards.append(Shard(index, file, metadata.num_rows, digests.get(file, ""), name_of_file))
     return Table(path, tuple(shards), schema)
 
 
@@ -366,24 +389,26 @@ class WriteTables(beam.PTransform):
     """Write chunks as one shard per input shard and table, then the manifest. Gives the manifest's path, or None.
 
     `schemas` names the tables, the main one first: it has a file for every shard, the others only where they have
-    rows. `split` parts a chunk into these tables. `expected_shards` of them must be there before the manifest is
-    written; those in the directory already, from a run before, count. A `partial` task writes its shards and leaves the
-    manifest to the task that completes them.
+    rows. `split` parts a chunk into these tables. `targets` names the files by the shard's index. All of them must be
+    there before the manifest is written; those in the directory already, from a run before, count if they were made of
+    the same content. A `partial` task writes its shards and leaves the manifest to the task that completes them.
+
+    A shard whose rows all pass in one bundle is complete then and there; of others, the parts are joined in the end.
     """
 
     directory: str
     schemas: dict[str, pa.Schema]
     split: Split
-    expected_shards: int
+    targets: Mapping[int, Target]
     about: dict
     partial: bool = False
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[str | None]:
         entries = (
             chunks
-            | "WriteParts" >> beam.ParDo(_WriteParts(self.directory, self.schemas, self.split))
+            | "WriteParts" >> beam.ParDo(_WriteParts(self)).with_output_types(tuple[int, dict])
             | "GroupByShard" >> beam.GroupByKey()
-            | "JoinShard" >> beam.MapTuple(self._join)
+            | "JoinShard" >> beam.MapTuple(self.join)
         )
         return (
             chunks.pipeline
@@ -391,31 +416,33 @@ class WriteTables(beam.PTransform):
             | "WriteManifest" >> beam.Map(self._commit, beam.pvalue.AsList(entries))
         )
 
-    def _join(self, shard: int, parts: Iterable[dict]) -> int:
+    def join(self, shard: int, parts: Iterable[dict]) -> int:
+        """Make a shard's files of its parts, and the entry that says so."""
         parts = sorted(parts, key=lambda part: part["first_row"])
+        target = self.targets[shard]
         written = [file for part in parts for file in part["files"].values()]
-        if storage.exists(_entry_path(self.directory, shard)) and not all(map(storage.exists, written)):
+        if storage.exists(_entry_path(self.directory, target.name)) and not all(map(storage.exists, written)):
             return shard  # a replay, after all was done
-        entry = {"shard": shard, "in": sum(part["rows"] for part in parts), "tables": {}}
+        entry = {"name": target.name, "mark": target.mark, "in": sum(part["rows"] for part in parts), "tables": {}}
         for reasons in ("drops", "rejects"):
             entry[reasons] = dict(sum((Counter(part[reasons]) for part in parts), Counter()))
         for position, (name, schema) in enumerate(self.schemas.items()):
             files = [part["files"][name] for part in parts if name in part["files"]]
             if files or position == 0:
-                path = f"{name}/shard-{shard:05d}.parquet"
+                path = f"{name}/{target.name}.parquet"
                 entry["tables"][name] = {"path": path} | _join_files(files, storage.join(self.directory, path), schema)
-        storage.write_json(_entry_path(self.directory, shard), entry)
+        storage.write_json(_entry_path(self.directory, target.name), entry)
         for file in written:
             storage.remove(file)
         return shard
 
     def _commit(self, started: float, _: list) -> str | None:
-        entries = read_entries(self.directory)
-        if self.partial and len(entries) < self.expected_shards:
+        entries = list(complete_entries(self.directory, self.targets).values())
+        if self.partial and len(entries) < len(self.targets):
             return None
-        if len(entries) != self.expected_shards:
+        if len(entries) != len(self.targets):
             raise StageError(
-                f"{self.directory}: {len(entries)} of {self.expected_shards} shards are complete; run the command again"
+                f"{self.directory}: {len(entries)} of {len(self.targets)} shards are complete; run the command again"
             )
         tables = {name: _describe(schema) for name, schema in self.schemas.items()}
         drops: Counter[str] = Counter()
@@ -439,13 +466,22 @@ class WriteTables(beam.PTransform):
         return path
 
 
-def _entry_path(directory: str, shard: int) -> str:
-    return storage.join(directory, "entries", f"shard-{shard:05d}.json")
+def _entry_path(directory: str, name: str) -> str:
+    return storage.join(directory, "entries", f"{name}.json")
 
 
-def read_entries(directory: str) -> list[dict]:
-    """What is known of the shards that are complete in a stage directory, in order."""
-    return [storage.read_json(path) for path in storage.list_files(storage.join(directory, "entries", "shard-*.json"))]
+def read_entries(directory: str) -> dict[str, dict]:
+    """What is known of the shards that are complete in a stage directory, by the name of their files, in order."""
+    files = storage.list_files(storage.join(directory, "entries", "**", "*.json"))
+    entries = [storage.read_json(path) for path in files]
+    return {entry["name"]: entry for entry in entries}
+
+
+def complete_entries(directory: str, targets: Mapping[int, Target]) -> dict[int, dict]:
+    """The entries of those targets that are complete, made of the content as it is now; by index, in order."""
+    entries = read_entries(directory)
+    found = {index: entries.get(target.name) for index, target in sorted(targets.items())}
+    return {index: entry for index, entry in found.items() if entry and entry["mark"] == targets[index].mark}
 
 
 class _ShardFile:
@@ -506,33 +542,36 @@ def _join_files(parts: list[str], path: str, schema: pa.Schema) -> dict:
 
 
 class _WriteParts(beam.DoFn):
-    """Write neighbouring chunks of a shard as one part, a file for each table that has rows; says what it wrote."""
+    """Write neighbouring chunks of a shard as one part, a file for each table that has rows.
+
+    Says what it wrote of shards of which it had not all rows; the others it completes.
+    """
 
     shard: int
     first_row: int
     rows: int
     files: dict[str, _ShardFile]
     reasons: dict[str, Counter[str]]
+    parts: dict[int, list[dict]]
 
-    def __init__(self, directory: str, schemas: dict[str, pa.Schema], split: Split):
-        self.directory = directory
-        self.schemas = schemas
-        self.split = split
+    def __init__(self, tables: WriteTables):
+        self.tables = tables
 
     def start_bundle(self) -> None:
+        self.parts = {}
         self._begin(-1, -1)
 
-    def process(self, chunk: Chunk) -> Iterator[tuple[int, dict]]:
+    def process(self, chunk: Chunk) -> None:
         if chunk.shard != self.shard or chunk.first_row != self.first_row + self.rows:
-            if self.rows:
-                yield self._finish()
+            self._finish()
             self._begin(chunk.shard, chunk.first_row)
         self.rows += chunk.rows
-        for name, batch in self.split(chunk).items():
+        for name, batch in self.tables.split(chunk).items():
             if batch.num_rows:
+                schema = self.tables.schemas[name]
                 if name not in self.files:
-                    self.files[name] = _ShardFile(self._part(name), self.schemas[name])
-                batch = conform(batch, self.schemas[name])
+                    self.files[name] = _ShardFile(self._part(name), schema)
+                batch = conform(batch, schema)
                 self.files[name].write(batch)
                 if name in self.reasons:
                     counted = batch.column("drop_reason" if name == "drops" else "error").value_counts()
@@ -540,8 +579,10 @@ class _WriteParts(beam.DoFn):
                         self.reasons[name][str(reason).split(":")[0]] += rows
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        if self.rows:
-            yield WindowedValue(self._finish(), GlobalWindow().max_timestamp(), [GlobalWindow()])
+        self._finish()
+        for shard, parts in self.parts.items():
+            for part in parts:
+                yield WindowedValue((shard, part), GlobalWindow().max_timestamp(), [GlobalWindow()])
 
     def _begin(self, shard: int, first_row: int) -> None:
         self.shard, self.first_row, self.rows = shard, first_row, 0
@@ -550,12 +591,17 @@ class _WriteParts(beam.DoFn):
     def _part(self, table: str) -> str:
         """A name of its own for every attempt, for one that is given up may still be writing."""
         name = f"{table}-{self.shard:05d}-{self.first_row:012d}-{uuid.uuid4().hex[:8]}.parquet"
-        return storage.join(self.directory, "parts", name)
+        return storage.join(self.tables.directory, "parts", name)
 
-    def _finish(self) -> tuple[int, dict]:
+    def _finish(self) -> None:
+        if not self.rows:
+            return
         for file in self.files.values():
             file.close()
         files = {name: file.path for name, file in self.files.items()}
         part = {"first_row": self.first_row, "rows": self.rows, "files": files, **self.reasons}
+        parts = self.parts.setdefault(self.shard, [])
+        parts.append(part)
+        if sum(part["rows"] for part in parts) == self.tables.targets[self.shard].rows:
+            self.tables.join(self.shard, self.parts.pop(self.shard))
         self.rows = 0
-        return self.shard, part

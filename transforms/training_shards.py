@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from transforms.split import SPLITS
-from transforms.tables import Chunk, MapBatches, Shard, Table, WriteTables, read_shard, row_groups
+from transforms.tables import Chunk, MapBatches, Shard, Table, Target, WriteTables, read_shard, row_groups
 
 LABELS = (("response", 0), ("correction", 1))
 
@@ -114,6 +114,10 @@ class WriteTrainingShards(beam.PTransform):
     about: dict
     skip: frozenset[int] = frozenset()
 
+    @property
+    def targets(self) -> dict[int, Target]:
+        return {index: Target(f"shard-{index:05d}") for index in range(len(self.plan))}
+
     def expand(self, root: beam.Pipeline) -> beam.PCollection[str | None]:
         schemas = dict.fromkeys(SPLITS, self.trainer.schema)
         return (
@@ -122,7 +126,7 @@ class WriteTrainingShards(beam.PTransform):
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.FlatMapTuple(self._read).with_output_types(Chunk)
             | "Rows" >> MapBatches(self.trainer.to_rows)
-            | "Write" >> WriteTables(self.directory, schemas, by_split, len(self.plan), self.about)
+            | "Write" >> WriteTables(self.directory, schemas, by_split, self.targets, self.about)
         )
 
     def _read(self, index: int, pieces: list[Piece]) -> Iterator[Chunk]:

@@ -1,6 +1,7 @@
 """Align from end to end with a scripted aligner and an inspector that counts: what passes through, what is told."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 from pipelines import align, check, curate, evaluate, ingest, respond, triples
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.config import Layer, resolve
-from schemas.errors import UsageError
+from schemas.errors import StageError, UsageError
 from transforms.tables import write_tables
 
 SCRIPTED = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
@@ -82,7 +83,7 @@ def test_a_table_without_its_columns_or_aligned_already_is_refused_before_work(t
     good = table(tmp_path / "good", {"questions": [{"id": "1", "question": "Why?"}]})
     common = {"output": str(tmp_path / "run"), "engine": TEACHER}
     cases = [
-        ("question', 'response", align.run, config(tmp_path, poor)),
+        ("question', 'response", align.run, config(tmp_path, poor, output=str(tmp_path / "other"))),
         ("question", triples.run, triples.Config(questions=poor, criterion="ethical", **common)),
         ("question", respond.run, respond.Config(questions=poor, **common)),
         ("question", curate.run, curate.Config(input=poor, output=str(tmp_path / "run"))),
@@ -95,7 +96,7 @@ def test_a_table_without_its_columns_or_aligned_already_is_refused_before_work(t
     with pytest.raises(UsageError, match="numbered: column 'id' is not text but int64"):
         respond.run(respond.Config(questions=numbered, **common))
     for run, settings in (
-        (align.run, config(tmp_path, poor, question_column="q")),
+        (align.run, config(tmp_path, poor, output=str(tmp_path / "other"), question_column="q")),
         (curate.run, curate.Config(input=poor, output=str(tmp_path / "run"), question_column="q")),
     ):
         with pytest.raises(UsageError, match="poor: is a table made by a stage.*leave out --question-column q"):
@@ -119,11 +120,59 @@ def test_rows_lost_at_import_are_told_and_count(tmp_path, capsys):
         said = " ".join(capsys.readouterr().err.split())
         assert "import in 3 kept 2 rejected 1 malformed_json" in said
         assert "align in 2 kept 2" in said
-    assert command(tmp_path, write(tmp_path / "good.jsonl", row(1))) == DONE
+    assert command(tmp_path, write(tmp_path / "good.jsonl", row(1))) == WRONG_USE
+    assert "run: holds the results of" in " ".join(capsys.readouterr().err.split())
     questions = write(tmp_path / "questions.jsonl", '{"question": "Why is it so?"}', '{"question": null}')
     assert curate.main([questions, "-o", str(tmp_path / "run")]) == DONE_WITH_REJECTS
     said = " ".join(capsys.readouterr().err.split())
     assert "import in 2 kept 1 rejected 1 null_question" in said
+
+
+def test_a_rerun_does_the_shards_that_are_new_or_changed(tmp_path, monkeypatch):
+    folder = tmp_path / "landing"
+    for name, number in (("b", 1), ("d", 2), ("e", 3)):
+        write(folder / f"{name}.jsonl", row(number))
+    first = align.run(config(tmp_path, str(folder)))
+    asked = tmp_path / "asked"
+    monkeypatch.setenv("ALIGNBEAM_TEST_LOG", str(asked))
+    kept = f"{first.directory}/aligned/d.jsonl.parquet"
+    before = os.stat(kept).st_mtime_ns
+    assert align.run(config(tmp_path, str(folder))).directory == first.directory
+    assert not asked.exists()
+    write(folder / "a.jsonl", row(4), row(5))  # lands before the others
+    write(folder / "b.jsonl", row(6), row(1))
+    (folder / "e.jsonl").unlink()
+    again = align.run(config(tmp_path, str(folder)))
+    assert again.directory == first.directory
+    assert len(asked.read_text().splitlines()) == 3  # rows 4, 5 and 6; row 1 is in the cache
+    assert os.stat(kept).st_mtime_ns == before
+    table = again.table("aligned")
+    assert [shard.name for shard in table.shards] == ["a.jsonl", "b.jsonl", "d.jsonl"]
+    assert table.to_arrow()["question"].to_pylist() == ["q4?", "q5?", "q6?", "q1?", "q2?"]
+    steps = again.table("trajectories").to_arrow().to_pylist()
+    assert {(step["shard"], step["row"]) for step in steps} == {
+        *(("a.jsonl", 0), ("a.jsonl", 1), ("b.jsonl", 0), ("b.jsonl", 1), ("d.jsonl", 0))
+    }
+
+
+def test_what_lies_there_can_be_read_until_a_rerun_is_done(tmp_path, monkeypatch):
+    folder = tmp_path / "landing"
+    write(folder / "a.jsonl", row(1))
+    stage = align.run(config(tmp_path, str(folder)))
+
+    def fail(*_):
+        raise StageError("stopped")
+
+    write(folder / "b.jsonl", row(2))
+    monkeypatch.setattr(align, "build", fail)
+    with pytest.raises(StageError, match="stopped"):
+        align.run(config(tmp_path, str(folder)))
+    assert stage.table("aligned").rows == 1
+    write(folder / "a.jsonl", row(3))
+    with pytest.raises(StageError, match="stopped"):
+        align.run(config(tmp_path, str(folder)))
+    with pytest.raises(UsageError, match="manifest"):
+        stage.table("aligned")
 
 
 def test_a_task_whose_shards_had_rejects_says_so(tmp_path):
@@ -138,9 +187,9 @@ def test_a_task_whose_shards_had_rejects_says_so(tmp_path):
 
 def test_an_edited_input_is_imported_again(tmp_path):
     corpus = tmp_path / "rows.jsonl"
-    first = align.run(config(tmp_path, write(corpus, row(1))))
-    second = align.run(config(tmp_path, write(corpus, row(1), row(22))))
-    assert [len(stage.table("aligned").to_arrow()) for stage in (first, second)] == [1, 2]
+    for count in (1, 2):
+        stage = align.run(config(tmp_path, write(corpus, *map(row, range(count)))))
+        assert stage.table("aligned").rows == count
     questions = tmp_path / "questions.jsonl"
     for number in (1, 2):
         rows = [{"question": question} for question in ("Why is it so?", "Who was there then?")[:number]]
@@ -175,7 +224,7 @@ def test_check_describes_a_table(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "responses, made by import: 1 rows in 1 shards; columns id, question, response, topic" in said
     assert "rejects, made by import: 1 rows" in said
-    shard = tmp_path / "out" / "responses" / "shard-00000.parquet"
+    shard = tmp_path / "out" / "responses" / "rows.jsonl.parquet"
     shard.write_bytes(shard.read_bytes()[:50])
     assert check.main([str(tmp_path / "out")]) == WRONG_USE
     (tmp_path / "other").mkdir()

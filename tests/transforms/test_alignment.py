@@ -133,6 +133,18 @@ def test_odd_rewrites(text, finish, decision, reason, kept):
     assert batch.column("aligned").to_pylist()[2] == kept
 
 
+@pytest.mark.parametrize(("keep", "decision"), [(False, "refused"), (True, "rewritten")])
+def test_what_was_cut_off_is_refused_without_a_guard_too(keep, decision):
+    policy = replace(EVERY_ROW, guard=False, keep_truncated=keep)
+    batch = aligned(["cut o", None, None, None, None], [0.9, *[None] * 4], policy, ["length", *["stop"] * 4])
+    assert batch.column("decision").to_pylist()[0] == decision
+
+
+def test_a_long_text_may_be_rewritten_at_length():
+    batch = alignment.with_columns(rows(2), aligned=pa.array(["a" * 90, "ä" * 3000]))
+    assert alignment.route(batch, [MEMBER], EVERY_ROW, 1).column("max_tokens").to_pylist() == [64, 4032]
+
+
 @pytest.mark.parametrize(
     ("text", "decision", "reason"),
     [
@@ -153,11 +165,11 @@ def test_a_prompted_rewrite_is_whole_once_the_next_example_has_begun(text, decis
 
 def test_trajectories_tell_every_step_of_every_row():
     batch = aligned([" better [DONE]", None, "worse", None, None], [0.8, None, 0.3, None, None])
-    table = alignment.trajectories(Chunk(3, 100, 5, batch), 1).to_pylist()
+    table = alignment.trajectories(Chunk(3, 100, 5, batch), 1, "c").to_pylist()
     assert [(row["row"], row["step"]) for row in table] == [(100 + row, step) for row in range(5) for step in (0, 1)]
     assert table[1] == {
         "id": "id0",
-        "shard": 3,
+        "shard": "c",
         "row": 100,
         "step": 1,
         "member": "kind",

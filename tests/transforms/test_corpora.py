@@ -286,7 +286,7 @@ def test_an_interrupted_import_is_not_mixed_with_another(tmp_path):
     out = tmp_path / "out"
     imported(tmp_path / "a" / "*.jsonl", out)
     (out / "manifest.json").unlink()  # as if it had been interrupted
-    (out / "entries" / "shard-00001.json").unlink()
+    (out / "entries" / "2.jsonl.json").unlink()
     with pytest.raises(UsageError, match="out: holds an unfinished import of another input"):
         imported(tmp_path / "b" / "*.jsonl", out)
     rows, _ = imported(tmp_path / "a" / "*.jsonl", out)

@@ -76,7 +76,7 @@ def find(rows, folder, *, shards=1, row_group=1000, columns=("question",), worke
             (chunks, nothing)
             | DropDuplicates(table, columns, SIMILARITY)
             | OpenShards(table, "t")
-            | WriteTables(str(out), {"rows": schema}, keep_all, len(table.shards), {})
+            | WriteTables(str(out), {"rows": schema}, keep_all, table.targets, {})
         )
     return sorted(read_table(str(out)).to_arrow().to_pylist(), key=str)
 

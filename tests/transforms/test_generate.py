@@ -160,6 +160,12 @@ def test_sampling_seeds_come_from_id_step_draw_and_seed():
     assert [*requests(members, sampled, "answers b", 7, "b")] == [1]
 
 
+def test_a_row_may_ask_for_more_tokens_than_the_sampling_says():
+    batch = table(["p", "p", "p"], max_tokens=[None, 3, 4000]).to_batches()[0]
+    asked = requests(batch, asking(sampling=Sampling(max_tokens=7)), "answers", 7)
+    assert [request.sampling.max_tokens for request in asked.values()] == [7, 7, 4000]
+
+
 def test_equal_requests_are_sent_once_without_a_cache_while_in_flight():
     rows = rows_of(generate(chunks(table(["same"] * 20 + ["other"]), 4), engine=engine(delay_seconds=0.05)))
     assert [row["completion"] for row in rows] == ["same / None"] * 20 + ["other / None"]

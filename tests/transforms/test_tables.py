@@ -14,12 +14,15 @@ from transforms.tables import (
     MapBatches,
     ReadTable,
     SplitMarks,
+    Target,
     WriteTables,
     _join_files,
     _ShardFile,
     _WriteParts,
+    complete_entries,
     read_entries,
     read_manifest,
+    read_shard,
     read_table,
 )
 
@@ -56,7 +59,7 @@ def write(corpus, directory, skip=frozenset(), limit=None):
             root
             | ReadTable(table, skip=skip)
             | MapBatches(drop_ending_in_3)
-            | WriteTables(str(directory), SCHEMAS, SplitMarks("responses"), len(table.shards), {"stage": "copy"})
+            | WriteTables(str(directory), SCHEMAS, SplitMarks("responses"), table.targets, {"stage": "copy"})
         )
 
 
@@ -92,10 +95,10 @@ def test_a_complete_shard_is_not_written_again(corpus, tmp_path):
     out = tmp_path / "out"
     write(corpus, out)
     (out / "manifest.json").unlink()
-    (out / "entries" / "shard-00001.json").unlink()
-    kept_file = out / "responses" / "shard-00000.parquet"
+    (out / "entries" / "b.json").unlink()
+    kept_file = out / "responses" / "a.parquet"
     before = kept_file.stat().st_mtime_ns
-    write(corpus, out, skip=frozenset(entry["shard"] for entry in read_entries(str(out))))
+    write(corpus, out, skip=frozenset(complete_entries(str(out), read_table(str(corpus)).targets)))
     assert kept_file.stat().st_mtime_ns == before
     assert read_manifest(str(out))["counts"]["in"] == 53
 
@@ -110,12 +113,14 @@ def test_a_replayed_bundle_writes_the_same_parts_under_other_names(corpus, tmp_p
     chunks = [Chunk(0, i * 5, 5, batch) for i, batch in enumerate(rows(0, 20).to_batches(5))]
 
     def bundle(count):
-        writer = _WriteParts(str(tmp_path / "out"), SCHEMAS, SplitMarks("responses"))
+        targets = {0: Target("a", rows=50)}
+        writer = _WriteParts(WriteTables(str(tmp_path / "out"), SCHEMAS, SplitMarks("responses"), targets, {}))
         writer.start_bundle()
-        parts = [part for chunk in chunks[:count] for part in writer.process(chunk)]
-        return parts if count < len(chunks) else parts + [value.value for value in writer.finish_bundle()]
+        for chunk in chunks[:count]:
+            writer.process(chunk)
+        return [value.value for value in writer.finish_bundle()] if count == len(chunks) else []
 
-    assert bundle(2) == []  # aborted: nothing was announced
+    bundle(2)  # aborted
     [(_, first)], [(_, again)] = bundle(4), bundle(4)
     files, others = first.pop("files"), again.pop("files")
     assert first == again
@@ -125,12 +130,37 @@ def test_a_replayed_bundle_writes_the_same_parts_under_other_names(corpus, tmp_p
     assert not list((tmp_path / "out" / "parts").glob("*.tmp-*"))
 
 
+def test_a_shard_whose_rows_all_passed_is_complete_before_the_bundle_ends(corpus, tmp_path):
+    table = read_table(str(corpus))
+    tables = WriteTables(str(tmp_path / "out"), SCHEMAS, SplitMarks("responses"), table.targets, {})
+    writer = _WriteParts(tables)
+    writer.start_bundle()
+    chunks = list(read_shard(table.shards[0], None, None, 10))
+    for chunk in [*chunks[3:], *chunks[:3], *list(read_shard(table.shards[1], None, None, 2))[:1]]:
+        writer.process(chunk)
+    assert list(complete_entries(str(tmp_path / "out"), table.targets)) == [0]
+    written = pq.read_table(tmp_path / "out" / "responses" / "a.parquet")
+    assert written["id"].to_pylist() == [f"id{i:04d}" for i in range(50)]
+    assert [value.value[0] for value in writer.finish_bundle()] == [1]
+
+
+def test_files_are_named_after_those_they_are_made_of(tmp_path):
+    for name in ("2026/a", "2026/b", "c"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows(0, 3), tmp_path / "in" / f"{name}.parquet")
+    write(tmp_path / "in", tmp_path / "out")
+    assert [shard.name for shard in read_table(str(tmp_path / "out"), "responses").shards] == ["2026/a", "2026/b", "c"]
+    for pattern, names in (("in/2026/*.parquet", ["a", "b"]), ("in/c.parquet", ["c"])):
+        assert [shard.name for shard in read_table(str(tmp_path / pattern)).shards] == names
+
+
 def test_a_shard_that_is_joined_again_stays_as_it_is(corpus, tmp_path):
     write(corpus, tmp_path / "out")
     gone = {"first_row": 0, "rows": 45, "files": {"responses": str(tmp_path / "out" / "parts" / "gone.parquet")}}
-    write_again = WriteTables(str(tmp_path / "out"), SCHEMAS, SplitMarks("responses"), 2, {})
+    targets = read_table(str(corpus)).targets
+    write_again = WriteTables(str(tmp_path / "out"), SCHEMAS, SplitMarks("responses"), targets, {})
     entries = read_entries(str(tmp_path / "out"))
-    assert write_again._join(0, [gone]) == 0
+    assert write_again.join(0, [gone]) == 0
     assert read_entries(str(tmp_path / "out")) == entries
 
 

@@ -118,7 +118,7 @@ def test_where_batches_are_cut_never_matters(rows, cut, most):
 def step(row_id, number, place, member, text, scores, decision, reason=None):
     return {
         "id": row_id,
-        "shard": 0,
+        "shard": "rows",
         "row": place,
         "step": number,
         "member": member,
