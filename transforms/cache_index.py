@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -49,14 +50,25 @@ class Index(NamedTuple):
 
 def open_indexes(directory: str) -> list[Index]:
     """The saved index, and one of the segments that were written since."""
-    saved = load_index(directory) or Index([], np.empty((3, 0), np.uint64))
+    saved = load_index(directory)
     known = set(saved.segments)
-    return [saved, build_index(directory, [name for name in segment_names(directory) if name not in known])]
+    names = [name for name in segment_names(directory) if name not in known]
+    return [saved, Index(names, index_array(directory, names))]
 
 
-def build_index(directory: str, names: list[str]) -> Index:
+def update_index(directory: str, saved: Index, names: list[str]) -> Index:
+    """The index of the segments `names`; those with which the saved one begins too are not read again."""
+    known = next((n for n, pair in enumerate(zip_longest(saved.segments, names)) if len(set(pair)) > 1), len(names))
+    array = saved.array if known == len(saved.segments) else saved.array[:, saved.array[2] >> 40 < known]
+    new = index_array(directory, names[known:], first=known)
+    new = np.delete(new, find(array, new[:2].T.ravel())[0], axis=1)  # of equal keys, the lowest place stays
+    return Index(names, np.insert(array, np.searchsorted(array[0], new[0]), new, axis=1))
+
+
+def index_array(directory: str, names: list[str], first: int = 0) -> np.ndarray:
+    """The index array of segments, which are counted from `first`."""
     halves, places = [np.empty((0, 2), np.uint64)], [np.empty(0, np.uint64)]
-    for number, name in enumerate(names):
+    for number, name in enumerate(names, first):
         try:
             with open_segment(directory, name, columns=[0]) as reader:
                 keys = [reader.get_batch(batch).column(0) for batch in range(reader.num_record_batches)]
@@ -65,7 +77,7 @@ def build_index(directory: str, names: list[str]) -> Index:
             continue
         halves.extend(_halves(column) for column in keys)
         places.extend(places_of(number, batch, len(column)) for batch, column in enumerate(keys))
-    return Index(names, sorted_array(np.concatenate(halves), np.concatenate(places)))
+    return sorted_array(np.concatenate(halves), np.concatenate(places))
 
 
 def _halves(keys: pa.FixedSizeBinaryArray) -> np.ndarray:
@@ -188,9 +200,11 @@ def save_index(directory: str, index: Index) -> None:
             storage.remove(path)
 
 
-def load_index(directory: str) -> Index | None:
+def load_index(directory: str) -> Index:
+    """The saved index, an empty one where there is none that can be read."""
+    empty = Index([], np.empty((3, 0), np.uint64))
     if not storage.exists(storage.join(directory, INDEX)):
-        return None
+        return empty
     try:
         saved = storage.read_json(storage.join(directory, INDEX))
         fs, local = storage.filesystem(storage.join(directory, saved["array"]))
@@ -201,4 +215,4 @@ def load_index(directory: str) -> Index | None:
             return Index(saved["segments"], np.load(copy.name, mmap_mode="r"))
     except (UsageError, OSError, EOFError, ValueError, KeyError) as error:
         log.warning("%s: the cache's index cannot be read and is made anew (%s)", directory, error)
-        return None
+        return empty

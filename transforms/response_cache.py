@@ -204,10 +204,10 @@ def compact_and_index(directory: str) -> int:
             del _open_caches[directory]
     names = cache_index.segment_names(directory)
     index = cache_index.load_index(directory)
-    if index is None or index.segments != names:
+    if index.segments != names:
         with contextlib.suppress(FileNotFoundError):  # another task merges them at this moment
             cache_index.merge_small(directory, names)
-        index = cache_index.build_index(directory, cache_index.segment_names(directory))
+        index = cache_index.update_index(directory, index, cache_index.segment_names(directory))
         cache_index.save_index(directory, index)
     return index.array.shape[1]
 

@@ -164,6 +164,23 @@ def test_large_segments_stay_as_they_are(tmp_path, monkeypatch):
     assert segments(tmp_path) == [first, second]
 
 
+def test_an_index_is_extended_by_the_segments_that_are_new(tmp_path, monkeypatch):
+    first, second, _ = filled(tmp_path, range(400), range(400, 800), range(800, 810))
+    monkeypatch.setattr(cache_index, "SMALL_BYTES", min(first.stat().st_size, second.stat().st_size) - 1)
+    assert compact_and_index(str(tmp_path)) == 810
+    opened, open_segment = [], cache_index.open_segment
+    monkeypatch.setattr(
+        cache_index, "open_segment", lambda d, name, **more: opened.append(name) or open_segment(d, name, **more)
+    )
+    filled(tmp_path, [5, 805, *range(810, 830)])
+    assert compact_and_index(str(tmp_path)) == 830
+    assert not {first.name, second.name} & set(opened)
+    monkeypatch.undo()
+    assert found(tmp_path, range(900)) == list(range(830))
+    [one] = ResponseCache(str(tmp_path)).lookup([key(5)])
+    assert one == completion(5)
+
+
 def test_merged_segments_are_bounded(tmp_path, monkeypatch):
     sizes = [path.stat().st_size for path in filled(tmp_path, *[range(10 * i, 10 * i + 10) for i in range(6)])]
     monkeypatch.setattr(cache_index, "MERGED_BYTES", 2 * max(sizes))
