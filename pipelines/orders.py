@@ -36,7 +36,7 @@ def inspect(corpus: Table, members: Sequence[Member], output: str, beam_argument
             root
             | "Read" >> ReadTable(corpus, ["id", "question", "response"], stage.done_shards(corpus.targets))
             | "Begin" >> MapBatches(begin)
-            | "Inspect" >> Score(inspectors, "response", "scores")
+            | "Inspect" >> Score(inspectors, "response", "scores", "score responses")
             | "Write" >> WriteTables(stage.directory, {"scores": schema}, every_row, corpus.targets, stage.about)
         )
 

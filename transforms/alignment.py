@@ -320,10 +320,11 @@ class _ScoreFn(beam.DoFn):
 
     _loading = threading.Lock()
 
-    def __init__(self, inspectors: dict[str, str], column: str, into: str):
+    def __init__(self, inspectors: dict[str, str], column: str, into: str, step: str):
         self.inspectors = inspectors
         self.column = column
         self.into = into
+        self.step = step
 
     def setup(self) -> None:
         from transforms.engines.inspector import open_inspector, score_all
@@ -341,7 +342,7 @@ class _ScoreFn(beam.DoFn):
             scores = np.full(batch.num_rows, np.nan)
             scores[rows] = found
             columns.append(pa.array(scores, mask=np.isnan(scores)))
-        progress.add(f"score {self.into}", done=batch.num_rows)
+        progress.add(self.step, done=batch.num_rows)
         return [
             chunk.with_batch(
                 with_columns(batch, **{self.into: pc.make_struct(*columns, field_names=list(self.opened))})
@@ -351,14 +352,18 @@ class _ScoreFn(beam.DoFn):
 
 @dataclass
 class Score(beam.PTransform):
-    """Add the struct `into`: the score of each inspector ({criterion: folder}) for the text in `column`."""
+    """Add the struct `into`: the score of each inspector ({criterion: folder}) for the text in `column`.
+
+    step: names the work in transforms.progress.
+    """
 
     inspectors: dict[str, str]
     column: str
     into: str
+    step: str
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
-        score = _ScoreFn(self.inspectors, self.column, self.into)
+        score = _ScoreFn(self.inspectors, self.column, self.into, self.step)
         return chunks | "Inspect" >> beam.ParDo(score).with_output_types(Chunk)
 
 
@@ -381,15 +386,16 @@ class Align(beam.PTransform):
         models = {member.criterion: member.model for member in members}
         chunks = chunks | "Begin" >> MapBatches(begin)
         if not self.scored:
-            chunks = chunks | "ScoreResponse" >> Score(inspectors, "response", "scores")
+            chunks = chunks | "ScoreResponse" >> Score(inspectors, "response", "scores", "score responses")
         chunks = chunks | "Record" >> MapBatches(start_record)
         for step in range(1, policy.steps + 1):
+            turn = f" {step}" if policy.steps > 1 else ""
             chunks = (
                 chunks
                 | f"Route{step}" >> MapBatches(partial(route, members=members, policy=policy, step=step))
-                | f"Rewrite{step}" >> Generate(models, "rewrite", self.seed, self.cache)
+                | f"Rewrite{step}" >> Generate(models, f"rewrite{turn}", self.seed, self.cache)
                 | f"Propose{step}" >> MapBatches(partial(propose, members=members))
-                | f"ScoreRewrite{step}" >> Score(inspectors, "candidate", "candidate_scores")
+                | f"ScoreRewrite{step}" >> Score(inspectors, "candidate", "candidate_scores", f"score rewrites{turn}")
                 | f"Decide{step}" >> MapBatches(partial(decide, members=members, policy=policy, step=step))
             )
         return chunks | "Finish" >> MapBatches(partial(finish, steps=policy.steps))
