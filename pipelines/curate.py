@@ -247,7 +247,7 @@ def write_training_shards(config: Config, stage: stages.Stage, trainer: Trainer,
         plan = plan_shards(count_rows(curated, trainer.column), triples_per_shard)
         write = WriteTrainingShards(curated, trainer, plan, shards.directory, shards.about)
         write.skip = shards.done_shards(write.targets)
-        stages.run_pipeline(lambda root: root | write, beam_arguments)
+        stages.run_pipeline(lambda root: root | write, beam_arguments, models=False)
 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
@@ -278,6 +278,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
             lambda root: build(config, table, held_out, before, stage, root),
             beam_arguments,
             rows=table.rows,
+            models=bool(config.embedder),
         )
     stages.check_yield(stage, config.minimum_yield)
     for trainer in TRAINERS if is_triples(table) else ():

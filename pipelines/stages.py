@@ -25,7 +25,9 @@ from apache_beam.options.pipeline_options import (
     _BeamArgumentParser,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.resources import resource_hints_from_options
 
+from pipelines.accelerators import place_accelerator, take_accelerator
 from pipelines.watch import watch
 from schemas.errors import StageError, UsageError
 from schemas.versions import installed_versions
@@ -136,7 +138,7 @@ def versions() -> dict[str, str]:
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Beam's options from what stands after `--`.
 
-    Raises UsageError naming an option that Beam does not know (Beam itself only warns).
+    Raises UsageError naming an option that Beam does not know (Beam itself only warns), or a hint that it refuses.
     """
     parser = _BeamArgumentParser(allow_abbrev=False, add_help=False)
     for options in [PipelineOptions, *PipelineOptions.__subclasses__()]:
@@ -148,16 +150,23 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     if unknown:
         raise UsageError(f"Beam knows no option {unknown[0]} (what stands after -- goes to Beam)")
     options = PipelineOptions(list(arguments))
+    try:
+        resource_hints_from_options(options)
+    except ValueError as error:
+        raise UsageError(f"--resource_hints: {error}") from error
     setup = options.view_as(SetupOptions)
     if setup.setup_file:  # Beam refuses `setup.py` without a directory before it
         setup.setup_file = os.path.abspath(setup.setup_file)
     return options
 
 
-def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[str] = ()) -> None:
+def run_pipeline(
+    build: Callable[[beam.Pipeline], object], arguments: Sequence[str] = (), *, models: bool = True
+) -> None:
     """Build and run one pipeline to its end, on the local runner unless `--runner` names another.
 
     The local runner is Beam's FnApiRunner by name: DirectRunner would first look for a Prism binary on the network.
+    An accelerator asked for in `--resource_hints` goes to the steps with texts, in a pipeline that runs `models`.
     Raises the UsageError or StageError of the step that failed; KeyboardInterrupt where the user stopped it.
     """
     options = beam_options(arguments)
@@ -169,9 +178,12 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], arguments: Sequence[s
         # with several workers, this is threads too, and does without.
         direct.direct_running_mode = "in_memory"
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL if runner else logging.WARNING)
+    accelerator = take_accelerator(options)
     try:
         with roomy_flink(options), beam.Pipeline(runner=runner, options=options) as root:
             build(root)
+            if models:
+                place_accelerator(root, accelerator)
     except (StageError, UsageError) as error:
         raise type(error)(_without_step(str(error))) from error
     except RuntimeError as error:
@@ -251,13 +263,14 @@ def complete(
     *,
     rows: int,
     retry_failed: bool = False,
+    models: bool = True,
 ) -> None:
     """Do what is left of a stage: nothing where it is complete, unless its failed rows are to be tried again."""
     with stage.reopened() if retry_failed else nullcontext():
         if not stage.is_complete:
             begin(stage)
             with watch(rows):
-                run_pipeline(build, arguments)
+                run_pipeline(build, arguments, models=models)
 
 
 def check_yield(stage: Stage, minimum: float) -> None:
