@@ -102,7 +102,7 @@ def test_source_package_holds_the_code_alone(built: Path, checkout: Path) -> Non
     (archive,) = built.glob("*.tar.gz")
     names = names_in(archive)
     assert files_of(checkout) | {"setup.py", "pyproject.toml", "LICENSE"} <= names
-    assert {name for name in names if name.startswith(("tests", "demo", "benchmarks"))} == set()
+    assert {name for name in names if name.startswith(("tests", "demo", "benchmarks", "deploy"))} == set()
 
 
 def test_beam_builds_its_source_package_from_another_directory(
