@@ -41,4 +41,5 @@ class _HintChunkSteps(PipelineVisitor):
             return
         step.resource_hints |= self.hint
         for values in step.inputs:
-            self._hint_from_shuffle(values.producer)
+            if values.element_type is not Chunk:  # what gives chunks is visited itself
+                self._hint_from_shuffle(values.producer)
