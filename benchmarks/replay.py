@@ -16,6 +16,7 @@ sources, with as many seeds, and once more for each seed with shuffled labels:
 
 No inspector is trained on, nor chosen by, a question that is replayed: `curate` parts AlpacaEval's questions with their
 near-duplicates, the replayed ones are in the test split of baseline and of systems, and all are held out of harmless.
+A correction that differs beyond the tokens that an inspector reads (`--max-tokens`) gains nothing with it.
 """
 
 import argparse
