@@ -22,9 +22,10 @@ from pipelines import entrypoint
 from schemas.command_line import DONE, setting
 from transforms import storage
 from transforms.report import charts, formats, sections
-from transforms.report.corpus import DECISIONS, Corpus, columns_of, follow, summarise
+from transforms.report.corpus import DECISIONS, Corpus, columns_of, summarise
 from transforms.report.numbers import numbers
 from transforms.report.run_directory import Run, open_run
+from transforms.report.trajectories import FOLLOWED, Trajectories, follow, give_steps
 from transforms.report.views import views
 
 PARTS = Path(transforms.report.__file__).parent
@@ -42,15 +43,23 @@ class Config:
 
 def page(run: Run, samples: int) -> str:
     """The whole report as HTML."""
+    align = run.stage("align")
     aligned, steps = run.table("align", "aligned"), run.table("align", "trajectories")
-    corpus = summarise(aligned.batches(columns_of(aligned.schema)), samples) if aligned else Corpus()
-    trajectories = follow(steps.batches(), corpus.samples) if steps else None
+    trajectories = follow(steps.batches(FOLLOWED), samples) if steps else Trajectories()
+    corpus = (
+        summarise(aligned.batches(columns_of(aligned.schema)), samples, trajectories.queues) if aligned else Corpus()
+    )
+    if steps and corpus.samples:
+        give_steps(steps.batches(), corpus.samples)
+    shown = views(run, corpus.samples)
+    asked = [comparison.step for view in shown for comparison in view.comparisons if comparison.step]
     found = [
         sections.rows_section(run),
         sections.coverage_section(run),
         sections.duplicates_section(run),
         sections.training_section(run),
-        sections.change_section(run, corpus, trajectories),
+        sections.change_section(align, corpus),
+        sections.steps_section(align, trajectories),
         sections.evaluation_section(run),
     ]
     found = [section for section in found if section.charts or section.tables or section.missing]
@@ -66,7 +75,9 @@ def page(run: Run, samples: int) -> str:
             warnings=sections.warnings(run),
             figures=sections.key_figures(run, corpus),
             sections=found,
-            views=views(run, corpus.samples),
+            views=shown,
+            members=sorted({step.member for step in asked if step.member}),
+            reasons=sorted({step.reason for step in asked if step.reason and step.decision == "refused"}),
             rows=corpus.rows,
             decisions=[decision for decision in DECISIONS if corpus.decisions[decision]],
             stages=sections.stages_table(run),

@@ -21,10 +21,11 @@ from rich.text import Text
 from pipelines import entrypoint
 from schemas.command_line import DONE, setting
 from schemas.errors import UsageError
-from transforms.report.corpus import Sample, Shown, columns_of, follow, sample
+from transforms.report.corpus import Sample, Shown, columns_of, sample
 from transforms.report.formats import cell, spaced
 from transforms.report.run_directory import Run, open_run
-from transforms.report.views import View, views
+from transforms.report.trajectories import give_steps
+from transforms.report.views import Comparison, View, views
 
 SUMMARY_CHARACTERS = 160
 DECISION_STYLES = {"rewritten": "green", "refused": "yellow", "failed": "red"}
@@ -128,21 +129,26 @@ def difference(view: View, marks: Marks) -> Group:
         (f"  {printable(entry.id)}", "dim"),
         (f"  {spaced(printable(view.reason))}" if view.reason else ""),
     )
+    parts = [part for comparison in view.comparisons for part in compared(comparison, marks)]
+    return Group(Rule(heading, align="left", style="dim"), Padding(whole(entry.question, "bold"), (1, 0)), *parts)
+
+
+def compared(comparison: Comparison, marks: Marks) -> Iterator[Text | Padding]:
+    """Whose turn it was, the text before and after, scores."""
+    if step := comparison.step:
+        said = " · ".join(part for part in (step.member, step.decision, step.reason) if part)
+        yield Text(f"step {step.step}: {spaced(printable(said))}", "dim")
+    yield marked(comparison, marks) if comparison.after.text else whole(comparison.before.text, "")
     scores = Table(show_header=False, box=None, pad_edge=False)
-    for name, before, after, difference in view.scores:
+    for name, before, after, difference in comparison.scores:
         scores.add_row(Text(printable(name)), cell(before), "→", cell(after), difference)
-    return Group(
-        Rule(heading, align="left", style="dim"),
-        Padding(whole(entry.question, "bold"), (1, 0)),
-        marked(view, marks) if view.rewrite else whole(entry.response, ""),
-        Padding(scores, (1, 0)),
-    )
+    yield Padding(scores, (1, 0))
 
 
-def marked(view: View, marks: Marks) -> Text:
-    """Both texts in one: what only the response has struck through, what only its rewrite has underlined."""
+def marked(comparison: Comparison, marks: Marks) -> Text:
+    """Both texts in one: what only the first has struck through, what only the second has underlined."""
     text = Text()
-    for run in view.runs:
+    for run in comparison.runs:
         if run.same:
             text.append(printable(run.after))
             continue
@@ -153,9 +159,9 @@ def marked(view: View, marks: Marks) -> Text:
                 text.append(gap if words is new else "")
                 text.append(f"{mark[0]}{words.rstrip()}{mark[1]}", style)
         text.append((new or old)[len((new or old).rstrip()) :])
-    for name, shown in (("response", view.sample.response), (view.title.lower(), view.rewrite)):
-        if shown is not None and shown.cut:
-            text.append(f"\n… {name}: {cell(shown.characters)} characters in all", "dim italic")
+    for side in (comparison.before, comparison.after):
+        if side.text is not None and side.text.cut:
+            text.append(f"\n… {side.title.lower()}: {cell(side.text.characters)} characters in all", "dim italic")
     return text
 
 
@@ -186,7 +192,7 @@ def follow_refused(found: Run, samples: Sequence[Sample]) -> None:
     refused = [entry for entry in samples if entry.decision == "refused"]
     steps = found.table("align", "trajectories")
     if refused and steps:
-        follow(steps.batches(), refused)
+        give_steps(steps.batches(), refused)
 
 
 def run(config: Config, _: Sequence[str] = ()) -> int:

@@ -6,7 +6,8 @@ background are left to the page, which knows whether it is light or dark.
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ import plotly.graph_objects as go
 
 # After Okabe and Ito, so that colour-blind readers can tell them apart, in shades for white and for near-black.
 BLUE, ORANGE, RED, GREEN, PURPLE, SKY = "#2f7fc1", "#d98a1f", "#c9543a", "#1f9e7a", "#b5679b", "#56a8d6"
+GREY = "#8a8f98"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
 LABEL_CHARACTERS = 28
+WRAPPED_CHARACTERS = 14
 SEPARATOR_TRANSLATION = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 Cell = str | int | float | list | None
@@ -41,8 +44,17 @@ def to_json(figures: Mapping[str, go.Figure]) -> str:
 
 def label(text: object) -> str:
     """A model's text as an axis label: one short line, nothing in it read as markup."""
+    return html.escape(_cut(text), quote=False)
+
+
+def wrapped(text: object) -> str:
+    """A model's text as an axis label of a few short lines, such as fit side by side under an axis."""
+    return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(_cut(text), WRAPPED_CHARACTERS))
+
+
+def _cut(text: object) -> str:
     line = " ".join(str(text).split())
-    return html.escape(line if len(line) <= LABEL_CHARACTERS else line[: LABEL_CHARACTERS - 1] + "…", quote=False)
+    return line if len(line) <= LABEL_CHARACTERS else line[: LABEL_CHARACTERS - 1] + "…"
 
 
 def figure(traces: Sequence[Any], height: int, **layout: Any) -> go.Figure:
@@ -75,6 +87,6 @@ def axis(title: str | None, **more: Any) -> dict[str, Any]:
     }
 
 
-def names(labels: Sequence[object]) -> dict[str, Any]:
+def names(labels: Sequence[object], written: Callable[[object], str] = label) -> dict[str, Any]:
     """Labels at the positions 0, 1, …: two labels that look alike stay two."""
-    return {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": [label(name) for name in labels]}
+    return {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": [written(name) for name in labels]}

@@ -1,25 +1,29 @@
-"""An aligned corpus in numbers and in samples, in one pass over its batches: only lengths and scores are kept.
+"""An aligned corpus in numbers and in samples, in one pass over its batches: counts are kept, and what is shown.
 
 Which rows become samples depends on their ids alone, so that a report made again shows the same rows.
 """
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from itertools import islice, zip_longest
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.identity import content_id
+from transforms.report.distribution import Distribution
 
 DECISIONS = ("rewritten", "unchanged", "above_threshold", "refused", "failed")
 SHOWN_CHARACTERS = 4000
 _TEXTS = ("question", "response", "aligned")
 _SCORES = ("scores_before", "scores_after")
 _LABELS = ("id", "question_type", "topic", "decision")
+
+T = TypeVar("T", bound=Hashable)
+Scores = dict[str, float | None]
 
 
 class Shown(NamedTuple):
@@ -39,12 +43,13 @@ def show_text(text: str | None, characters: int = SHOWN_CHARACTERS) -> Shown | N
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a row's trajectory."""
+    """One step of a row's trajectory: what was proposed (`text`, `candidate`), and the `scores` of what was kept."""
 
     step: int
     member: str | None
     text: Shown | None
-    scores: dict[str, float | None]
+    scores: Scores
+    candidate: Scores
     decision: str | None
     reason: str | None
 
@@ -60,8 +65,8 @@ class Sample:
     response: Shown | None
     aligned: Shown | None
     decision: str
-    before: dict[str, float | None]
-    after: dict[str, float | None]
+    before: Scores
+    after: Scores
     unchanged: bool
     steps: list[Step] = field(default_factory=list)
 
@@ -88,6 +93,17 @@ def sample(row: dict[str, Any]) -> Sample:
     )
 
 
+def rank(row_id: str) -> int:
+    """A row's place in the order in which rows become samples."""
+    return int(content_id("report sample", row_id)[:15], 16)
+
+
+def take_turns(queues: Iterable[Sequence[T]], most: int) -> list[T]:
+    """The first of every queue, then the second of every queue, and so on: `most` entries, each of them once."""
+    entries = (entry for turn in zip_longest(*queues) for entry in turn if entry is not None)
+    return list(islice(dict.fromkeys(entries), most))
+
+
 @dataclass
 class Corpus:
     """Counts, scores and lengths of an aligned table; `samples` in the order of their ids' hashes."""
@@ -95,10 +111,10 @@ class Corpus:
     rows: int = 0
     decisions: Counter[str] = field(default_factory=Counter)
     changed: int = 0
-    before: dict[str, np.ndarray] = field(default_factory=dict)
-    after: dict[str, np.ndarray] = field(default_factory=dict)
-    response_characters: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
-    aligned_characters: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    before: dict[str, Distribution] = field(default_factory=dict)
+    after: dict[str, Distribution] = field(default_factory=dict)
+    response_characters: Distribution = field(default_factory=lambda: Distribution(0))
+    aligned_characters: Distribution = field(default_factory=lambda: Distribution(0))
     samples: list[Sample] = field(default_factory=list)
 
 
@@ -107,96 +123,59 @@ def columns_of(schema: pa.Schema) -> list[str]:
     return [name for name in (*_LABELS, *_TEXTS, *_SCORES) if name in schema.names]
 
 
-def summarise(batches: Iterable[pa.RecordBatch], most_samples: int) -> Corpus:
-    """One pass over an aligned table. The samples are shared out over the decisions as evenly as their rows allow."""
+def summarise(batches: Iterable[pa.RecordBatch], most_samples: int, queues: Sequence[Sequence[str]] = ()) -> Corpus:
+    """One pass over an aligned table.
+
+    The samples are shared out as evenly as their rows allow over the decisions, and over `queues`, each of them ids by
+    rank that have something else in common.
+    """
     corpus = Corpus()
-    scores: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in _SCORES}
-    lengths: dict[str, list[np.ndarray]] = {"response": [], "aligned": []}
-    smallest: dict[str, list[tuple[int, int, Sample]]] = {}
+    chosen = _Chosen(most_samples, frozenset(take_turns(queues, most_samples)))
     for batch in batches:
-        for column, by_criterion in scores.items():
+        for column, by_criterion in zip(_SCORES, (corpus.before, corpus.after), strict=True):
             for index, criterion in enumerate(batch.schema.field(column).type):
-                values = pc.struct_field(batch.column(column), [index])
-                by_criterion.setdefault(criterion.name, []).append(values.to_numpy(zero_copy_only=False))
-        for column, arrays in lengths.items():
-            characters = pc.fill_null(pc.utf8_length(batch.column(column)), 0)
-            arrays.append(characters.to_numpy(zero_copy_only=False))
+                scores = pc.struct_field(batch.column(column), [index]).to_numpy(zero_copy_only=False)
+                by_criterion.setdefault(criterion.name, Distribution()).add(scores)
+        for column, lengths in (("response", corpus.response_characters), ("aligned", corpus.aligned_characters)):
+            lengths.add(pc.fill_null(pc.utf8_length(batch.column(column)), 0).to_numpy(zero_copy_only=False))
         corpus.decisions.update(batch.column("decision").to_pylist())
         corpus.changed += pc.sum(pc.not_equal(batch.column("response"), batch.column("aligned"))).as_py() or 0
-        _keep_smallest(smallest, batch, corpus.rows, most_samples)
+        chosen.look_at(batch, corpus.rows)
         corpus.rows += batch.num_rows
-    corpus.before, corpus.after = (
-        {name: np.concatenate(parts) for name, parts in scores[side].items()} for side in _SCORES
-    )
-    if corpus.rows:
-        corpus.response_characters = np.concatenate(lengths["response"])
-        corpus.aligned_characters = np.concatenate(lengths["aligned"])
-    corpus.samples = _share_out(smallest, most_samples)
+    corpus.samples = chosen.samples(queues)
     return corpus
 
 
-def _keep_smallest(
-    smallest: dict[str, list[tuple[int, int, Sample]]], batch: pa.RecordBatch, first_row: int, most: int
-) -> None:
-    """Keep of each decision the `most` rows whose ids hash lowest (a heap with the highest on top, hence negated)."""
-    rows = zip(batch.column("id").to_pylist(), batch.column("decision").to_pylist(), strict=True)
-    for index, (row_id, decision) in enumerate(rows):
-        heap = smallest.setdefault(decision, [])
-        rank = -int(content_id("report sample", str(row_id))[:15], 16)
-        if len(heap) < most or (heap and rank > heap[0][0]):
-            entry = (rank, -(first_row + index), sample(batch.slice(index, 1).to_pylist()[0]))
-            (heapq.heappush if len(heap) < most else heapq.heapreplace)(heap, entry)
+class _Chosen:
+    """The rows that may become samples: of each decision those of the lowest rank, and the first of each wanted id."""
 
+    def __init__(self, most: int, wanted: frozenset[str]):
+        self.most = most
+        self.wanted = wanted
+        self.by_decision: dict[str, list[tuple[int, int, Sample]]] = {}
+        self.by_id: dict[str, tuple[int, int, Sample]] = {}
 
-def _share_out(smallest: dict[str, list[tuple[int, int, Sample]]], most: int) -> list[Sample]:
-    chosen: list[tuple[int, int, Sample]] = []
-    for filled, heap in enumerate(sorted(smallest.values(), key=len)):
-        share = (most - len(chosen)) // (len(smallest) - filled)
-        chosen.extend(sorted(heap, reverse=True)[:share])
-    return [entry[2] for entry in sorted(chosen, key=lambda entry: entry[:2], reverse=True)]
+    def look_at(self, batch: pa.RecordBatch, first_row: int) -> None:
+        rows = zip(batch.column("id").to_pylist(), batch.column("decision").to_pylist(), strict=True)
+        for index, (value, decision) in enumerate(rows):
+            row_id = str(value)
+            # A heap has the smallest on top, and the highest rank is the one to give up: hence negated.
+            heap, key = self.by_decision.setdefault(decision, []), (-rank(row_id), -(first_row + index))
+            among_lowest = len(heap) < self.most or bool(heap and key > heap[0][:2])
+            first_wanted = row_id in self.wanted and row_id not in self.by_id
+            if not (among_lowest or first_wanted):
+                continue
+            entry = (*key, sample(batch.slice(index, 1).to_pylist()[0]))
+            if among_lowest:
+                (heapq.heappush if len(heap) < self.most else heapq.heapreplace)(heap, entry)
+            if first_wanted:
+                self.by_id[row_id] = entry
 
-
-@dataclass
-class Trajectories:
-    """Scores per step: `scores[step][criterion]`, and the one criterion whose aligner made the step, if it was one."""
-
-    scores: dict[int, dict[str, np.ndarray]]
-    members: dict[int, str | None]
-
-
-def follow(batches: Iterable[pa.RecordBatch], samples: Iterable[Sample]) -> Trajectories:
-    """One pass over a trajectories table: the scores of every step; each sample is given its own steps."""
-    scores: dict[int, dict[str, list[np.ndarray]]] = {}
-    members: dict[int, set[str | None]] = {}
-    wanted = {entry.id: entry for entry in samples}
-    wanted_ids = pa.array(wanted, pa.string())
-    place_of: dict[str, tuple[int, int]] = {}
-    for batch in batches:
-        step_of_row = batch.column("step").to_numpy()
-        criteria = pc.unique(batch.column("scores").keys).to_pylist()
-        columns = {name: _score(batch.column("scores"), name) for name in criteria}
-        for step in np.unique(step_of_row).tolist():
-            rows = step_of_row == step
-            members.setdefault(step, set()).update(pc.unique(batch.column("member").filter(pa.array(rows))).to_pylist())
-            for criterion, column in columns.items():
-                values = column[rows]
-                scores.setdefault(step, {}).setdefault(criterion, []).append(values[~np.isnan(values)])
-        for row in batch.filter(pc.is_in(batch.column("id").cast(pa.string()), wanted_ids)).to_pylist():
-            # Rows of a corpus may share an id: the steps of the first of them only.
-            place = (row["shard"], row["row"])
-            if place_of.setdefault(row["id"], place) == place:
-                wanted[row["id"]].steps.append(_step(row))
-    for entry in wanted.values():
-        entry.steps.sort(key=lambda step: step.step)
-    arrays = {step: {name: np.concatenate(parts) for name, parts in scores[step].items()} for step in sorted(scores)}
-    return Trajectories(arrays, {step: names.pop() if len(names) == 1 else None for step, names in members.items()})
-
-
-def _score(maps: pa.MapArray, criterion: str) -> np.ndarray:
-    return pc.map_lookup(maps, pa.scalar(criterion), "first").to_numpy(zero_copy_only=False)
-
-
-def _step(row: dict[str, Any]) -> Step:
-    return Step(
-        row["step"], row["member"], show_text(row["text"]), dict(row["scores"] or ()), row["decision"], row["reason"]
-    )
+    def samples(self, queues: Sequence[Sequence[str]]) -> list[Sample]:
+        entries = {entry[:2]: entry[2] for heap in (*self.by_decision.values(), self.by_id.values()) for entry in heap}
+        of_decisions = [
+            sorted((entry[:2] for entry in self.by_decision[decision]), reverse=True)
+            for decision in sorted(self.by_decision, key=str)
+        ]
+        of_queues = [[self.by_id[row_id][:2] for row_id in queue if row_id in self.by_id] for queue in queues]
+        return [entries[key] for key in sorted(take_turns([*of_decisions, *of_queues], self.most), reverse=True)]

@@ -1,4 +1,4 @@
-"""Charts of an aligned corpus: scores, lengths and trajectories, and how judges compare it with the responses."""
+"""Charts of an aligned corpus: scores and lengths, and how judges compare it with the responses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from transforms.report.charts import BLUE, ORANGE, RED, SERIES, Cell, Chart, axis, figure, label, names
-from transforms.report.corpus import Corpus, Trajectories
+from transforms.report.charts import BLUE, GREY, ORANGE, RED, Chart, axis, figure, names
+from transforms.report.corpus import Corpus
+from transforms.report.distribution import Distribution
 
 SCORE_BINS = 20
 LENGTH_BINS = 30
@@ -15,10 +16,10 @@ JUDGE_FIELDS = ("judge", "n", "wins", "losses", "ties", "win_rate", "ci95", "win
 QUANTILE_COLUMNS = ("", "rows", "mean", "lowest", "5 %", "25 %", "median", "75 %", "95 %", "highest")
 
 
-def _histograms(before: np.ndarray, after: np.ndarray, edges: np.ndarray, unit: str) -> list[go.Scatter]:
-    """Two histograms as filled steps over the same bin edges; what lies beyond the last is counted in the last bin."""
+def _histograms(before: Distribution, after: Distribution, edges: np.ndarray, unit: str) -> list[go.Scatter]:
+    """Two histograms as filled steps over the same bin edges."""
     width = f"{edges[1] - edges[0]:.3g}"
-    counts = [np.histogram(np.minimum(values, edges[-1]), edges)[0].tolist() for values in (before, after)]
+    counts = [values.histogram(edges) for values in (before, after)]
     return [
         go.Scatter(
             name=name,
@@ -34,20 +35,19 @@ def _histograms(before: np.ndarray, after: np.ndarray, edges: np.ndarray, unit: 
     ]
 
 
-def _quantiles(values: np.ndarray) -> tuple[float | None, ...]:
+def quantiles(values: Distribution) -> tuple[float | None, ...]:
     """Mean, lowest, 5 %, 25 %, median, 75 %, 95 % and highest value."""
-    if not len(values):
+    if not values.rows:
         return (None,) * 8
-    return float(values.mean()), *np.quantile(values, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]).tolist()
+    return values.mean, *values.quantiles([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
 
 
-def scores(criterion: str, before: np.ndarray, after: np.ndarray, threshold: float | None) -> Chart | None:
+def scores(criterion: str, before: Distribution, after: Distribution, threshold: float | None) -> Chart | None:
     """The inspector's scores of one criterion over all rows, before and after."""
-    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
-    everything = np.concatenate([before, after])
-    if not len(everything):
+    everything = before + after
+    if not everything.rows:
         return None
-    edges = np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), SCORE_BINS + 1)
+    edges = np.linspace(min(0.0, everything.values[0]), max(1.0, everything.values[-1]), SCORE_BINS + 1)
     note = "The inspector's score of every row: of the response as it came in, and of what the corpus holds now."
     drawn = figure(
         _histograms(before, after, edges, ""),
@@ -57,14 +57,14 @@ def scores(criterion: str, before: np.ndarray, after: np.ndarray, threshold: flo
     )
     if threshold is not None:
         drawn.add_vline(threshold, line={"dash": "dash", "width": 1.5, "color": RED})
-        note += f" The dashed line is the threshold, {threshold:g}: rows that scored below it were rewritten."
+        note += f" The dashed line is the threshold, {threshold:g}: the aligner is asked for rows that score below it."
     return Chart(
         f"scores-{criterion}",
         f"Score: {criterion}",
         note,
         drawn,
         QUANTILE_COLUMNS,
-        [("before", len(before), *_quantiles(before)), ("after", len(after), *_quantiles(after))],
+        [("before", before.rows, *quantiles(before)), ("after", after.rows, *quantiles(after))],
     )
 
 
@@ -73,9 +73,10 @@ def lengths(corpus: Corpus) -> Chart | None:
     before, after = corpus.response_characters, corpus.aligned_characters
     if not corpus.rows:
         return None
-    highest = max(int(before.max()), int(after.max()), 1)
+    both = before + after
+    highest = max(int(both.values[-1]), 1)
     # One text of a megabyte would squeeze all others into the first bin: the last bin takes what is far out.
-    end = float(np.quantile(np.concatenate([before, after]), 0.995))
+    [end] = both.quantiles([0.995])
     end = max(end if highest > 2 * end else highest, 10.0)
     edges = np.linspace(0, end, LENGTH_BINS + 1)
     note = "Length of the response as it came in and of what the corpus holds now."
@@ -92,57 +93,7 @@ def lengths(corpus: Corpus) -> Chart | None:
             yaxis=axis("rows", rangemode="tozero", tickformat=","),
         ),
         QUANTILE_COLUMNS,
-        [("before", len(before), *_quantiles(before)), ("after", len(after), *_quantiles(after))],
-    )
-
-
-def trajectories(found: Trajectories) -> Chart | None:
-    """Mean score per step and criterion; of a single criterion also the middle half of the rows, as a band."""
-    if not found.scores:
-        return None
-    steps = list(found.scores)
-    step_names = [f"{step} · {found.members[step] or 'response'}" for step in steps]
-    criteria = list(dict.fromkeys(criterion for by_criterion in found.scores.values() for criterion in by_criterion))
-    everything = np.concatenate([array for by_criterion in found.scores.values() for array in by_criterion.values()])
-    if not len(everything):
-        return None
-    lowest, highest = float(everything.min()), float(everything.max())
-    traces: list[go.Scatter] = []
-    rows: list[tuple[Cell, ...]] = []
-    for place, criterion in enumerate(criteria):
-        colour = SERIES[place % len(SERIES)]
-        values = [
-            (at, found.scores[step][criterion]) for at, step in enumerate(steps) if criterion in found.scores[step]
-        ]
-        values = [(at, array) for at, array in values if len(array)]
-        x, mean = [at for at, _ in values], [float(array.mean()) for _, array in values]
-        line = go.Scatter(
-            name=label(criterion),
-            x=x,
-            y=mean,
-            mode="lines+markers",
-            line={"color": colour, "width": 2.5},
-            marker={"size": 8, "symbol": place},
-            hovertemplate="%{fullData.name}: mean %{y:.3f}<extra></extra>",
-        )
-        if len(criteria) == 1:  # several bands would hide one another
-            low, high = ([float(np.quantile(array, quantile)) for _, array in values] for quantile in (0.25, 0.75))
-            band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": colour + "24"}
-            traces.append(go.Scatter(**band, name="middle half", mode="lines", line={"width": 0}, hoverinfo="skip"))
-        traces.append(line)
-        rows += [(step_names[at], criterion, len(array), *_quantiles(array)) for at, array in values]
-    return Chart(
-        "trajectories",
-        "Scores from step to step",
-        "The mean over all rows of their scores as they stand after every step.",
-        figure(
-            traces,
-            320,
-            xaxis=axis("step", range=[-0.3, max(len(steps) - 0.7, 0.3)], showgrid=False, **names(step_names)),
-            yaxis=axis("score", tickformat=".1f", range=[min(0.0, lowest), max(1.0, highest) + 0.03]),
-        ),
-        ("step", "criterion", *QUANTILE_COLUMNS[1:]),
-        rows,
+        [("before", before.rows, *quantiles(before)), ("after", after.rows, *quantiles(after))],
     )
 
 
@@ -176,7 +127,7 @@ def win_rates(judges: Sequence[Mapping[str, Any]], note: str) -> Chart | None:
             None, showgrid=False, range=[len(judges) - 0.4, -0.6], **names([judge["judge"] for judge in judges])
         ),
     )
-    drawn.add_vline(0.5, line={"dash": "dot", "width": 1.5, "color": "#8a8f98"})
+    drawn.add_vline(0.5, line={"dash": "dot", "width": 1.5, "color": GREY})
     return Chart(
         "win-rates",
         "Win rates",

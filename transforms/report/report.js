@@ -45,6 +45,15 @@ async function drawCharts() {
   for (const plot of plots) plot.closest("figure").querySelector("details").open = false;
 }
 
+// Whether an aligner had a turn on the row and was refused for the reason, in one turn; "*" is any reason.
+function hasTurn(article, member, reason) {
+  if (!member && !reason) return true;
+  const turns = [...article.querySelectorAll("[data-member]")].map((turn) => turn.dataset);
+  return turns.some(
+    (turn) => (!member || turn.member === member) && (!reason || (reason === "*" ? "reason" in turn : turn.reason === reason)),
+  );
+}
+
 function browseSamples() {
   const tools = document.getElementById("tools");
   if (!tools) return;
@@ -70,11 +79,12 @@ function browseSamples() {
   }
 
   function select() {
-    const decision = tools.elements.decision.value;
-    const words = tools.elements.search.value.toLowerCase().trim();
+    const { decision, member, reason, search, order } = tools.elements;
+    const words = search.value.toLowerCase().trim();
     found = articles
-      .filter((article) => (!decision || article.dataset.decision === decision) && texts.get(article).includes(words))
-      .sort(orders[tools.elements.order.value]);
+      .filter((article) => !decision.value || article.dataset.decision === decision.value)
+      .filter((article) => hasTurn(article, member?.value, reason?.value) && texts.get(article).includes(words))
+      .sort(orders[order.value]);
     show(0);
   }
 

@@ -7,17 +7,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.report import corpus_charts, stage_charts
+from transforms.report import corpus_charts, stage_charts, trajectory_charts
 from transforms.report.charts import Cell, Chart
-from transforms.report.corpus import DECISIONS, Corpus, Trajectories
+from transforms.report.corpus import DECISIONS, Corpus
 from transforms.report.duplicates import Duplicates, find_duplicates
 from transforms.report.formats import cell, duration, share, spaced
 from transforms.report.numbers import Numbers, numbers
 from transforms.report.run_directory import Run, Stage
+from transforms.report.trajectories import Trajectories
 
 TOPIC_CHARACTERS = 80
 TRAINING_FACTS = ("steps", "best_step", "parameters", "parameters_trained")
@@ -50,7 +50,7 @@ def rows_section(run: Run) -> Section:
 
 def coverage_section(run: Run) -> Section:
     chart = stage_charts.coverage(count_questions(run))
-    return Section("coverage", "Coverage", [chart] if chart else [], missing=_missing(run, "questions"))
+    return Section("coverage", "Coverage", [chart] if chart else [], missing=_unfinished(run.stage("questions")))
 
 
 def count_questions(run: Run) -> Counter[tuple[str, str]]:
@@ -92,21 +92,52 @@ def training_section(run: Run) -> Section:
     return Section("training", "Training", [chart for chart in drawn if chart], tables)
 
 
-def change_section(run: Run, corpus: Corpus, trajectories: Trajectories | None) -> Section:
-    stage = run.stage("align")
-    thresholds = {}
-    if stage and not stage.setting("every_row"):
-        one = stage.setting("threshold")  # of runs before each member had its own
-        thresholds = {member["criterion"]: member.get("threshold", one) for member in stage.setting("members") or []}
+def change_section(stage: Stage | None, corpus: Corpus) -> Section:
+    limits = thresholds(stage)
     drawn = [
         *(
-            corpus_charts.scores(name, corpus.before[name], after, thresholds.get(name))
+            corpus_charts.scores(name, corpus.before[name], after, limits.get(name))
             for name, after in corpus.after.items()
         ),
         corpus_charts.lengths(corpus),
-        corpus_charts.trajectories(trajectories) if trajectories else None,
     ]
-    return Section("change", "Before and after", [chart for chart in drawn if chart], missing=_missing(run, "align"))
+    return Section("change", "Before and after", [chart for chart in drawn if chart], missing=_unfinished(stage))
+
+
+def steps_section(stage: Stage | None, found: Trajectories) -> Section:
+    order = turns_of(stage, found)
+    drawn = [
+        trajectory_charts.scores_by_step(found, thresholds(stage), order),
+        trajectory_charts.rows_by_aligner(found, order),
+    ]
+    refused = trajectory_charts.refusals(found)
+    return Section("steps", "Step by step", [chart for chart in drawn if chart], [refused] if refused else [])
+
+
+def members(stage: Stage | None) -> list[dict[str, Any]]:
+    """The members of an align stage's squad, as its identity names them."""
+    return (stage.setting("members") if stage else None) or []
+
+
+def thresholds(stage: Stage | None) -> dict[str, float]:
+    """The score below which rows are rewritten, by criterion; none where every row is."""
+    if stage is None or stage.setting("every_row"):
+        return {}
+    one = stage.setting("threshold")  # of runs before each member had its own
+    found = {member["criterion"]: member.get("threshold", one) for member in members(stage)}
+    return {criterion: threshold for criterion, threshold in found.items() if threshold is not None}
+
+
+def turns_of(stage: Stage | None, found: Trajectories) -> list[str]:
+    """The aligner of every step, where all rows go from one to the next in the same order; else nothing."""
+    criteria = [member["criterion"] for member in members(stage)]
+    routing = stage.setting("routing") if stage else None
+    if routing in (None, "fixed"):  # None: of runs before there was a choice
+        return criteria
+    first = found.scores.get(0, {})
+    return (
+        sorted(criteria, key=lambda name: first[name].mean if name in first else 0) if routing == "corpus-mean" else []
+    )
 
 
 def evaluation_section(run: Run) -> Section:
@@ -115,7 +146,7 @@ def evaluation_section(run: Run) -> Section:
     for name, part in evaluation(run, "controls.json").items():
         tables.append(numbers(f"Controls: {spaced(name)}", part, CONTROLS_NOTE))
     chart = corpus_charts.win_rates(metrics.get("judges", []), _how_aligned(run))
-    return Section("evaluation", "Evaluation", [chart] if chart else [], tables, _missing(run, "evaluate"))
+    return Section("evaluation", "Evaluation", [chart] if chart else [], tables, _unfinished(run.stage("evaluate")))
 
 
 def evaluation(run: Run, file: str) -> dict[str, Any]:
@@ -134,16 +165,15 @@ def _how_aligned(run: Run) -> str:
     return f"{rows} rewritten, {guard}; a row left as it was is a tie."
 
 
-def _missing(run: Run, name: str) -> str:
-    stage = run.stage(name)
-    return f"The stage {name} has not finished ({stage.status})." if stage and stage.manifest is None else ""
+def _unfinished(stage: Stage | None) -> str:
+    return f"The stage {stage.name} has not finished ({stage.status})." if stage and stage.manifest is None else ""
 
 
 def key_figures(run: Run, corpus: Corpus) -> list[Figure]:
     """The large numbers, what came out before how it came about."""
     figures = []
     for name, after in corpus.after.items():
-        means = [float(np.nanmean(scores)) for scores in (corpus.before[name], after) if np.isfinite(scores).any()]
+        means = [scores.mean for scores in (corpus.before[name], after) if scores.rows]
         if len(means) == 2:
             figures.append(Figure(f"{means[0]:.2f} → {means[1]:.2f}", f"mean score, {name}", "before → after"))
     for judge in evaluation(run, "metrics.json").get("judges", []):

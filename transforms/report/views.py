@@ -1,40 +1,62 @@
-"""Samples as a reader compares them: the response beside what it became, or beside the rewrite that was refused."""
+"""Samples as a reader compares them: each text beside what an aligner made of it, with the scores of both."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.report.corpus import Sample, Shown
+from transforms.report.corpus import Sample, Scores, Shown, Step
 from transforms.report.diff import Run as DiffRun
 from transforms.report.diff import diff
 from transforms.report.formats import change
 from transforms.report.run_directory import Run
 
 
-@dataclass(frozen=True)
-class View:
-    """A sample, what its response is compared with (`rewrite`, if there is anything), and where the two differ."""
+class Side(NamedTuple):
+    """One side of a comparison; `text` is None where there is nothing to compare with."""
 
-    sample: Sample
     title: str
-    rewrite: Shown | None
+    text: Shown | None
+    score_title: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two texts, where they differ, and the step from one to the other; `step` is None where there were several."""
+
+    before: Side
+    after: Side
     runs: list[DiffRun]
-    reason: str  # why it was refused or failed
+    step: Step | None = None
 
     @property
-    def gain(self) -> str:
-        return f"{self.sample.gain:.6f}"
+    def refused(self) -> bool:
+        return self.step is not None and self.step.decision == "refused"
 
     @property
     def scores(self) -> list[tuple[str, float | None, float | None, str]]:
         """Criterion, score before, score after, change."""
         rows = []
-        for name in self.sample.before | self.sample.after:
-            before, after = self.sample.before.get(name), self.sample.after.get(name)
+        for name in self.before.scores | self.after.scores:
+            before, after = self.before.scores.get(name), self.after.scores.get(name)
             rows.append((name, before, after, change(before, after)))
         return rows
+
+
+@dataclass(frozen=True)
+class View:
+    """A sample, its comparisons (at least one), and why it was refused or failed."""
+
+    sample: Sample
+    comparisons: list[Comparison]
+    reason: str
+
+    @property
+    def gain(self) -> str:
+        return f"{self.sample.gain:.6f}"
 
 
 def views(run: Run, samples: Sequence[Sample]) -> list[View]:
@@ -50,11 +72,38 @@ def views(run: Run, samples: Sequence[Sample]) -> list[View]:
 
 
 def view(sample: Sample, error: str | None) -> View:
-    """Compare the response with the aligned text or, where it was refused, with the rewrite."""
-    title, rewrite = "Aligned", None if sample.unchanged else sample.aligned
-    if sample.decision == "refused":
-        refused = [step.text for step in sample.steps if step.decision == sample.decision]
-        title, rewrite = "Refused rewrite", refused[-1] if refused else None
-    reasons = [step.reason for step in sample.steps if step.reason]
-    runs = diff(sample.response.text if sample.response else "", rewrite.text) if rewrite else []
-    return View(sample, title, rewrite, runs, error or ", ".join(dict.fromkeys(reasons)))
+    """Compare the response with the aligned text and, where aligners had several turns, each turn's two texts."""
+    steps = list(_compare_steps(sample))
+    whole = _compare(
+        Side("Response", sample.response, "before", sample.before),
+        Side("Aligned", None if sample.unchanged else sample.aligned, "after", sample.after),
+    )
+    if len(steps) == 1:
+        [only] = steps
+        found = [only if only.refused and only.after.text else replace(whole, step=only.step)]
+        return View(sample, found, error or (only.step and only.step.reason) or "")
+    told_by_steps = sample.unchanged and any(step.after.text for step in steps)
+    return View(sample, steps if told_by_steps else [whole, *steps], error or "")
+
+
+def _compare_steps(sample: Sample) -> Iterator[Comparison]:
+    """The text as it stood at every step at which an aligner was asked, beside what came of it."""
+    text, scores = sample.response, sample.before
+    for step in sample.steps:
+        if step.member is not None:
+            refused = step.decision == "refused"
+            title = "Response" if text is sample.response else "Text so far"
+            before = Side(title, text, "kept" if refused else "before", scores)
+            if refused:
+                after = Side("Refused rewrite", step.text, "proposed", step.candidate)
+            else:
+                after = Side("Rewrite", step.text if step.decision == "rewritten" else None, "after", step.scores)
+            yield _compare(before, after, step)
+        if step.decision == "rewritten":
+            text = step.text
+        scores = step.scores
+
+
+def _compare(before: Side, after: Side, step: Step | None = None) -> Comparison:
+    runs = diff(before.text.text if before.text else "", after.text.text) if after.text else []
+    return Comparison(before, after, runs, step)

@@ -1,0 +1,198 @@
+"""What a squad's aligners did, step by step: scores as they stand after each, rows they rewrote, and what was refused.
+
+The figures of paper 002 for any routing: every row counts at every step, those that were not rewritten too.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from transforms.report.charts import (
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    SERIES,
+    SKY,
+    Cell,
+    Chart,
+    axis,
+    figure,
+    label,
+    names,
+    wrapped,
+)
+from transforms.report.corpus_charts import QUANTILE_COLUMNS, quantiles
+from transforms.report.formats import share, spaced
+from transforms.report.numbers import Numbers
+from transforms.report.trajectories import Trajectories
+
+MOST_TURNS = 24
+MOST_FLAT = 6  # steps whose names fit side by side
+DASHES = ("solid", "dot", "dashdot")  # for lines beyond those that have a colour of their own
+OUTCOMES = {"rewritten": (GREEN, ""), "unchanged": (SKY, ""), "refused": (ORANGE, "/"), "failed": (RED, "x")}
+STEPS_NOTE = (
+    "The mean over all rows, those that were not rewritten too, of their scores as they stand after every step."
+)
+SEVERAL_NOTE = " Rows went to different aligners at a step: how many to each stands beside."
+REFUSED_NOTE = "Rewrites that did not become the text, for the first reason that applied."
+
+
+def aligners(found: Trajectories, step: int, order: Sequence[str]) -> list[str]:
+    """Those that were asked at a step; where no row fell short, the one whose turn it was, if `order` names it."""
+    return found.members(step) or list(order[step - 1 : step] if step else ())
+
+
+def step_names(found: Trajectories, order: Sequence[str]) -> dict[int, str]:
+    """`1 · ethical`, a step by its aligner; its number alone where rows went to several."""
+    members = {step: aligners(found, step, order) for step in found.scores}
+    return {
+        step: f"{step} · {names[0]}" if len(names) == 1 else str(step) if step else "response"
+        for step, names in members.items()
+    }
+
+
+def height(found: Trajectories, order: Sequence[str]) -> int:
+    """Pixels for either chart, since they stand side by side: room for the bars of one, the legend of the other."""
+    bars = sum(len(aligners(found, step, order)) for step in found.scores)
+    return max(320, 90 + 22 * min(bars, MOST_TURNS), 250 + 20 * len(found.criteria))
+
+
+def scores_by_step(found: Trajectories, thresholds: Mapping[str, float], order: Sequence[str]) -> Chart | None:
+    """Mean score per step and criterion; of a single criterion also the middle half of the rows, as a band."""
+    if not found.scores:
+        return None
+    step_of = step_names(found, order)
+    flat = len(step_of) <= MOST_FLAT or not any("·" in name for step, name in step_of.items() if step)
+    place_of = {step: place for place, step in enumerate(step_of)}
+    colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(found.criteria)}
+    traces: list[go.Scatter] = []
+    rows: list[tuple[Cell, ...]] = []
+    drawn = list(thresholds.values())
+    for number, (criterion, colour) in enumerate(colours.items()):
+        values = [
+            (step, by_criterion[criterion]) for step, by_criterion in found.scores.items() if criterion in by_criterion
+        ]
+        x, mean = [place_of[step] for step, _ in values], [scores.mean for _, scores in values]
+        if len(colours) == 1:  # several bands would hide one another
+            low, high = zip(*(scores.quantiles([0.25, 0.75]) for _, scores in values), strict=True)
+            band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": colour + "24"}
+            traces.append(go.Scatter(**band, name="middle half", mode="lines", line={"width": 0}, hoverinfo="skip"))
+            drawn += [*low, *high]
+        traces.append(
+            go.Scatter(
+                name=label(criterion),
+                x=x,
+                y=mean,
+                mode="lines+markers",
+                line={"color": colour, "width": 2.5, "dash": DASHES[number // len(SERIES) % len(DASHES)]},
+                marker={"size": 8, "symbol": number % len(SERIES)},
+                hovertemplate="%{fullData.name}: mean %{y:.3f}<extra></extra>",
+            )
+        )
+        drawn += mean
+        rows += [(step_of[step], criterion, scores.rows, *quantiles(scores)) for step, scores in values]
+    chart = figure(
+        traces,
+        height(found, order),
+        xaxis=axis(
+            "step",
+            range=[-0.3, max(len(step_of) - 0.7, 0.3)],
+            showgrid=False,
+            ticklabeloverflow="allow",
+            tickangle=0 if flat else -60,
+            **names(list(step_of.values()), wrapped if flat else label),
+        ),
+        yaxis=axis("mean score", tickformat=".1f", range=[min(0.0, *drawn), max(1.0, *drawn) + 0.03]),
+    )
+    note = STEPS_NOTE + (SEVERAL_NOTE if any(len(found.members(step)) > 1 for step in step_of) else "")
+    for threshold in sorted(set(thresholds.values())):
+        of = [name for name in thresholds if thresholds[name] == threshold]
+        colour = colours.get(of[0], GREY) if len(of) == 1 < len(colours) else GREY
+        chart.add_hline(threshold, line={"dash": "dash", "width": 1, "color": colour})
+    if thresholds:
+        note += " Dashed: the thresholds below which rows are rewritten."
+    return Chart(
+        "trajectories", "Scores from step to step", note, chart, ("step", "criterion", *QUANTILE_COLUMNS[1:]), rows
+    )
+
+
+def rows_by_aligner(found: Trajectories, order: Sequence[str]) -> Chart | None:
+    """What became of the rows at every step of every aligner; nothing to draw for a single criterion."""
+    if len(found.criteria) < 2:
+        return None
+    rows_of, outcomes = Counter[int](), Counter[tuple[int, str | None, str | None]]()
+    for turn, rows in found.turns.items():
+        rows_of[turn.step] += rows
+        outcomes[turn.step, turn.member, turn.decision] += rows
+    turns = []
+    for step in sorted(rows_of):
+        for name in aligners(found, step, order):
+            turns.append((step, name, [outcomes[step, name, outcome] for outcome in OUTCOMES]))
+    if not turns:
+        return None
+    drawn = turns[:MOST_TURNS]
+    parts = [*((outcome, *look) for outcome, look in OUTCOMES.items()), ("not asked", GREY + "40", "")]
+    lengths = [[*counts, rows_of[step] - sum(counts)] for step, _, counts in drawn]
+    traces = [
+        go.Bar(
+            name=part,
+            orientation="h",
+            y=list(range(len(drawn))),
+            x=[row[place] for row in lengths],
+            marker={
+                "color": colour,
+                "line": {"width": 0},
+                "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,0.55)", "size": 6},
+            },
+            hovertemplate=f"%{{x:,}} {part}<extra></extra>",
+        )
+        for place, (part, colour, shape) in enumerate(parts)
+        if any(row[place] for row in lengths)
+    ]
+    note = "Of all rows, how many each aligner was asked for at a step, and what became of what it wrote."
+    if len(drawn) < len(turns):
+        note += f" The first {len(drawn)} of {len(turns)}; the table has them all."
+    return Chart(
+        "aligners",
+        "Who rewrote what",
+        note,
+        figure(
+            traces,
+            height(found, order),
+            barmode="stack",
+            bargap=0.35,
+            xaxis=axis("rows", tickformat=","),
+            yaxis=axis(
+                None, autorange="reversed", showgrid=False, **names([f"{step} · {name}" for step, name, _ in drawn])
+            ),
+        ),
+        ("step", "aligner", "asked", *OUTCOMES, "not asked"),
+        [(step, name, sum(counts), *counts, rows_of[step] - sum(counts)) for step, name, counts in turns],
+    )
+
+
+def refusals(found: Trajectories) -> Numbers | None:
+    """How many rewrites of every aligner were refused, by reason."""
+    by_reason: Counter[str] = Counter()
+    refused: dict[str, Counter[str]] = {}
+    proposed: Counter[str] = Counter()
+    for turn, rows in found.turns.items():
+        if turn.member is not None and turn.decision in ("rewritten", "unchanged", "refused"):
+            proposed[turn.member] += rows
+            if turn.decision == "refused":
+                reason = turn.reason or "not given"
+                by_reason[reason] += rows
+                refused.setdefault(turn.member, Counter())[reason] += rows
+    if not refused:
+        return None
+    reasons = sorted(by_reason, key=lambda reason: (-by_reason[reason], reason))
+    members = dict.fromkeys(name for step in found.scores for name in found.members(step))
+    rows_: list[tuple[Cell, ...]] = []
+    for name in members:
+        counts = refused.get(name, Counter())
+        total = counts.total()
+        rows_.append((name, *(counts[reason] for reason in reasons), total, share(total, proposed[name])))
+    columns = ("aligner", *(spaced(reason) for reason in reasons), "refused", "of its rewrites")
+    return Numbers("What was refused, and why", columns, rows_, REFUSED_NOTE)
