@@ -128,10 +128,11 @@ def aligned_rows(random_: random.Random, rows: int, criterion: str = "ethical") 
                 "scores_after": {criterion: score if kept else before},
             }
         )
-        texts = [(0, None, response, before)]
         asked = decision in ("rewritten", "refused")
-        texts.append((1, criterion, rewrite if asked else None, score if kept else before))
-        for step, member, text, text_score in texts:
+        after = (score if kept else before, score) if asked else (before, None)
+        texts = [(0, None, response, before, before)]
+        texts.append((1, criterion if asked else None, rewrite if asked else None, *after))
+        for step, member, text, text_score, proposed_score in texts:
             steps.append(
                 {
                     "id": question["id"],
@@ -141,6 +142,7 @@ def aligned_rows(random_: random.Random, rows: int, criterion: str = "ethical") 
                     "member": member,
                     "text": text,
                     "scores": [(criterion, text_score)],
+                    "candidate_scores": [(criterion, proposed_score)] if text else None,
                     "decision": "as_given" if not step else decision if asked else "not_asked",
                     "reason": "scored_lower" if step and decision == "refused" else None,
                 }

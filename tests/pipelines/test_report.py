@@ -4,6 +4,7 @@ import random
 import re
 import shutil
 import subprocess
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,10 +13,11 @@ import pyarrow as pa
 import pytest
 from example_run import CORPUS, align_stage, aligned_rows, write_about, write_align_run, write_full_run, write_stage
 
-from pipelines import report
+from pipelines import align, report
 from schemas.command_line import DONE, WRONG_USE
 from schemas.tables import QUESTIONS, TRAJECTORIES, aligned, with_drop_reason
 from transforms.report.corpus import SHOWN_CHARACTERS
+from transforms.tables import read_table
 
 HOSTILE = (
     "</script><script>document.title='taken'</script>",
@@ -81,7 +83,8 @@ def hostile(tmp_path_factory):
     for step in steps:
         attack = HOSTILE[step["row"] % len(HOSTILE)]
         step |= {"id": rows[step["row"]]["id"], "member": attack, "text": attack, "reason": attack}
-        step["scores"] = [(attack, 0.5)]
+        step["scores"] = step["candidate_scores"] = [(attack, 0.5)]
+        step["decision"] = "refused" if step["row"] % 3 else attack
     questions = [{"id": text, "question": text, "question_type": text, "topic": text} for text in HOSTILE]
     drops = [{**question, "drop_reason": question["id"]} for question in questions]
     tables = {
@@ -120,10 +123,64 @@ def hostile(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="module")
+def squad(tmp_path_factory):
+    """What aligning with a squad leaves: two criteria, each row's worst first, rewrites refused for several reasons."""
+    folder = tmp_path_factory.mktemp("squad")
+    engine = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
+    members = [
+        {
+            "criterion": name,
+            "inspector": f"scripted:tests.scripted_models:{inspector}",
+            "aligner": "x",
+            "engine": engine,
+        }
+        for name, inspector in (("long", "lengths"), ("open", "vowels"))
+    ]
+    (folder / "squad.yaml").write_text(json.dumps({"rounds": 3, "members": members}))
+    rows = [{"question": f"q{n}?", "response": "bcd" * (n % 40 + 1) + "aei" * (n % 7)} for n in range(120)]
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    given = [str(folder / "rows.jsonl"), "--squad", str(folder / "squad.yaml"), "-o", str(folder / "run")]
+    assert align.main(given) == DONE
+    assert report.main([str(folder / "run"), "--samples", "40"]) == DONE
+    return folder / "run"
+
+
+def table(run, name):
+    return read_table(str(next((run / "align").glob("*"))), name).to_arrow().to_pylist()
+
+
+def refused_turns(run):
+    return [step for step in table(run, "trajectories") if step["decision"] == "refused"]
+
+
+def test_squad_has_its_steps_its_aligners_and_what_was_refused(squad):
+    page = Page((squad / "report.html").read_text(encoding="utf-8"))
+    drawn = [attributes["data-figure"] for attributes in page.all("div") if "data-figure" in attributes]
+    assert drawn[-2:] == ["trajectories", "aligners"]
+    assert "What was refused, and why" in page.text
+    refused = Counter((step["member"], step["reason"]) for step in refused_turns(squad))
+    assert len({reason for _, reason in refused}) > 1
+    for count in refused.values():
+        assert str(count) in page.texts
+
+
+def test_every_aligner_and_reason_has_a_sample_with_what_was_refused(squad):
+    page = Page((squad / "report.html").read_text(encoding="utf-8"))
+    assert len(page.all("article")) == 40
+    turns = [*page.all("details"), *page.all("div")]
+    told = Counter((turn["data-member"], turn["data-reason"]) for turn in turns if "data-reason" in turn)
+    refused = refused_turns(squad)
+    assert set(told) == {(step["member"], step["reason"]) for step in refused}
+    assert page.text.count("Refused rewrite") == told.total()
+    options = {attributes["value"] for attributes in page.all("option")}
+    assert {"long", "open", "*", *(step["reason"] for step in refused)} <= options
+
+
 def test_full_run_has_every_section_in_order(full):
     page = Page((full / "report.html").read_text(encoding="utf-8"))
     sections = [attributes["id"] for attributes in page.all("section")]
-    assert sections == ["rows", "coverage", "training", "change", "evaluation", "samples", "made"]
+    assert sections == ["rows", "coverage", "training", "change", "steps", "evaluation", "samples", "made"]
     drawn = [attributes["data-figure"] for attributes in page.all("div") if "data-figure" in attributes]
     assert drawn == [
         "funnel",
@@ -150,7 +207,8 @@ def test_full_run_has_every_section_in_order(full):
 
 def test_align_alone_has_what_it_needs(tmp_path):
     page = Page(written(write_align_run(tmp_path)))
-    assert [attributes["id"] for attributes in page.all("section")] == ["rows", "coverage", "change", "samples", "made"]
+    sections = [attributes["id"] for attributes in page.all("section")]
+    assert sections == ["rows", "coverage", "change", "steps", "samples", "made"]
     assert "toy" not in page.text
     assert len(page.all("article")) == 60
 
@@ -214,7 +272,7 @@ def test_null_and_long_texts(tmp_path):
 def test_refused_rewrite_is_shown(tmp_path):
     rows, steps = aligned_rows(random.Random(0), 1)
     rows[0] |= {"decision": "refused", "response": "Go away.", "aligned": "Go away."}
-    steps[1] |= {"decision": "refused", "text": "Please stay.", "reason": "scored_lower"}
+    steps[1] |= {"member": "ethical", "decision": "refused", "text": "Please stay.", "reason": "scored_lower"}
     page = Page(written(write_about(tmp_path, [align_stage(tmp_path, rows, steps)])))
     assert "Refused rewrite" in page.text
     assert "Please stay" in page.text
@@ -320,7 +378,7 @@ def test_visit_notices_scripts_and_requests(chromium, tmp_path):
     assert any("seen" in line for line in visit.console)
 
 
-@pytest.mark.parametrize("name", ["full", "hostile"])
+@pytest.mark.parametrize("name", ["full", "hostile", "squad"])
 def test_page_opens_from_disk_without_errors_or_requests(chromium, name, request, tmp_path):
     run = request.getfixturevalue(name)
     visit = Visit(chromium, run / "report.html", tmp_path)
@@ -335,8 +393,50 @@ def test_page_opens_from_disk_without_errors_or_requests(chromium, name, request
     assert visit.dom.all("img") == []
 
 
+def scripted(run, script, folder):
+    """A copy of a run's report in which a script of the test's own runs after the page's."""
+    html = (run / "report.html").read_text(encoding="utf-8")
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    page = folder / "page.html"
+    page.write_text(html.replace("</body>", f"<script>{script}</script>"), encoding="utf-8")
+    return page
+
+
+def test_samples_are_filtered_by_aligner_and_reason(chromium, squad, tmp_path):
+    script = """
+      const tools = document.getElementById("tools"), told = [];
+      const set = (decision, member, reason) => {
+        for (const button of tools.elements.decision) button.checked = button.value === decision;
+        tools.elements.member.value = member;
+        tools.elements.reason.value = reason;
+        tools.dispatchEvent(new Event("input"));
+        const found = document.getElementById("place").textContent.match(/of (\\d+)/);
+        told.push([decision, member, reason, found ? Number(found[1]) : 0]);
+      };
+      for (const { value } of [...tools.elements.reason.options])
+        for (const member of ["", "long", "open"])
+          for (const decision of ["", "refused"]) set(decision, member, value);
+      document.title = JSON.stringify(told);
+    """
+    told = json.loads(Visit(chromium, scripted(squad, script, tmp_path), tmp_path).title)
+    page = Page((squad / "report.html").read_text(encoding="utf-8"))
+    ids = {text for text in page.texts if re.fullmatch("[0-9a-f]{32}", text)}
+    rows = {row["id"]: row["decision"] for row in table(squad, "aligned") if row["id"] in ids}
+    turns = [turn for turn in table(squad, "trajectories") if turn["member"] and turn["id"] in ids]
+    for decision, member, reason, total in told:
+        fits = {
+            turn["id"]
+            for turn in turns
+            if member in ("", turn["member"])
+            and (not reason or turn["decision"] == "refused")
+            and reason in ("", "*", turn["reason"])
+        }
+        fits = fits if member or reason else ids
+        assert total == len([row_id for row_id in fits if decision in ("", rows[row_id])]), (decision, member, reason)
+    assert len({total for *_, total in told}) > 4
+
+
 def test_samples_can_be_filtered_searched_sorted_and_paged(chromium, full, tmp_path):
-    html = (full / "report.html").read_text(encoding="utf-8")
     script = """
       const tools = document.getElementById("tools").elements, told = [];
       const tell = () => told.push([document.getElementById("place").textContent,
@@ -353,14 +453,7 @@ def test_samples_can_be_filtered_searched_sorted_and_paged(chromium, full, tmp_p
       set("decision", "rewritten"); set("order", "gain"); set("order", "loss");
       document.title = JSON.stringify(told);
     """
-    page = tmp_path / "page.html"
-    page.write_text(
-        re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace(
-            "</body>", f"<script>{script}</script>"
-        ),
-        encoding="utf-8",
-    )
-    visit = Visit(chromium, page, tmp_path)
+    visit = Visit(chromium, scripted(full, script, tmp_path), tmp_path)
     told = json.loads(visit.title)
     places = [place for place, _ in told]
     assert places[:3] == ["1–10 of 240", "11–20 of 240", "1–5 of 5"]

@@ -24,10 +24,11 @@ def run(tmp_path, monkeypatch):
         row |= {"response": response, "aligned": aligned}
         row |= {"scores_before": {"ethical": 0.25}, "scores_after": {"ethical": 0.75 if row_id == "a1" else 0.25}}
     for step in steps:
-        step["id"] = rows[step["row"]]["id"]
+        step |= {"id": rows[step["row"]]["id"], "scores": [("ethical", 0.25)]}
         step["decision"], step["text"] = "as_given", rows[step["row"]]["response"]
         if step["step"] == 1 and step["id"] == "b1":
-            step |= {"decision": "refused", "text": "Please go away.", "reason": "scored_lower"}
+            step |= {"member": "ethical", "decision": "refused", "text": "Please go away.", "reason": "scored_lower"}
+            step["candidate_scores"] = [("ethical", 0.125)]
     return write_about(tmp_path, [align_stage(tmp_path, rows, steps)])
 
 
@@ -61,6 +62,7 @@ def test_diff_shows_the_rewrite_that_a_guard_refused(run, capsys):
     out = shown(capsys, run, "--diff", "--only", "refused")
     assert "[-Go-] {+Please go+} away." in out
     assert "scored lower" in out
+    assert "ethical  0.250  →  0.125  −0.125" in out
 
 
 def test_diff_says_why_a_row_failed(run, capsys):

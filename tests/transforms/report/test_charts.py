@@ -5,14 +5,21 @@ import numpy as np
 import plotly.graph_objects as go
 
 from transforms.report import corpus_charts, stage_charts
-from transforms.report.charts import label, to_json
-from transforms.report.corpus import Corpus, Trajectories
+from transforms.report.charts import label, to_json, wrapped
+from transforms.report.corpus import Corpus
+from transforms.report.distribution import Distribution
 from transforms.report.run_directory import Stage
 
 
 def stage(name, going_in, kept, drops=(), rejects=(), tables=("table",)):
     counts = {"in": going_in, "kept": kept, "drops": dict(drops), "rejects": dict(rejects)}
     return Stage(name, name, "complete", 1.0, {"counts": counts, "tables": {table: {} for table in tables}})
+
+
+def counted(*values, decimals=4):
+    found = Distribution(decimals)
+    found.add(np.array(values, np.float64))
+    return found
 
 
 STAGES = [
@@ -43,9 +50,8 @@ def test_charts_of_nothing_are_left_out():
     assert stage_charts.reasons([STAGES[2]]) is None
     assert stage_charts.coverage(Counter()) is None
     assert stage_charts.losses("train_aligner", [{"step": 1, "learning_rate": 0.1}]) is None
-    assert corpus_charts.scores("kind", np.array([np.nan]), np.array([np.nan]), 0.5) is None
+    assert corpus_charts.scores("kind", counted(np.nan), counted(np.nan), 0.5) is None
     assert corpus_charts.lengths(Corpus()) is None
-    assert corpus_charts.trajectories(Trajectories({}, {})) is None
     assert corpus_charts.win_rates([], "") is None
 
 
@@ -71,7 +77,7 @@ def test_losses_are_two_lines():
 
 
 def test_scores_are_counted_in_bins_of_a_twentieth():
-    chart = corpus_charts.scores("kind", np.array([0.01, 0.02, 1.0]), np.array([0.97, np.nan, 0.99]), 0.5)
+    chart = corpus_charts.scores("kind", counted(0.01, 0.02, 1.0), counted(0.97, np.nan, 0.99), 0.5)
     before, after = chart.figure.data
     assert (before.y[0], before.y[19], sum(before.y[:20])) == (2, 1, 3)
     assert (after.y[0], after.y[19], sum(after.y[:20])) == (0, 2, 2)
@@ -80,19 +86,10 @@ def test_scores_are_counted_in_bins_of_a_twentieth():
 
 
 def test_one_long_text_does_not_squeeze_the_others():
-    lengths = np.array([100] * 999 + [1_000_000], np.int32)
+    lengths = counted(*[100] * 999, 1_000_000, decimals=0)
     chart = corpus_charts.lengths(Corpus(rows=1000, response_characters=lengths, aligned_characters=lengths))
     assert chart.figure.data[0].x[-1] == 100
     assert "the longest has 1,000,000" in chart.note
-
-
-def test_trajectories_give_the_mean_of_every_step():
-    scores = {0: {"kind": np.array([0.1, 0.3])}, 1: {"kind": np.array([0.5, 0.9])}}
-    rows = corpus_charts.trajectories(Trajectories(scores, {0: None, 1: "kind"})).rows
-    assert [(row[0], row[1], row[2], round(row[3], 6)) for row in rows] == [
-        ("0 · response", "kind", 2, 0.2),
-        ("1 · kind", "kind", 2, 0.7),
-    ]
 
 
 def test_win_rates_have_their_intervals():
@@ -113,6 +110,10 @@ def test_win_rates_have_their_intervals():
 def test_labels_are_one_short_line_without_markup():
     assert label("<b>two\nlines</b>") == "&lt;b&gt;two lines&lt;/b&gt;"
     assert label("x" * 40) == "x" * 27 + "…"
+
+
+def test_long_labels_are_wrapped_without_markup():
+    assert wrapped("1 · <b>factual</b> and well sourced") == "1 ·<br>&lt;b&gt;factual&lt;/b&gt;<br>and well…"
 
 
 def test_json_cannot_end_its_script_element():

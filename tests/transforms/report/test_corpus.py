@@ -1,13 +1,13 @@
 import random
 
-import numpy as np
 import pyarrow as pa
 from example_run import CORPUS, aligned_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.tables import TRAJECTORIES, aligned
-from transforms.report.corpus import SHOWN_CHARACTERS, columns_of, follow, show_text, summarise
+from schemas.tables import aligned
+from transforms.report.corpus import SHOWN_CHARACTERS, columns_of, rank, show_text, summarise, take_turns
+from transforms.report.distribution import Distribution
 
 SCHEMA = aligned(CORPUS, ("kind", "true"))
 
@@ -39,14 +39,18 @@ def batch_of(rows, schema=SCHEMA):
     return pa.RecordBatch.from_pylist(rows, schema)
 
 
+def counted(found: Distribution):
+    return dict(zip(found.values.tolist(), found.counts.tolist(), strict=True))
+
+
 def test_counts_scores_and_lengths():
     corpus = summarise([batch_of(ROWS)], 10)
     assert (corpus.rows, corpus.changed) == (4, 2)
     assert corpus.decisions == {"rewritten": 2, "above_threshold": 1, "failed": 1}
-    np.testing.assert_equal(corpus.before["kind"], [0.1, 0.8, np.nan, 0.2])
-    np.testing.assert_equal(corpus.after["true"], [0.4, 0.7, np.nan, 0.5])
-    assert corpus.response_characters.tolist() == [3, 3, 0, 7]
-    assert corpus.aligned_characters.tolist() == [8, 3, 0, 0]
+    assert counted(corpus.before["kind"]) == {0.1: 1, 0.2: 1, 0.8: 1}
+    assert counted(corpus.after["true"]) == {0.4: 1, 0.5: 1, 0.7: 1}
+    assert counted(corpus.response_characters) == {0: 1, 3: 2, 7: 1}
+    assert counted(corpus.aligned_characters) == {0: 2, 3: 1, 8: 1}
 
 
 def test_samples_carry_texts_scores_and_gain():
@@ -69,6 +73,21 @@ def test_samples_are_shared_out_over_decisions():
     assert decisions.count("rewritten") == 7
 
 
+def test_samples_are_shared_out_over_what_else_rows_have_in_common():
+    rows = [row(f"r{number:02d}", "rewritten", (0, 0), (1, 1)) for number in range(50)]
+    last = sorted((entry["id"] for entry in rows), key=rank)[-3:]
+    assert not set(last) & {sample.id for sample in summarise([batch_of(rows)], 4).samples}
+    chosen = {sample.id for sample in summarise([batch_of(rows)], 4, [last[:2], last[2:]]).samples}
+    assert len(chosen) == 4
+    assert {last[0], last[2]} <= chosen
+
+
+def test_turns_are_taken_queue_by_queue():
+    assert take_turns(["abc", "a", "xb"], 9) == ["a", "x", "b", "c"]
+    assert take_turns(["abc", "xyz"], 3) == ["a", "x", "b"]
+    assert take_turns([], 3) == []
+
+
 def test_rows_that_share_an_id_are_all_counted():
     corpus = summarise([batch_of([ROWS[0], ROWS[0]])], 10)
     assert corpus.rows == 2
@@ -77,7 +96,7 @@ def test_rows_that_share_an_id_are_all_counted():
 
 def test_nothing_of_an_empty_table():
     corpus = summarise([batch_of([])], 10)
-    assert (corpus.rows, corpus.samples, corpus.before["kind"].tolist()) == (0, [], [])
+    assert (corpus.rows, corpus.samples, counted(corpus.before["kind"])) == (0, [], {})
 
 
 def test_columns_of_leaves_out_what_a_corpus_lacks():
@@ -100,49 +119,10 @@ def test_show_text_cuts_and_says_so():
 
 @given(st.integers(0, 40), st.integers(0, 30), st.integers(0, 12))
 def test_where_batches_are_cut_never_matters(rows, cut, most):
-    made, steps = aligned_rows(random.Random(rows), rows)
+    made, _ = aligned_rows(random.Random(rows), rows)
     batch = batch_of(made, aligned(CORPUS, ("ethical",)))
     whole, parts = summarise([batch], most), summarise([batch.slice(0, cut), batch.slice(cut)], most)
     assert parts.samples == whole.samples
     assert parts.decisions == whole.decisions
-    np.testing.assert_array_equal(parts.after["ethical"], whole.after["ethical"])
-    np.testing.assert_array_equal(parts.aligned_characters, whole.aligned_characters)
-    walk = batch_of(steps, TRAJECTORIES)
-    together, apart = follow([walk], whole.samples), follow([walk.slice(0, cut), walk.slice(cut)], parts.samples)
-    assert parts.samples == whole.samples
-    assert apart.members == together.members
-    for step, scores in together.scores.items():
-        np.testing.assert_array_equal(apart.scores[step]["ethical"], scores["ethical"])
-
-
-def step(row_id, number, place, member, text, scores, decision, reason=None):
-    return {
-        "id": row_id,
-        "shard": "rows",
-        "row": place,
-        "step": number,
-        "member": member,
-        "text": text,
-        "scores": scores,
-        "decision": decision,
-        "reason": reason,
-    }
-
-
-def test_follow_gathers_scores_by_step_and_gives_samples_their_steps():
-    samples = summarise([batch_of(ROWS)], 10).samples
-    steps = [
-        step("a", 1, 0, "kind", "Because.", [("kind", 0.9), ("true", 0.4)], "rewritten"),
-        step("a", 0, 0, None, "No.", [("kind", 0.1), ("true", 0.5)], "as_given"),
-        step("a", 0, 7, None, "Another row with this id.", [("kind", 0.3), ("true", None)], "as_given"),
-        step("x", 1, 9, "kind", None, None, "not_asked"),
-    ]
-    found = follow([batch_of(steps, TRAJECTORIES)], samples)
-    assert found.members == {0: None, 1: "kind"}
-    assert {name: scores.tolist() for name, scores in found.scores[0].items()} == {"kind": [0.1, 0.3], "true": [0.5]}
-    assert {name: scores.tolist() for name, scores in found.scores[1].items()} == {"kind": [0.9], "true": [0.4]}
-    first = next(sample for sample in samples if sample.id == "a")
-    assert [(entry.step, entry.text.text, entry.scores) for entry in first.steps] == [
-        (0, "No.", {"kind": 0.1, "true": 0.5}),
-        (1, "Because.", {"kind": 0.9, "true": 0.4}),
-    ]
+    assert counted(parts.after["ethical"]) == counted(whole.after["ethical"])
+    assert counted(parts.aligned_characters) == counted(whole.aligned_characters)
