@@ -63,7 +63,7 @@ def follow(batches: Iterable[pa.RecordBatch], most_samples: int) -> Trajectories
             found.turns[Turn(*turn)] += rows
         asked = turns.filter(pl.col("member").is_not_null())
         for kind, rows in asked.partition_by(Turn._fields[1:], as_dict=True).items():
-            entries = {(rank(row_id), row_id) for row_id in rows["id"].unique()}
+            entries = {(rank(row_id), row_id) for row_id in rows["id"].to_list()}
             lowest[kind] = heapq.nsmallest(most_samples, entries.union(lowest.get(kind, ())))
     found.scores = dict(sorted(found.scores.items()))
     found.queues = [[row_id for _, row_id in lowest[kind]] for kind in sorted(lowest, key=str)]
