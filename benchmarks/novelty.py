@@ -15,7 +15,7 @@ import pyarrow as pa
 from rapidfuzz.distance import LCSseq
 
 from benchmarks.record import record
-from transforms import corpora
+from transforms import records
 from transforms.novelty import similar_kept
 from transforms.words import Words, words_of
 
@@ -25,7 +25,7 @@ BAR_SECONDS = 120
 
 
 def read_questions(folder: str, column: str) -> list[str]:
-    lines = (line for path in corpora.find_files(folder) for line in corpora.read_lines(path))
+    lines = (line for path in records.find_files(folder) for line in records.read_lines(path))
     return [line.values[column] for line in lines if line.error is None and line.values.get(column)]
 
 

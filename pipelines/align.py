@@ -49,6 +49,7 @@ from transforms.tables import (
 from transforms.triples import TRIPLE_STOP
 
 READ = ("id", "question", "response")  # of the corpus; its other columns pass through
+IMPORT_FLAGS = ("question_column", "response_column", "messages_column", "batch_input")
 BY_SCORES = ("corpus-mean", "paper-002")  # routings that inspect all rows first
 IN_SQUAD_FILE = (
     *("aligner", "inspector", "criterion", "pack"),
@@ -85,6 +86,10 @@ class Config(Settings):
     model: str = setting("the model of a prompted aligner", "")
     question_column: str | None = setting("column of the question", None)
     response_column: str | None = setting("column of the response", None)
+    messages_column: str | None = setting("column of a chat, whose last assistant turn is the response", None)
+    batch_input: str | None = setting(
+        "requests whose results the corpus is: a batch API's input file, folder or glob", None
+    )
     limit: int | None = setting("align only the first N rows", None)
     shard: str | None = setting("I/N: do only every N-th input shard, from the I-th (1-based)", None)
     plan: bool = setting("say what the command would cost, and stop", False)
@@ -229,18 +234,14 @@ def policy_of(config: Config, squad: Squad, order: tuple[int, ...] = ()) -> Poli
 
 def import_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | None:
     """Import the corpus into the run directory, unless a stage made it; UsageError where a flag does not suit it."""
+    how = {name: getattr(config, name) for name in IMPORT_FLAGS}
     if not storage.exists(storage.join(config.corpus, MANIFEST)):
         if config.shard is not None:
             raise UsageError(f"--shard {config.shard}: {config.corpus} is no table; make one first: alignbeam import")
-        settings = ingest.Config(
-            corpus=config.corpus,
-            output=storage.join(config.output, "corpus"),
-            question_column=config.question_column,
-            response_column=config.response_column,
-            limit=config.limit,
-        )
+        output = storage.join(config.output, "corpus")
+        settings = ingest.Config(corpus=config.corpus, output=output, limit=config.limit, **how)
         return ingest.run(settings, beam_arguments, by_identity=True)
-    ingest.refuse_column_flags(config.corpus, {"question": config.question_column, "response": config.response_column})
+    ingest.refuse_import_flags(config.corpus, how)
     return None
 
 

@@ -17,7 +17,7 @@ from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, exit_code
 from schemas.config import Layer, read_yaml, resolve
 from schemas.criteria import check_pack, load_pack
 from schemas.errors import UsageError
-from transforms import corpora, storage
+from transforms import corpora, records, storage
 from transforms.tables import MANIFEST, read_manifest, read_table
 
 CORPUS_ROWS = 10_000
@@ -52,9 +52,9 @@ def check_criterion(path: str) -> int:
 def check_corpus(path: str, kind: corpora.Kind) -> int:
     """Columns, and what is wrong with the first 10,000 rows of each file."""
     rejects = 0
-    for file in corpora.find_files(path):
-        columns = corpora.choose_columns(file, kind, {})
-        schema = corpora.output_schema(file, kind, columns, CORPUS_ROWS)
+    for file in records.find_files(path):
+        look = corpora.look_at(file, kind, {}, CORPUS_ROWS)
+        columns, schema = look.columns, corpora.schema_of(kind, [look])
         errors: Counter[str] = Counter()
         rows = 0
         for chunk in corpora.read_chunks(0, file, kind, columns, schema, CORPUS_ROWS):

@@ -24,7 +24,7 @@ from pipelines.explain import explain_row
 from schemas.command_line import setting
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
-from transforms import corpora, storage
+from transforms import corpora, records, storage
 from transforms.columns import check_free, check_texts
 from transforms.decisions import Keyed, OpenShards, decisions_of
 from transforms.duplicates import FIRST, LONGEST, DropDuplicates, Preference, buckets_for
@@ -96,16 +96,16 @@ class Config(Settings):
 def import_input(config: Config, beam_arguments: Sequence[str]) -> stages.Stage | None:
     """Import the input under the output, unless it is a table with `id` and `question`."""
     given = {name: getattr(config, f"{name}_column") for name in TEXT_COLUMNS}
+    flags = {f"{name}_column": column for name, column in given.items()}
     if storage.exists(storage.join(config.input, MANIFEST)):
-        ingest.refuse_column_flags(config.input, given)
+        ingest.refuse_import_flags(config.input, flags)
         return None
-    files = corpora.find_files(config.input)
-    as_it_is = all(corpora.format_of(file) == "parquet" for file in files) and not any(given.values())
+    files = records.find_files(config.input)
+    as_it_is = all(records.format_of(file) == "parquet" for file in files) and not any(given.values())
     if as_it_is and {"id", "question"} <= set(read_table(config.input).schema.names):
         return None
     kind = config.kind or guess_kind(files[0], given)
-    columns = {f"{name}_column": column for name, column in given.items()}
-    settings = ingest.Config(corpus=config.input, output=storage.join(config.output, "input"), kind=kind, **columns)
+    settings = ingest.Config(corpus=config.input, output=storage.join(config.output, "input"), kind=kind, **flags)
     return ingest.run(settings, beam_arguments, by_identity=True)
 
 

@@ -9,6 +9,7 @@ python -m pipelines.ingest answers.csv -o data/answers --question-column prompt 
 
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -16,12 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
+from pipelines.watch import console
 from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
-from transforms import corpora, storage
+from transforms import corpora, records, storage
 from transforms.identity import content_id
 from transforms.tables import Chunk, Target, WriteTables, read_entries
 
+THREADS = 16  # that look at files: on a store each costs a few round trips
+NAMED_FILES = 10  # of those that cannot be read
 CLAIM = "import.json"  # whose shards lie in a directory, before a manifest says so
 
 
@@ -33,6 +37,10 @@ class Config:
     question_column: str | None = setting("column of the question", None)
     response_column: str | None = setting("column of the response", None)
     correction_column: str | None = setting("column of the better response", None)
+    messages_column: str | None = setting("column of a chat, whose last assistant turn is the response", None)
+    batch_input: str | None = setting(
+        "requests whose results the corpus is: a batch API's input file, folder or glob", None
+    )
     limit: int | None = setting("read only so many rows of each file", None)
 
     @property
@@ -41,6 +49,8 @@ class Config:
             "question": self.question_column,
             "response": self.response_column,
             "correction": self.correction_column,
+            "messages": self.messages_column,
+            "batch_input": self.batch_input,
         }
 
 
@@ -54,31 +64,77 @@ class Source:
     columns: dict[str, str]
     schema: pa.Schema
     limit: int | None
-    name: str
+    batch_input: tuple[tuple[str, str], ...]  # files of requests with their marks
+    name: str  # that its shard has
 
     @property
     def target(self) -> Target:
-        return Target(self.name, content_id(storage.mark(self.path), str(self.columns)))
+        return Target(self.name, content_id(storage.mark(self.path), str(self.columns), str(self.batch_input)))
 
     def chunks(self) -> Iterator[Chunk]:
-        return corpora.read_chunks(self.shard, self.path, self.kind, self.columns, self.schema, self.limit)
+        return corpora.read_chunks(
+            self.shard, self.path, self.kind, self.columns, self.schema, self.limit, self.batch_input
+        )
+
+
+def check_flags(config: Config) -> None:
+    """UsageError where flags say in two ways where the texts are."""
+    given = [name for name, value in config.columns.items() if value]
+    for name, flag in (("messages", "--messages-column"), ("batch_input", "--batch-input")):
+        if name in given and config.kind != "responses":
+            raise UsageError(f"{flag}: gives responses, not {config.kind}")
+        if name in given and len(given) > 1:
+            others = ", ".join(other for other in given if other != name)
+            raise UsageError(f"{flag}: says where question and response are; leave out the flag for {others}")
+
+
+def find_requests(path: str) -> tuple[tuple[str, str], ...]:
+    """The files of a batch's requests with their marks; UsageError where one is something else."""
+    files = records.find_files(path)
+    for file in files:
+        if missing := {"custom_id", "body"} - set(records.column_names(file)):
+            raise UsageError(f"{file}: no requests of a batch API: their lines have no {', '.join(sorted(missing))}")
+    return tuple((file, storage.mark(file)) for file in files)
 
 
 def find_sources(config: Config) -> list[Source]:
-    """Every file with its columns; UsageError where a file is missing, empty, or lacks a column."""
-    sources: list[Source] = []
+    """Every file with its columns. Empty files are left out, those that cannot be read become rejects; both are told.
+
+    UsageError where a file is missing, lacks a column, or has one of another type than the others, and where not one
+    file can be read.
+    """
+    check_flags(config)
+    requests = find_requests(config.batch_input) if config.batch_input else ()
+    files = records.find_files(config.corpus)
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = dict(zip(files, pool.map(lambda path: look_or_error(path, config), files), strict=True))
+    looks = [look for look in found.values() if isinstance(look, corpora.Look)]
+    errors = [error for error in found.values() if isinstance(error, records.NoRecord)]
+    if not looks:
+        raise errors[0]
+    for error in errors[:NAMED_FILES]:
+        console.print(f"left out: {error}", markup=False, soft_wrap=True)
+    if len(errors) > NAMED_FILES:
+        console.print(f"left out: {len(errors) - NAMED_FILES:,} more files without a record that can be read")
+    schema = corpora.schema_of(config.kind, looks)
+    kept = {path: look for path, look in found.items() if not isinstance(look, records.EmptyFile)}
+    columns = {
+        path: look.columns if isinstance(look, corpora.Look) else looks[0].columns for path, look in kept.items()
+    }
     root = config.corpus if storage.is_directory(config.corpus) else storage.fixed_part(config.corpus)
-    for shard, path in enumerate(corpora.find_files(config.corpus)):
-        columns = corpora.choose_columns(path, config.kind, config.columns)
-        schema = corpora.output_schema(path, config.kind, columns, config.limit)
-        name = storage.relative(path, root).removesuffix(".parquet")
-        sources.append(Source(shard, path, config.kind, columns, schema, config.limit, name))
-        if not schema.equals(sources[0].schema):
-            raise UsageError(
-                f"{path}: its columns differ from those of {sources[0].path}: "
-                f"{', '.join(schema.names)} against {', '.join(sources[0].schema.names)}"
-            )
-    return sources
+    names = {path: storage.relative(path, root).removesuffix(".parquet") for path in kept}
+    return [
+        Source(shard, path, config.kind, columns[path], schema, config.limit, requests, names[path])
+        for shard, path in enumerate(kept)
+    ]
+
+
+def look_or_error(path: str, config: Config) -> corpora.Look | records.NoRecord:
+    """The columns of a file, or why nothing of it can be read."""
+    try:
+        return corpora.look_at(path, config.kind, config.columns, config.limit)
+    except records.NoRecord as error:
+        return error
 
 
 @dataclass(frozen=True)
@@ -154,9 +210,9 @@ def run(config: Config, beam_arguments: Sequence[str] = (), *, by_identity: bool
     return stage
 
 
-def refuse_column_flags(path: str, columns: dict[str, str | None]) -> None:
-    """UsageError where a flag names a column of a table that a stage made: it is read as it is."""
-    if given := [f"--{field}-column {column}" for field, column in columns.items() if column]:
+def refuse_import_flags(path: str, settings: dict[str, str | None]) -> None:
+    """UsageError where a setting says how to read a table that a stage made: it is read as it is."""
+    if given := [f"--{name.replace('_', '-')} {value}" for name, value in settings.items() if value]:
         raise UsageError(f"{path}: is a table made by a stage and read by its own columns; leave out {' '.join(given)}")
 
 

@@ -59,6 +59,11 @@ def aligner(request: Request) -> str:
     return f" A kinder word on {word(request.prompt)}. [DONE]"
 
 
+def reads_little(request: Request) -> Completion | str:
+    """As `aligner`, but takes no long prompt."""
+    return Completion.failed("prompt_too_long: it reads 500") if len(request.prompt) > 500 else aligner(request)
+
+
 def failing_questions(request: Request) -> Completion | str:
     """As `failing`, but gives all topics."""
     return teacher(request) if request.prompt.startswith("List ") else failing(request)

@@ -1,201 +1,68 @@
-"""Corpora as people have them (Parquet, JSON lines, a JSON array, CSV, each plain or compressed) as batches of a table.
+"""Corpora as people have them (files of transforms.records) as batches of a table.
 
-Three kinds of table can be made: `questions`, `responses` (question, response) and `triples` (question, response,
-correction; preference data count as triples whose rejected answer is the response). A line that cannot be read is a
-rejected row with its line number; it never ends the job. Nor does a file that breaks off: what can be read of it is.
+Three kinds of table can be made: `questions`, `responses` (question, response; also from chats and from a batch API's
+results) and `triples` (question, response, correction; preference data count as triples whose rejected answer is the
+response). A record that cannot be read or used is a rejected row with its line number; it never ends the job.
 """
 
-import csv
-import io
 import json
-import lzma
-import re
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from schemas.errors import UsageError
 from schemas.tables import TRIPLES
-from transforms import storage
+from transforms.batch_results import Requests, open_requests, read_answer
+from transforms.column_types import ColumnTypes, has_empty_object, types_of_schema, types_of_values
+from transforms.columns import is_text
+from transforms.conversations import Unusable, split_dialogue, split_messages
 from transforms.identity import content_id
-from transforms.tables import MANIFEST, Chunk
+from transforms.records import Line, column_names, excerpt, format_of, read_batches, read_footer
+from transforms.tables import Chunk, conform
 
 Kind = Literal["questions", "responses", "triples"]
 
-BATCH_ROWS = 1024
 MAX_TEXT_CHARS = 1 << 20
-RAW_CHARS = 200
-COMPRESSION = (".gz", ".bz2", ".xz", ".zst")
 ACCEPTED = {
     "question": ("question", "instruction", "prompt", "input", "query"),
     "response": ("response", "output", "answer", "completion", "rejected"),
     "correction": ("correction", "chosen", "aligned"),
 }
 FIELDS = {"questions": ("question",), "responses": ("question", "response"), "triples": tuple(ACCEPTED)}
-UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid, csv.Error)  # a file from some place on
-SURROGATE = re.compile("[\ud800-\udfff]")
-LAST_ANSWER = re.compile(r"\n\nAssistant:(?!.*\n\nAssistant:)", re.DOTALL)
+CHATS = ("messages", "conversation", "conversations")
+BATCH_RESULTS = {"id": "custom_id", "question": "custom_id", "response": "response"}  # a question by its request's id
 
 REJECTS = pa.schema({"source": pa.string(), "line": pa.int64(), "raw": pa.string(), "error": pa.string()})
 
 
 @dataclass(frozen=True)
-class Line:
-    """One record of a file: its number from 1, its values, or why it has none."""
+class Look:
+    """A file before it is read: which of its columns are ours, and what all its columns hold."""
 
-    number: int
-    values: dict[str, Any]
-    error: str | None = None
-    raw: str = ""
-
-
-def format_of(path: str) -> str:
-    """`parquet`, `jsonl`, `json`, `csv` or `tsv`, by the ending; UsageError for any other."""
-    name = path.lower()
-    for ending in COMPRESSION:
-        name = name.removesuffix(ending)
-    for ending, found in (
-        (".parquet", "parquet"),
-        (".jsonl", "jsonl"),
-        (".ndjson", "jsonl"),
-        (".json", "json"),
-        (".csv", "csv"),
-        (".tsv", "tsv"),
-    ):
-        if name.endswith(ending):
-            return found
-    raise UsageError(f"{path}: what is this? Expected .parquet, .jsonl, .json, .csv or .tsv, plain or compressed")
-
-
-def find_files(path: str) -> list[str]:
-    """The corpus files at a path, a folder or a glob, sorted; UsageError where there is none or one is empty."""
-    if storage.is_directory(path):
-        files = [file for file in storage.list_files(storage.join(path, "**", "*")) if not storage.is_directory(file)]
-        files = [file for file in files if "." in file.rsplit("/", 1)[-1].strip(".") and _is_corpus(file)]
-    elif any(mark in path for mark in "*?["):
-        files = storage.list_files(path)
-    else:
-        files = [path] if storage.exists(path) else []
-    if not files:
-        raise UsageError(f"{path}: no such file, or nothing in it that can be read")
-    if storage.exists(storage.join(path, MANIFEST)):
-        raise UsageError(
-            f"{path}: is a table already (it has a {MANIFEST}); a corpus is files as other programs write them"
-        )
-    return files
-
-
-def _is_corpus(path: str) -> bool:
-    try:
-        return bool(format_of(path))
-    except UsageError:
-        return False
-
-
-def read_lines(path: str, limit: int | None = None) -> Iterator[Line]:
-    """The first `limit` records of a file, in order; where it breaks off, a last one, `unreadable_from_here`."""
-    number = 0
-    try:
-        for line in islice(_parquet_lines(path) if format_of(path) == "parquet" else _text_lines(path), limit):
-            number = line.number
-            yield line
-    except UNREADABLE as error:
-        yield Line(number + 1, {}, "unreadable_from_here", _raw(str(error)))
-
-
-def _text_lines(path: str) -> Iterator[Line]:
-    kind = format_of(path)
-    with fsspec.open(path, "rb", compression="infer") as file:
-        if kind == "jsonl":
-            for number, raw in enumerate(file, 1):
-                if raw.strip():
-                    yield _json_line(number, raw)
-        elif kind == "json":
-            yield from _json_array(path, file.read())
-        else:
-            text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-            csv.field_size_limit(1 << 30)
-            reader = csv.DictReader(text, delimiter="\t" if kind == "tsv" else ",")
-            for values in reader:
-                error = "wrong_number_of_fields" if None in values or None in values.values() else None
-                if any(_has_surrogates(value) for value in values.values()):
-                    error = "invalid_utf8"
-                yield Line(reader.line_num, {} if error else values, error, _raw(str(values)))
-
-
-def _json_line(number: int, raw: bytes) -> Line:
-    try:
-        values = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError:
-        return Line(number, {}, "invalid_utf8", _raw(raw.decode("utf-8", "replace")))
-    except (ValueError, RecursionError):
-        return Line(number, {}, "malformed_json", _raw(raw.decode("utf-8", "replace")))
-    return _record(number, values)
-
-
-def _json_array(path: str, raw: bytes) -> Iterator[Line]:
-    try:
-        records = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 (byte {error.start})") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not JSON: {error}") from error
-    if not isinstance(records, list):
-        raise UsageError(f"{path}: expected a JSON array of objects, found {type(records).__name__}")
-    for number, values in enumerate(records, 1):
-        yield _record(number, values)
-
-
-def _record(number: int, values: Any) -> Line:
-    if not isinstance(values, dict):
-        return Line(number, {}, "not_an_object", _raw(str(values)))
-    if _has_surrogates(values):
-        return Line(number, {}, "invalid_utf8", _raw(str(values)))
-    return Line(number, values)
-
-
-def _has_surrogates(value: Any) -> bool:
-    """Whether a text, or one in a list or an object, has halves of characters: no UTF-8 says them."""
-    if isinstance(value, str):
-        return not value.isascii() and SURROGATE.search(value) is not None
-    if isinstance(value, dict):
-        return any(_has_surrogates(name) or _has_surrogates(part) for name, part in value.items())
-    return isinstance(value, list) and any(map(_has_surrogates, value))
-
-
-def _raw(text: str) -> str:
-    return text[:RAW_CHARS].encode("utf-8", "replace").decode("utf-8")
-
-
-def column_names(path: str) -> list[str]:
-    """The columns of a file: of a Parquet file from its footer, else those of its first good record."""
-    if format_of(path) == "parquet":
-        try:
-            with fsspec.open(path, "rb") as file:
-                return pq.read_schema(file).names
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UsageError(f"{path}: not a whole Parquet file ({error})") from error
-    wrong: Line | None = None
-    for line in read_lines(path):
-        if line.error is None:
-            return list(line.values)
-        wrong = wrong or line
-    why = f" (line {wrong.number}: {wrong.error}: {wrong.raw})" if wrong else ""
-    raise UsageError(f"{path}: holds no record that can be read{why}")
+    path: str
+    columns: dict[str, str]
+    types: ColumnTypes
 
 
 def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[str, str]:
     """Which column of the file is the question, the response, the correction: as given, else by its usual names.
 
-    Raises UsageError naming the file, the column that is missing and those that are there.
+    Of a chat one column is both question and response, of preference dialogues both question and correction. Raises
+    UsageError naming the file, the column that is missing and those that are there; NoRecord where it has none.
     """
     names = column_names(path)
+    if given.get("batch_input"):
+        if missing := set(BATCH_RESULTS.values()) - set(names):
+            raise UsageError(
+                f"{path}: no results of a batch API: no column {', '.join(missing)} among {', '.join(names)}"
+            )
+        return BATCH_RESULTS
+    if chat := given.get("messages"):
+        if chat not in names:
+            raise UsageError(f"{path}: no column {chat!r} (--messages-column) among {', '.join(names)}")
+        return {"question": chat, "response": chat}
     lower = {name.lower(): name for name in reversed(names)}
     has_question = given.get("question") or set(lower) & set(ACCEPTED["question"])
     if kind == "triples" and not has_question and {"chosen", "rejected"} <= set(names):
@@ -207,6 +74,11 @@ def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[
         found = next((name for name in accepted if name in names), None)
         if found is None and not wanted:
             found = next((lower[name] for name in accepted if name in lower), None)
+        if found is None and kind == "responses" and not any(given.values()):
+            if chat := next((name for name in CHATS if name in names), None):
+                return {"question": chat, "response": chat}
+            if set(BATCH_RESULTS.values()) <= set(names):
+                raise UsageError(f"{path}: results of a batch API; name the file of its requests with --batch-input")
         if found is None:
             raise UsageError(
                 f"{path}: no column for the {field}: looked for {', '.join(accepted)} among {', '.join(names)}; "
@@ -216,33 +88,95 @@ def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[
     return chosen
 
 
-def split_dialogue(chosen: str, rejected: str) -> tuple[str, str, str] | None:
-    """(question, rejected answer, chosen answer) of two dialogues that differ in their last turn, else None.
+def look_at(path: str, kind: Kind, given: dict[str, str | None], limit: int | None = None) -> Look:
+    """The columns of a file, and the types of its first `limit` rows.
 
-    Turns are marked `Human:` and `Assistant:`. A question of one turn is given without its mark; a longer dialogue is
-    kept as it stands, so that the answer's context is not lost.
+    Raises UsageError naming a column that is missing, or that one of our fields would overwrite; NoRecord where nothing
+    can be read.
     """
-    good, bad = LAST_ANSWER.search(chosen), LAST_ANSWER.search(rejected)
-    if not good or not bad or chosen[: good.start()].strip() != rejected[: bad.start()].strip():
-        return None
-    context = chosen[: good.start()].strip()
-    question = context.removeprefix("Human:").strip() if context.count("\n\nHuman:") == 0 else context
-    return question, rejected[bad.end() :].strip(), chosen[good.end() :].strip()
+    columns = choose_columns(path, kind, given)
+    if format_of(path) == "parquet":
+        types = types_of_schema(read_footer(path)[0])
+    else:
+        types = ColumnTypes()
+        for lines, _ in read_batches(path, limit):
+            types = types.merge(types_of_values([line.values for line in lines]))
+    taken = [field for field in FIELDS[kind] if field in types.types and field not in _consumed(columns)]
+    if kind == "triples" and not pa.types.is_boolean(types.types.get("identity", pa.bool_())):
+        taken.append("identity")
+    if taken:
+        chosen = ", ".join(f"{field} from {column!r}" for field, column in columns.items())
+        raise UsageError(
+            f"{path}: column {', '.join(map(repr, taken))} would be overwritten ({chosen}); rename or drop it"
+        )
+    return Look(path, columns, types)
 
 
-def normalise(line: Line, kind: Kind, columns: dict[str, str]) -> dict[str, Any] | str:
+def _is_chat(columns: dict[str, str]) -> bool:
+    return columns["question"] == columns.get("response")
+
+
+def _consumed(columns: dict[str, str]) -> set[str]:
+    """The columns that our fields stand for; a chat stays beside what is taken from it."""
+    return set() if _is_chat(columns) else set(columns.values())
+
+
+def _computed(kind: Kind) -> tuple[str, ...]:
+    """The columns of the table that do not pass through."""
+    return ("id", *FIELDS[kind], *(("question_id", "identity") if kind == "triples" else ()))
+
+
+def schema_of(kind: Kind, looks: Sequence[Look]) -> pa.Schema:
+    """The table's schema for files: id and our fields, then all other columns, null in files that lack them.
+
+    Columns whose values have no common Arrow type become JSON texts. Raises UsageError naming the files where a Parquet
+    file has a column of another type than the others.
+    """
+    merged = ColumnTypes()
+    for look in looks:
+        consumed = _consumed(look.columns)
+        others = {name: type for name, type in look.types.types.items() if name not in consumed}
+        merged = merged.merge(ColumnTypes(others, look.types.wide))
+    declared = any(format_of(look.path) == "parquet" for look in looks)
+    types = {
+        name: pa.string() if has_empty_object(type) or (pa.types.is_null(type) and not declared) else type
+        for name, type in merged.types.items()
+    }
+    ours = TRIPLES if kind == "triples" else pa.schema(dict.fromkeys(_computed(kind), pa.string()))
+    schema = pa.schema([*ours, *(pair for pair in types.items() if pair[0] not in ours.names)])
+    for look in looks:
+        if format_of(look.path) == "parquet":
+            _check_types(kind, schema, look, looks)
+    return schema
+
+
+def _check_types(kind: Kind, schema: pa.Schema, look: Look, looks: Sequence[Look]) -> None:
+    """UsageError where a column that a Parquet file declares cannot be had in the type of the whole."""
+    for name in set(schema.names) & set(look.types.types) - set(_computed(kind)) - _consumed(look.columns):
+        wanted, declared = schema.field(name).type, look.types.types[name]
+        try:
+            pa.nulls(0, declared).cast(wanted)
+            fits = is_text(declared) or pa.types.is_null(declared) or not is_text(wanted)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+            fits = False
+        if not fits:
+            others = (other for other in looks if name in other.types.types)
+            apart = (other for other in others if is_text(look.types.merge(other.types).types[name]))
+            there = next((f"in {other.path} {other.types.types[name]}" for other in apart), f"here it is {wanted}")
+            raise UsageError(f"{look.path}: column {name!r} is {declared}, {there}; give all files the same type")
+
+
+def normalise(
+    line: Line, kind: Kind, columns: dict[str, str], requests: Requests | None = None
+) -> dict[str, str] | str:
     """The fields of a record under our names, or the name of what is wrong with it.
 
     A question or answer that is null, empty, not text or longer than 1 MiB is refused.
     """
-    values: dict[str, Any] = {field: line.values.get(column) for field, column in columns.items()}
-    if kind == "triples" and columns["question"] == columns["correction"]:
-        if not all(isinstance(value, str) for value in values.values()):
-            return "not_text"
-        parts = split_dialogue(values["correction"], values["response"])
-        if parts is None:
-            return "no_common_question"
-        values = dict(zip(("question", "response", "correction"), parts, strict=True))
+    try:
+        values = _fields(line, kind, columns, requests)
+    except Unusable as error:
+        return str(error)
     for field, value in values.items():
         if value is None:
             return f"null_{field}"
@@ -255,133 +189,96 @@ def normalise(line: Line, kind: Kind, columns: dict[str, str]) -> dict[str, Any]
     return values
 
 
-def output_schema(path: str, kind: Kind, columns: dict[str, str], limit: int | None = None) -> pa.Schema:
-    """The table's schema for one file: id and our fields, then the other columns of its first `limit` rows.
-
-    Columns whose values have no common Arrow type become JSON texts. Raises UsageError naming a column that one of
-    our fields would overwrite.
-    """
-    ours = TRIPLES if kind == "triples" else pa.schema([("id", pa.string())] + [(f, pa.string()) for f in columns])
-    theirs = _column_types(path, limit)
-    taken = [field for field in columns if field in theirs and field not in columns.values()]
-    if kind == "triples" and not pa.types.is_boolean(theirs.get("identity", pa.bool_())):
-        taken.append("identity")
-    if taken:
-        chosen = ", ".join(f"{field} from {column!r}" for field, column in columns.items())
-        raise UsageError(
-            f"{path}: column {', '.join(map(repr, taken))} would be overwritten ({chosen}); rename or drop it"
-        )
-    others = {name: type for name, type in theirs.items() if name not in {*ours.names, *columns.values()}}
-    return pa.schema([*ours, *others.items()])
-
-
-def _column_types(path: str, limit: int | None) -> dict[str, pa.DataType]:
-    if format_of(path) == "parquet":
-        with fsspec.open(path, "rb") as file:
-            return {field.name: field.type for field in pq.read_schema(file)}
-    types: dict[str, pa.DataType] = {}
-    for batch in _batched(read_lines(path, limit)):
-        for name in {name for line in batch for name in line.values}:
-            types[name] = _common_type(types.get(name, pa.null()), [line.values.get(name) for line in batch])
-    return {
-        name: pa.string() if pa.types.is_null(type) or _has_empty_object(type) else type
-        for name, type in sorted(types.items())
-    }
-
-
-def _has_empty_object(type: pa.DataType) -> bool:
-    """Whether a type is or holds an object that never has a field: Parquet cannot store one."""
-    inner = [type.field(index).type for index in range(type.num_fields)]
-    return (pa.types.is_struct(type) and not inner) or any(map(_has_empty_object, inner))
-
-
-def _common_type(known: pa.DataType, values: list[Any]) -> pa.DataType:
-    try:
-        found = pa.array(values).type
-        schemas = [pa.schema([("c", known)]), pa.schema([("c", found)])]
-        return pa.unify_schemas(schemas, promote_options="permissive").field("c").type
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        return pa.string()
-
-
-def _batched(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    batch: list[Line] = []
-    for line in lines:
-        batch.append(line)
-        if len(batch) == BATCH_ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _parquet_lines(path: str) -> Iterator[Line]:
-    with fsspec.open(path, "rb") as file:
-        number = 0
-        for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
-            for line in _batch_lines(batch):
-                number += 1
-                yield replace(line, number=number)
-
-
-def _batch_lines(batch: pa.RecordBatch) -> list[Line]:
-    try:
-        return [Line(0, values) for values in batch.to_pylist()]
-    except UnicodeDecodeError as error:
-        if batch.num_rows == 1:
-            return [Line(0, {}, "invalid_utf8", _raw(str(error)))]
-        return [line for row in range(batch.num_rows) for line in _batch_lines(batch.slice(row, 1))]
+def _fields(line: Line, kind: Kind, columns: dict[str, str], requests: Requests | None) -> dict[str, Any]:
+    values = {field: line.values.get(columns[field]) for field in FIELDS[kind]}
+    if requests:
+        answer = read_answer(line.values)
+        return {"question": requests.question(values["question"]), "response": answer}
+    if _is_chat(columns):
+        return dict(zip(FIELDS[kind], split_messages(values["question"]), strict=True))
+    if kind == "triples" and columns["question"] == columns["correction"]:
+        chosen, rejected = values["correction"], values["response"]
+        if not isinstance(chosen, str) or not isinstance(rejected, str):
+            raise Unusable("not_text")
+        parts = split_dialogue(chosen, rejected)
+        if parts is None:
+            raise Unusable("no_common_question")
+        return dict(zip(FIELDS[kind], parts, strict=True))
+    return values
 
 
 def read_chunks(
-    shard: int, path: str, kind: Kind, columns: dict[str, str], schema: pa.Schema, limit: int | None = None
+    shard: int,
+    path: str,
+    kind: Kind,
+    columns: dict[str, str],
+    schema: pa.Schema,
+    limit: int | None = None,
+    batch_input: tuple[tuple[str, str], ...] = (),
 ) -> Iterator[Chunk]:
     """A file as chunks of `row` (a struct of `schema`) or, where it is null, of the columns of REJECTS.
 
     A second row with a given id is `duplicate_id`. A file that breaks off in the middle gives the rows before the
-    break and one rejected row.
+    break and one rejected row. `batch_input` holds the requests, as for `open_requests`, where these are their results.
     """
+    requests = open_requests(batch_input) if batch_input else None
     seen: set[str] = set()
     first_row = 0
-    marked = pa.schema([pa.field("row", pa.struct(schema)), *REJECTS])
-    for batch in _batched(read_lines(path, limit)):
-        rows = []
-        for line in batch:
-            row = _row(line, kind, columns, schema, seen)
-            if isinstance(row, str):
-                raw = line.raw or _raw(json.dumps(line.values, default=str, ensure_ascii=False))
-                rows.append({"source": path, "line": line.number, "raw": raw, "error": row})
-            else:
-                rows.append({"row": row})
-        table = pa.Table.from_pylist(rows, marked)
-        yield Chunk(shard, first_row, len(rows), table.combine_chunks().to_batches()[0])
+    computed = pa.schema([field for field in schema if field.name in _computed(kind)])
+    passing = pa.schema([field for field in schema if field.name not in _computed(kind)])
+    for lines, batch in read_batches(path, limit, {*columns.values(), *computed.names}):
+        rows = [_row(line, kind, columns, seen, requests) for line in lines]
+        ours = pa.RecordBatch.from_pylist([{} if isinstance(row, str) else row for row in rows], computed)
+        theirs = _passing(lines, batch, _consumed(columns), passing)
+        parts = [(ours if field.name in computed.names else theirs).column(field.name) for field in schema]
+        errors = [row if isinstance(row, str) else None for row in rows]
+        rejected = [_reject(path, line, error) if error else {} for line, error in zip(lines, errors, strict=True)]
+        rejects = pa.RecordBatch.from_pylist(rejected, REJECTS)
+        row = pa.StructArray.from_arrays(parts, fields=list(schema), mask=rejects.column("error").is_valid())
+        marked = pa.RecordBatch.from_arrays([row, *rejects.columns], names=["row", *REJECTS.names])
+        yield Chunk(shard, first_row, len(rows), marked)
         first_row += len(rows)
 
 
-def _row(line: Line, kind: Kind, columns: dict[str, str], schema: pa.Schema, seen: set[str]) -> dict[str, Any] | str:
-    """The record as a row of `schema`, or the name of what is wrong with it."""
-    fields = line.error or normalise(line, kind, columns)
+def _reject(path: str, line: Line, error: str) -> dict[str, Any]:
+    raw = line.raw or excerpt(json.dumps(line.values, default=str, ensure_ascii=False))
+    return {"source": path, "line": line.number, "raw": raw, "error": error}
+
+
+def _row(
+    line: Line, kind: Kind, columns: dict[str, str], seen: set[str], requests: Requests | None
+) -> dict[str, Any] | str:
+    """The columns of a record that do not pass through, or the name of what is wrong with it."""
+    fields = line.error or normalise(line, kind, columns, requests)
     if isinstance(fields, str):
         return fields
-    given = line.values.get("id")
+    given = line.values.get(columns.get("id", "id"))
     row_id = str(given) if given is not None else content_id(kind, *fields.values())
     if given is not None and row_id in seen:
         return "duplicate_id"
     if given is not None:
         seen.add(row_id)
-    others = {
-        name: _fit(line.values[name], schema.field(name).type)
-        for name in schema.names
-        if line.values.get(name) is not None and name not in columns.values()
-    }
     if kind != "triples":
-        return others | fields | {"id": row_id}
-    question_id = content_id("questions", fields["question"])
+        return {"id": row_id, **fields}
+    question_id = line.values.get("question_id")
+    if question_id is None:
+        question_id = content_id("questions", fields["question"])
     identity = fields["response"] == fields["correction"]
-    return {"question_id": question_id} | others | fields | {"id": row_id, "identity": identity}
+    return {"id": row_id, "question_id": str(question_id), **fields, "identity": identity}
+
+
+def _passing(lines: list[Line], batch: pa.RecordBatch | None, consumed: set[str], passing: pa.Schema) -> pa.RecordBatch:
+    """The columns that pass through: those of a Parquet file's batch as they are."""
+    if batch is not None:
+        return conform(batch.select([name for name in batch.schema.names if name not in consumed]), passing)
+    rows = [
+        {field.name: _fit(line.values.get(field.name), field.type) for field in passing if field.name not in consumed}
+        for line in lines
+    ]
+    return pa.RecordBatch.from_pylist(rows, passing)
 
 
 def _fit(value: Any, type: pa.DataType) -> Any:
-    if pa.types.is_string(type) and not isinstance(value, str):
+    if value is not None and is_text(type) and not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False, default=str)
     return value

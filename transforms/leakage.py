@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import UsageError
-from transforms import corpora, storage
+from transforms import corpora, records, storage
 from transforms.columns import check_texts
 from transforms.drops import drop_where, kept
 from transforms.identity import content_id
@@ -84,8 +84,8 @@ def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str
             for batch in table.batches(["id", chosen]):
                 questions |= zip(*(array.to_pylist() for array in batch.columns), strict=True)
             continue
-        for file in corpora.find_files(path):
-            given = column if column in corpora.column_names(file) else None
+        for file in records.find_files(path):
+            given = column if column in records.column_names(file) else None
             is_there |= given is not None
             try:
                 columns = corpora.choose_columns(file, "questions", {"question": given})

@@ -113,6 +113,43 @@ def test_triples_are_asked_for_whatever_else_a_table_holds(tmp_path):
     assert [answer["response"][:11] for answer in answers] == ["It is about"]
 
 
+def test_a_chat_is_aligned_in_its_context_and_stays_as_it_is(tmp_path):
+    chat = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "Shut up."},
+    ]
+    given = {"turns": chat, "topic": "t"}
+    engine = SCRIPTED | {"args": {"function": "tests.scripted_models:reads_little"}}
+    long = {"turns": [*chat[:2], {"role": "assistant", "content": "No. " * 200}], "topic": "u"}
+    corpus = write(tmp_path / "rows.jsonl", given, long)
+    stage = align.run(config(tmp_path, corpus, messages_column="turns", engine=engine, every_row=True))
+    first, second = stage.table("aligned").to_arrow().to_pylist()
+    assert (first["question"], first["response"]) == ("System: Be kind.\n\nHuman: Why?", "Shut up.")
+    assert {name: first[name] for name in given} == given
+    assert first["decision"] == "rewritten"
+    assert (second["decision"], second["aligned"]) == ("failed", second["response"])
+    assert stage.manifest["counts"]["rejects"] == {"prompt_too_long": 1}
+    made = table(tmp_path / "made", {"responses": [{"id": "1", **row(1)}]})
+    for settings, flag in (
+        ({"messages_column": "m"}, "--messages-column m"),
+        ({"batch_input": "b"}, "--batch-input b"),
+    ):
+        with pytest.raises(UsageError, match=f"made: is a table made by a stage.*leave out {flag}"):
+            align.run(config(tmp_path, made, output=str(tmp_path / "other"), **settings))
+
+
+def test_a_file_that_cannot_be_read_leaves_the_others_aligned(tmp_path, capsys):
+    for n in (1, 3):
+        write(tmp_path / "corpus" / f"{n}.jsonl", row(n))
+    (tmp_path / "corpus" / "2.parquet").write_bytes(b"PAR1 cut")
+    assert command(tmp_path, str(tmp_path / "corpus")) == DONE_WITH_REJECTS
+    said = " ".join(capsys.readouterr().err.split())
+    assert "/corpus/2.parquet: not a whole Parquet file" in said
+    assert "rejected 1 unreadable_from_here" in said
+    assert "align in 2 kept 2" in said
+
+
 def test_rows_lost_at_import_are_told_and_count(tmp_path, capsys):
     corpus = write(tmp_path / "rows.jsonl", row(1), '{"question": "cut', row(2))
     for _ in range(2):  # the second time all is found done

@@ -2,6 +2,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import ingest
+from schemas.command_line import DONE_WITH_REJECTS
 from schemas.errors import StageError, UsageError
-from transforms import corpora
+from transforms import corpora, records
 from transforms.identity import content_id
+from transforms.tables import read_table
 
 
 def imported(path, out, **settings):
@@ -146,7 +149,7 @@ def test_what_is_wrong_with_a_whole_file_is_said_before_work(tmp_path):
         with pytest.raises((UsageError, StageError), match=message):
             imported(path, tmp_path / f"out-{name}", **settings)
 
-    fails("a.jsonl", b"", "holds no record that can be read")
+    fails("a.jsonl", b"", "a.jsonl: holds no record$")
     fails("a.jsonl.gz", b"no gzip", r"a.jsonl.gz: holds no record.*line 1: unreadable_from_here: Not a gzipped")
     fails(
         "b.jsonl",
@@ -154,7 +157,7 @@ def test_what_is_wrong_with_a_whole_file_is_said_before_work(tmp_path):
         "b.jsonl: no column for the question.*ask, response.*--question-column",
     )
     fails("c.docx", b"x", "c.docx: what is this")
-    fails("d.json", b'{"question": 1}', "d.json: expected a JSON array")
+    fails("d.json", b'{"question": 1}', "d.json: holds no record.*expected a JSON array")
     fails("e.parquet", b"PAR1 no", "e.parquet: not a whole Parquet file")
     fails(
         "f.jsonl",
@@ -179,7 +182,7 @@ def test_another_corpus_in_the_same_place_is_refused(tmp_path):
 def test_no_bytes_can_break_a_jsonl_file(tmp_path_factory, junk):
     path = tmp_path_factory.mktemp("junk") / "rows.jsonl"
     path.write_bytes(b'{"question": "a?", "response": "b"}\n' + junk + b'\n{"question": "c?", "response": "d"}')
-    lines = [line for line in corpora.read_lines(str(path)) if line.error is None]
+    lines = [line for line in records.read_lines(str(path)) if line.error is None]
     assert (lines[0].values["question"], lines[-1].values["question"]) == ("a?", "c?")
 
 
@@ -211,9 +214,9 @@ def test_a_limit_also_bounds_what_is_looked_at_for_types(tmp_path):
     path = tmp_path / "rows.jsonl"
     rows = [{"question": "a?", "response": "b", "n": n} for n in (1, 2, "three")]
     path.write_text("\n".join(map(json.dumps, rows)))
-    columns = corpora.choose_columns(str(path), "responses", {})
-    assert corpora.output_schema(str(path), "responses", columns, 2).field("n").type == pa.int64()
-    assert corpora.output_schema(str(path), "responses", columns).field("n").type == pa.string()
+    for limit, expected in ((2, pa.int64()), (None, pa.string())):
+        look = corpora.look_at(str(path), "responses", {}, limit)
+        assert corpora.schema_of("responses", [look]).field("n").type == expected
     found, rejects = imported(path, tmp_path / "out", limit=2)
     assert ([row["n"] for row in found], rejects) == ([1, 2], [])
 
@@ -298,3 +301,187 @@ def test_a_table_is_no_corpus(tmp_path):
     imported(tmp_path / "a.jsonl", tmp_path / "out")
     with pytest.raises(UsageError, match="out: is a table already"):
         imported(tmp_path / "out", tmp_path / "again")
+
+
+CHAT = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_chats_last_assistant_turn_is_the_response(tmp_path, ending):
+    longer = [{"role": "system", "content": "Be kind."}, *CHAT, *CHAT]
+    chats = [{"prompt_id": "p1", "messages": CHAT}, {"prompt_id": "p2", "messages": longer}]
+    chats.append({"prompt_id": "p3", "messages": CHAT[:1]})
+    path = tmp_path / f"rows.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(chats), path)
+    else:
+        path.write_text("\n".join(map(json.dumps, chats)))
+    rows, rejects = imported(path, tmp_path / "out")
+    assert [(row["question"], row["response"]) for row in rows] == [
+        ("Why?", "So."),
+        ("System: Be kind.\n\nHuman: Why?\n\nAssistant: So.\n\nHuman: Why?", "So."),
+    ]
+    assert [(row["prompt_id"], row["messages"]) for row in rows] == [("p1", CHAT), ("p2", longer)]
+    assert rejects == [(3, "no_assistant_turn_at_the_end")]
+
+
+def test_a_chat_column_of_any_name(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "p", "output": "o", "turns": CHAT}))
+    assert imported(path, tmp_path / "usual")[0][0]["response"] == "o"
+    (row,), _ = imported(path, tmp_path / "named", messages_column="turns")
+    assert (row["question"], row["response"], row["prompt"], row["turns"]) == ("Why?", "So.", "p", CHAT)
+    for settings, message in (
+        ({"messages_column": "chat"}, "no column 'chat' .--messages-column. among prompt, output, turns"),
+        ({"messages_column": "turns", "question_column": "prompt"}, "--messages-column: .* leave out .* question"),
+        ({"messages_column": "turns", "kind": "triples"}, "--messages-column: gives responses, not triples"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            imported(path, tmp_path / "wrong", **settings)
+
+
+def test_results_of_a_batch_api_meet_their_requests(tmp_path):
+    def result(custom_id, text, status=200):
+        body = {"model": "m", "choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
+        return {"id": f"batch_req_{text}", "custom_id": custom_id, "response": {"status_code": status, "body": body}}
+
+    results = [
+        result("b", "Me."),
+        result("a", "So."),
+        result("c", "Lost."),
+        result("a", "Again."),
+        result("d", "", 500),
+    ]
+    (tmp_path / "results.jsonl").write_text("\n".join(json.dumps(row | {"error": None}) for row in results))
+    requests = [
+        {"custom_id": name, "method": "POST", "body": {"messages": [{"role": "user", "content": question}]}}
+        for name, question in {"a": "Why?", "b": "Who?", "d": "When?"}.items()
+    ]
+    (tmp_path / "requests.jsonl").write_text("\n".join(map(json.dumps, requests)))
+    given = {"batch_input": str(tmp_path / "requests.jsonl")}
+    rows, rejects = imported(tmp_path / "results.jsonl", tmp_path / "out", **given)
+    assert [(row["id"], row["question"], row["response"]) for row in rows] == [
+        ("b", "Who?", "Me."),
+        ("a", "Why?", "So."),
+    ]
+    assert rejects == [(3, "no_request_with_this_custom_id"), (4, "duplicate_id"), (5, "request_failed")]
+    for corpus, settings, message in (
+        ("results.jsonl", {}, "results.jsonl: results of a batch API; .* --batch-input"),
+        ("requests.jsonl", given, "requests.jsonl: no results of a batch API: no column response"),
+        ("results.jsonl", {"batch_input": str(tmp_path / "results.jsonl")}, "no requests of a batch API: .* no body"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            imported(tmp_path / corpus, tmp_path / "wrong", **settings)
+    (tmp_path / "requests.jsonl").write_text(json.dumps(requests[0]))
+    rows, _ = imported(tmp_path / "results.jsonl", tmp_path / "out", **given)  # other requests: imported again
+    assert [row["id"] for row in rows] == ["a"]
+
+
+def test_outputs_as_alpaca_eval_has_them(tmp_path):
+    row = {"dataset": "vicuna", "instruction": "Why?", "output": "So.", "generator": "some-model"}
+    path = tmp_path / "model_outputs.json"
+    path.write_text(json.dumps([row, row | {"instruction": "Who?", "output": ""}]))
+    rows, rejects = imported(path, tmp_path / "out")
+    assert rows == [
+        {"id": rows[0]["id"], "question": "Why?", "response": "So.", "dataset": "vicuna", "generator": "some-model"}
+    ]
+    assert rejects == [(2, "empty_response")]
+
+
+def test_parquet_types_pass_through_exactly(tmp_path):
+    others = pa.table(
+        {
+            "dictionary": pa.array(["u", "v"]).dictionary_encode(),
+            "decimal": pa.array(["1.20", None]).cast(pa.decimal128(20, 2)),
+            "timestamp": pa.array([1, 2], pa.timestamp("ns", "UTC")),
+            "nested": pa.array([[{"a": [1, None]}, None], None], pa.list_(pa.struct({"a": pa.list_(pa.int16())}))),
+            "binary": pa.array([b"\xff", None]),
+            "large_text": pa.array(["q", "r"], pa.large_string()),
+            "integer": pa.array([(1 << 62) + 1, None]),
+            "map": pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int64())),
+            "float": pa.array([0.1, None], pa.float32()),
+            "null": pa.nulls(2),
+        }
+    )
+    path = tmp_path / "rows.parquet"
+    pq.write_table(others.append_column("question", [["a?", "b?"]]).append_column("response", [["c", "d"]]), path)
+    stage = ingest.run(ingest.Config(corpus=str(path), output=str(tmp_path / "out")))
+    found = stage.table("responses").to_arrow().select(others.column_names)
+    assert found.equals(pq.read_table(path, columns=others.column_names))
+
+
+def folder(path, **files):
+    path.mkdir()
+    for name, rows in files.items():
+        if isinstance(rows, pa.Table):
+            pq.write_table(rows, path / f"{name}.parquet")
+        else:
+            (path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_files_may_differ_in_order_and_in_columns_that_only_some_have(tmp_path):
+    a, b = (
+        {"question": "a?", "response": "r", "score": 1, "tag": "t"},
+        {"score": 0.5, "response": "r", "question": "b?"},
+    )
+    for name, files in (
+        ("json", {"a": [a], "b": [b]}),
+        ("parquet", {"a": pa.Table.from_pylist([a | {"score": 1.0}]), "b": pa.Table.from_pylist([b])}),
+        ("both", {"a": pa.Table.from_pylist([a | {"score": 1.0}]), "b": [b]}),
+    ):
+        rows, _ = imported(folder(tmp_path / name, **files), tmp_path / f"out-{name}")
+        assert [(row["question"], row["score"], row["tag"]) for row in rows] == [("a?", 1.0, "t"), ("b?", 0.5, None)]
+
+
+@pytest.mark.parametrize(("other", "type"), [(0.5, "double"), ("many", "string"), ([1], "list<element: int64>")])
+def test_parquet_files_that_disagree_on_a_type_are_both_named(tmp_path, other, type):
+    rows = [{"question": "q?", "response": "r", "score": score} for score in (1, 1, other)]
+    tables = {name: pa.Table.from_pylist([row]) for name, row in zip("abc", rows, strict=True)}
+    with pytest.raises(UsageError, match=f"/a.parquet: column 'score' is int64, in .*/c.parquet {type};"):
+        imported(folder(tmp_path / "rows", **tables), tmp_path / "out")
+
+
+def test_files_that_cannot_be_read_are_told_and_the_others_are_done(tmp_path, capsys):
+    table = pa.table({"question": ["a?"], "response": ["b"]})
+    files = dict.fromkeys(("cut", "damaged", "good", "none"), table) | {"nothing": [], "broken": [7]}
+    path = folder(tmp_path / "rows", **files | {"none": table.slice(0, 0)})
+    whole = (path / "cut.parquet").read_bytes()
+    (path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
+    (path / "damaged.parquet").write_bytes(whole[:4] + b"\xff" * 40 + whole[44:])
+    assert ingest.main([str(path), "-o", str(tmp_path / "out")]) == DONE_WITH_REJECTS
+    said = capsys.readouterr().err
+    for name, why in (
+        ("cut.parquet", "not a whole Parquet file"),
+        ("broken.jsonl", "holds no record that can be read .line 1: not_an_object"),
+        ("none.parquet", "holds no record\n"),
+        ("nothing.jsonl", "holds no record\n"),
+    ):
+        assert re.search(f"left out: .*/{name}: {why}", said)
+    found = read_table(str(tmp_path / "out"), "rejects").to_arrow().to_pylist()
+    assert [(row["source"].rpartition("/")[2], row["error"]) for row in found] == [
+        ("broken.jsonl", "not_an_object"),
+        ("cut.parquet", "unreadable_from_here"),
+        ("damaged.parquet", "unreadable_from_here"),
+    ]
+    assert read_table(str(tmp_path / "out")).to_arrow()["question"].to_pylist() == ["a?"]
+
+
+def test_batches_are_cut_where_rows_are_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "BATCH_BYTES", 3000)
+    rows = [{"question": f"{n}?", "response": "r", "note": content_id(str(n)) * 32} for n in range(9)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.csv").write_text("\n".join(",".join(row) for row in [rows[0], *(row.values() for row in rows)]))
+    for ending in ("jsonl", "json", "parquet", "csv"):
+        batches = [len(lines) for lines, _ in records.read_batches(str(tmp_path / f"rows.{ending}"))]
+        assert sum(batches) == 9
+        assert 1 < max(batches) < 4
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    table = pa.table([["q?"], ["r"], [1], [2]], names=["question", "response", "n", "n"])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(UsageError, match="rows.parquet: has several columns called n"):
+        imported(tmp_path / "rows.parquet", tmp_path / "out")
