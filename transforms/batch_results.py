@@ -16,7 +16,7 @@ from transforms.records import read_lines
 ADD = """
     INSERT INTO requests VALUES (?, ?, ?) ON CONFLICT DO UPDATE
     SET question = NULL, error = 'several_requests_with_this_custom_id'
-    WHERE question IS NOT excluded.question OR error IS NOT excluded.error
+    WHERE question IS NOT excluded.question
 """
 
 

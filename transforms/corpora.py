@@ -56,7 +56,7 @@ def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[
     if given.get("batch_input"):
         if missing := set(BATCH_RESULTS.values()) - set(names):
             raise UsageError(
-                f"{path}: no results of a batch API: no column {', '.join(missing)} among {', '.join(names)}"
+                f"{path}: no results of a batch API: no column {', '.join(sorted(missing))} among {', '.join(names)}"
             )
         return BATCH_RESULTS
     if chat := given.get("messages"):
@@ -152,7 +152,9 @@ def schema_of(kind: Kind, looks: Sequence[Look]) -> pa.Schema:
 
 def _check_types(kind: Kind, schema: pa.Schema, look: Look, looks: Sequence[Look]) -> None:
     """UsageError where a column that a Parquet file declares cannot be had in the type of the whole."""
-    for name in set(schema.names) & set(look.types.types) - set(_computed(kind)) - _consumed(look.columns):
+    for name in schema.names:
+        if name not in look.types.types or name in {*_computed(kind), *_consumed(look.columns)}:
+            continue
         wanted, declared = schema.field(name).type, look.types.types[name]
         try:
             pa.nulls(0, declared).cast(wanted)
@@ -191,7 +193,7 @@ def normalise(
 
 def _fields(line: Line, kind: Kind, columns: dict[str, str], requests: Requests | None) -> dict[str, Any]:
     values = {field: line.values.get(columns[field]) for field in FIELDS[kind]}
-    if requests:
+    if requests is not None:
         answer = read_answer(line.values)
         return {"question": requests.question(values["question"]), "response": answer}
     if _is_chat(columns):

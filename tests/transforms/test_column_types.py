@@ -2,7 +2,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms import corpora, records
@@ -61,7 +61,11 @@ def without_nulls(value):
     return [without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
-@given(values=st.lists(VALUES, min_size=1, max_size=6), batch_rows=st.integers(1, 3))
+@settings(deadline=None)
+@given(
+    values=st.lists(NUMBERS | st.none(), min_size=1, max_size=6) | st.lists(VALUES, min_size=1, max_size=6),
+    batch_rows=st.integers(1, 3),
+)
 def test_any_json_column_comes_back_as_it_was(tmp_path_factory, values, batch_rows):
     path = tmp_path_factory.mktemp("json") / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"question": "q?", "response": "r", "c": value}) for value in values))

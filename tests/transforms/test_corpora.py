@@ -395,6 +395,7 @@ def test_parquet_types_pass_through_exactly(tmp_path):
             "decimal": pa.array(["1.20", None]).cast(pa.decimal128(20, 2)),
             "timestamp": pa.array([1, 2], pa.timestamp("ns", "UTC")),
             "nested": pa.array([[{"a": [1, None]}, None], None], pa.list_(pa.struct({"a": pa.list_(pa.int16())}))),
+            "time": pa.array([1, None], pa.time64("ns")),
             "binary": pa.array([b"\xff", None]),
             "large_text": pa.array(["q", "r"], pa.large_string()),
             "integer": pa.array([(1 << 62) + 1, None]),
