@@ -1,12 +1,13 @@
 # `make` lists the targets. Everything runs in .venv, which the first target builds from requirements/cpu.txt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint bench lock clean
+.PHONY: help setup demo test test-all test-flink lint bench lock clean
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+FLINK := .flink
 
 # The lock is made with 3.11; of several Pythons take that.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
@@ -44,6 +45,12 @@ test: setup  ## the tests, without the slow ones
 test-all: setup  ## all tests
 	@$(BIN)/python -m pytest -q
 
+test-flink: setup $(FLINK)/pyflink  ## the tests on a real Flink cluster on this machine (240 MB more, Java, a job server jar)
+	@$(BIN)/python -m pytest -q tests/test_flink_cluster.py
+
+$(FLINK)/pyflink: | $(INSTALLED)
+	@$(PIP_INSTALL) --target $(FLINK) apache-flink-libraries==1.19.3
+
 lint: setup  ## style, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -56,6 +63,6 @@ bench: setup  ## the benchmarks that need no data; each writes a dated table to 
 lock: setup  ## resolve requirements/cpu.txt anew from setup.py
 	@$(BIN)/python requirements/lock.py
 
-clean:  ## remove .venv, builds and caches; runs/ stays
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean:  ## remove .venv, .flink, builds and caches; runs/ stays
+	@rm -rf $(VENV) $(FLINK) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

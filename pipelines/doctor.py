@@ -104,7 +104,7 @@ def check_flink(jars: list[Path]) -> Check:
     version = subprocess.run([java, "-version"], capture_output=True, text=True) if java else None
     if not jars:
         return Check(
-            "runner: Flink", "info", "no job server jar here", "Beam downloads it, or name it: --flink-jar FILE"
+            "runner: Flink", "info", "no job server jar here", "that runner needs Beam's: --flink_job_server_jar=FILE"
         )
     if not jars[0].is_file():
         return Check("runner: Flink", "fail", f"{jars[0]}: no such file", "give the jar's path: --flink-jar FILE")

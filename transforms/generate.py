@@ -236,6 +236,8 @@ class _GenerateFn(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self.pending:
             yield self._next_chunk()
+        if self.cache:
+            self.cache.flush()  # a cluster may end this process as soon as its last bundle is done
 
     def teardown(self) -> None:
         if self.cache:

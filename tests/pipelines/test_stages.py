@@ -1,11 +1,7 @@
 """What a pipeline raises, whatever Beam makes of it."""
 
-import os
-from pathlib import Path
-
 import apache_beam as beam
 import pytest
-import yaml
 
 from pipelines import stages
 from schemas import command_line
@@ -23,23 +19,6 @@ class RefuseInSetup(beam.DoFn):
 
     def process(self, element):
         yield element
-
-
-def test_flink_in_process_has_room_to_sort_unless_it_was_configured(monkeypatch):
-    monkeypatch.delenv("FLINK_CONF_DIR", raising=False)
-    in_process = stages.beam_options(["--runner=FlinkRunner"])
-    with stages.roomy_flink(in_process):
-        folder = Path(os.environ["FLINK_CONF_DIR"])
-        settings = yaml.safe_load((folder / "config.yaml").read_text())
-        assert settings["taskmanager"]["memory"]["managed"]["size"] == "2g"
-    assert "FLINK_CONF_DIR" not in os.environ
-    assert not folder.exists()
-    for arguments in (["--runner=FlinkRunner", "--flink_master=localhost:8081"], []):
-        with stages.roomy_flink(stages.beam_options(arguments)):
-            assert "FLINK_CONF_DIR" not in os.environ
-    monkeypatch.setenv("FLINK_CONF_DIR", "mine")
-    with stages.roomy_flink(in_process):
-        assert os.environ["FLINK_CONF_DIR"] == "mine"
 
 
 class RefuseARow(RefuseInSetup):

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import StageError
-from transforms import progress
+from transforms import progress, response_cache
+from transforms.cache_index import index_array, segment_names
 from transforms.engines import Completion, EngineConfig, Sampling, close_engines
-from transforms.generate import Generate, Model, requests, with_completions
+from transforms.generate import Generate, Model, _GenerateFn, requests, with_completions
 from transforms.identity import sampling_seed
 from transforms.response_cache import close_caches, compact_and_index
 from transforms.tables import Chunk
@@ -257,6 +258,15 @@ def test_a_bundle_that_is_aborted_and_run_again_asks_nothing_twice(tmp_path):
     again = generate(chunks(table(prompts), 7), cache=str(tmp_path / "cache"))
     assert again == undisturbed
     assert max(script.asked.values()) == 1
+
+
+def test_a_bundle_that_is_done_has_its_answers_in_the_cache(tmp_path, monkeypatch):
+    """A cluster may end the process right then: no teardown, and no time to write."""
+    monkeypatch.setattr(_GenerateFn, "teardown", lambda self: None)
+    monkeypatch.setattr(response_cache, "FLUSH_SECONDS", 1000.0)
+    generate(chunks(table([f"p{n}" for n in range(20)]), 7), cache=str(tmp_path))
+    names = segment_names(str(tmp_path))
+    assert sum(index_array(str(tmp_path), [name]).shape[1] for name in names) == 20
 
 
 def test_a_full_disk_stops_the_stage_and_keeps_what_was_written(tmp_path, monkeypatch):
