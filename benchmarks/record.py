@@ -37,11 +37,21 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def record(title: str, note: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, after: str = "") -> None:
-    """Print a result and make it the section `title` of docs/benchmarks.md, in place of an older one."""
+def record(
+    title: str,
+    note: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    after: str = "",
+    write: bool = True,
+) -> None:
+    """Print a result and `write` it as the section `title` of docs/benchmarks.md, in place of an older one."""
     body = f"{note.strip()}\n\n{time.strftime('%Y-%m-%d')}. {hardware()}. {versions()}.\n\n{table(headings, rows)}\n"
     section = f"## {title}\n\n{body}" + (f"\n{after.strip()}\n" if after else "")
     print(section)
+    if not write:
+        return
     page = PAGE.read_text() if PAGE.exists() else HEAD
     head, *sections = re.split(r"(?m)^(?=## )", page)
     sections = [old.rstrip() + "\n" for old in sections if not old.startswith(f"## {title}\n")]

@@ -44,7 +44,8 @@ class ScriptedEngine:
             self._pool.shutdown(cancel_futures=True)
 
     def _answer(self, request: Request) -> Completion:
-        time.sleep(self._delay_seconds)
+        if self._delay_seconds:
+            time.sleep(self._delay_seconds)
         answer = self._function(request)
         if isinstance(answer, Completion):
             return answer
