@@ -228,7 +228,7 @@ def policy_of(config: Config, squad: Squad, order: tuple[int, ...] = ()) -> Poli
         guard=squad.guard,
         margin=squad.guard_margin,
         max_loss=squad.guard_max_loss,
-        keep_truncated=squad.routing == "paper-002",
+        fixed_length=squad.routing == "paper-002",
     )
 
 

@@ -59,7 +59,7 @@ class Policy:
     steps: turns that a row has at most.
     every_row: rewrite whatever the score.
     guard: keep a rewrite only if its own score rises, by at least `margin`, and no other falls by more than `max_loss`.
-    keep_truncated: let rewrites that were cut off pass, as paper 002 does.
+    fixed_length: all rewrites have the sampling's limit of tokens, and one that is cut off there may stay (paper 002).
     """
 
     routing: Routing = "worst"
@@ -69,7 +69,7 @@ class Policy:
     guard: bool = True
     margin: float = 0.0
     max_loss: float = 1.0
-    keep_truncated: bool = False
+    fixed_length: bool = False
 
 
 def begin(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -114,9 +114,12 @@ def route(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, step
         if len(rows):
             prompts[rows] = prompts_of(batch.take(pa.array(rows)), member)
     names = pa.array([member.criterion for member in members]).take(pa.array(turns, mask=~asked))
+    batch = with_columns(batch, member=names, prompt=pa.array(prompts, pa.string()))
+    if policy.fixed_length:
+        return batch
     tokens = pc.divide(pc.binary_length(batch.column("aligned")), BYTES_PER_TOKEN)
     limits = pc.multiply(pc.ceil(pc.divide(pc.multiply(tokens, 2.0), LIMIT_STEP)), LIMIT_STEP)
-    return with_columns(batch, member=names, prompt=pa.array(prompts, pa.string()), max_tokens=limits.cast(pa.int64()))
+    return with_columns(batch, max_tokens=limits.cast(pa.int64()))
 
 
 def prompts_of(batch: pa.RecordBatch, member: Member) -> list[str | None]:
@@ -166,7 +169,7 @@ def decide(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, ste
     trimmed = (pc.utf8_trim_whitespace(texts) for texts in (candidate, text.cast(pa.string())))
     same = np.asarray(pc.fill_null(pc.equal(*trimmed), False), np.bool_)
     reasons = batch.column("reason").to_numpy(zero_copy_only=False)
-    refused = proposed & (reasons == "truncated") & (not policy.keep_truncated)
+    refused = proposed & (reasons == "truncated") & (not policy.fixed_length)
     if policy.guard:
         change_NM = np.nan_to_num(after_NM - before_NM, nan=-np.inf)  # what cannot be scored does not pass
         own = change_NM[rows, turns]

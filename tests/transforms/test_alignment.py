@@ -135,7 +135,7 @@ def test_odd_rewrites(text, finish, decision, reason, kept):
 
 @pytest.mark.parametrize(("keep", "decision"), [(False, "refused"), (True, "rewritten")])
 def test_what_was_cut_off_is_refused_without_a_guard_too(keep, decision):
-    policy = replace(EVERY_ROW, guard=False, keep_truncated=keep)
+    policy = replace(EVERY_ROW, guard=False, fixed_length=keep)
     batch = aligned(["cut o", None, None, None, None], [0.9, *[None] * 4], policy, ["length", *["stop"] * 4])
     assert batch.column("decision").to_pylist()[0] == decision
 
@@ -143,6 +143,8 @@ def test_what_was_cut_off_is_refused_without_a_guard_too(keep, decision):
 def test_a_long_text_may_be_rewritten_at_length():
     batch = alignment.with_columns(rows(2), aligned=pa.array(["a" * 90, "ä" * 3000]))
     assert alignment.route(batch, [MEMBER], EVERY_ROW, 1).column("max_tokens").to_pylist() == [64, 4032]
+    fixed = alignment.route(batch, [MEMBER], replace(EVERY_ROW, fixed_length=True), 1)
+    assert "max_tokens" not in fixed.schema.names
 
 
 @pytest.mark.parametrize(
