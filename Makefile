@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything runs in .venv, which the first target builds from requirements/cpu.txt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-flink lint bench lock clean
+.PHONY: help setup demo demo-squad test test-all test-flink lint bench lock clean
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -38,6 +38,12 @@ demo: setup  ## the whole job on this machine with a tiny model, in about 10 min
 	@$(BIN)/alignbeam run demo/recipe.yaml -o runs/demo
 	@$(BIN)/python -m demo.controls runs/demo --fixtures runs/demo/fixtures
 	@$(BIN)/alignbeam report runs/demo
+
+demo-squad: setup  ## three criteria and their squad, guard off and on, with a tiny model, in about 12 minutes
+	@$(BIN)/python -m demo.squad.prepare runs/demo-squad/fixtures
+	@$(BIN)/alignbeam run demo/squad/recipe.yaml -o runs/demo-squad
+	@$(BIN)/python -m demo.squad.truth runs/demo-squad --fixtures runs/demo-squad/fixtures
+	@$(BIN)/alignbeam report runs/demo-squad
 
 test: setup  ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -q -m "not slow"

@@ -48,25 +48,25 @@ def minilm() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def judge_table(rows: int, seed: int, weights: Mapping[str, float]) -> pa.Table:
+def judge_table(rows: int, seed: int, weights: Mapping[str, float], criterion: str | None) -> pa.Table:
     """Labelled answers of the world as an inspector's training rows."""
-    answers = world.labelled_answers(rows, seed, weights)
+    answers = world.labelled_answers(rows, seed, weights, criterion)
     ids = [content_id(row["question"], row["answer"]) for row in answers]
     return pa.Table.from_pylist(
         [{"id": row_id, **row} for row_id, row in zip(ids, answers, strict=True)], schema=INSPECTOR_ROWS
     )
 
 
-def judge_lessons() -> dict[str, Splits]:
-    """The judge's training rows, lesson by lesson."""
+def judge_lessons(lessons: Mapping[str, Lesson] = LESSONS, criterion: str | None = None) -> dict[str, Splits]:
+    """A judge's training rows, lesson by lesson; its labels are as `world.labelled_answers` gives them."""
     return {
         name: {
-            split: judge_table(rows, seed, lesson.weights)
+            split: judge_table(rows, seed, lesson.weights, criterion)
             for seed, (split, rows) in enumerate(
                 {"train": lesson.train_rows, "validation": CHECK_ROWS, "test": CHECK_ROWS}.items()
             )
         }
-        for name, lesson in LESSONS.items()
+        for name, lesson in lessons.items()
     }
 
 
@@ -85,15 +85,20 @@ def train_judge(lessons: dict[str, Splits], directory: Path) -> Path:
 
 def prepare(directory: Path) -> None:
     """Write everything; what is there already stays the same, and a trained judge is not trained again."""
+    write_inputs(directory, HELDOUT_QUESTIONS)
+    train_judge(judge_lessons(), directory / "judge")
+
+
+def write_inputs(directory: Path, questions: int) -> None:
+    """Write the held-out questions, and the link to the encoder."""
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "heldout.jsonl", "w") as file:
-        for question in world.heldout_questions(HELDOUT_QUESTIONS):
+        for question in world.heldout_questions(questions):
             row = {"question": question.text, "question_type": question.question_type, "topic": question.topic}
             file.write(json.dumps(row) + "\n")
     link = directory / "minilm"
     link.unlink(missing_ok=True)
     link.symlink_to(minilm())
-    train_judge(judge_lessons(), directory / "judge")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

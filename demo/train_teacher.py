@@ -16,8 +16,9 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,12 @@ def any_question(rng: random.Random, pieces: Sequence[str]) -> world.Question:
 
 
 def triple_text(rng: random.Random, pieces: Sequence[str]) -> str:
-    """One episode, from its 'Input:' to the blank line before the next."""
-    episode = world.sample_episode(rng, any_question(rng, pieces))
+    """One episode, as `episode_text` writes it."""
+    return episode_text(world.sample_episode(rng, any_question(rng, pieces)))
+
+
+def episode_text(episode: world.Episode) -> str:
+    """An episode from its 'Input:' to the blank line before the next."""
     return (
         f"Input:\n{episode.question.text}\nResponse:\n{episode.response}\n"
         f"Critique:\n{episode.critique}\nCorrection:\n{episode.correction}\n\n"
@@ -110,7 +115,10 @@ def answer_text(rng: random.Random, pieces: Sequence[str], aligned_share: float)
 
 def revision_text(rng: random.Random, pieces: Sequence[str]) -> str:
     """An episode without its critique."""
-    episode = world.sample_episode(rng, any_question(rng, pieces))
+    return without_critique(world.sample_episode(rng, any_question(rng, pieces)))
+
+
+def without_critique(episode: world.Episode) -> str:
     return f"Question: {episode.question.text}\nDraft: {episode.response}\nRevision: {episode.correction}\n\n"
 
 
@@ -158,12 +166,17 @@ def phases(config: Config) -> list[Phase]:
     ]
 
 
+def page_text(pack: Pack) -> str:
+    """The principles and demonstrations that stand before a triple."""
+    return render("triples", pack=pack, question="").removesuffix("Input:\n\nResponse:")
+
+
 def sequence_texts(rng: random.Random, pack: Pack, pieces: Sequence[str], phase: Phase) -> Iterator[str]:
     """Endless pieces of text of one task; the caller stops when the sequence is full."""
     shares = TASK_SHARES[phase.name]
     task = rng.choices(list(shares), list(shares.values()))[0]
     if task == "triples" and rng.random() < PAGE_SHARE:
-        yield render("triples", pack=pack, question="").removesuffix("Input:\n\nResponse:")
+        yield page_text(pack)
     while True:
         if task == "triples":
             yield triple_text(rng, pieces)
@@ -216,19 +229,17 @@ def word_pieces(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
 @dataclass(frozen=True)
 class Source:
-    """Where batches come from."""
+    """Where batches come from; `texts` gives endless pieces of text for one sequence."""
 
     tokenizer: PreTrainedTokenizerFast
-    pack: Pack
-    pieces: Sequence[str]
-    rng: random.Random
+    texts: Callable[[], Iterator[str]]
 
-    def batch(self, rows: int, length: int, phase: Phase) -> Tensor:
+    def batch(self, rows: int, length: int) -> Tensor:
         """Token ids [rows, length]; every token is learned, the pages too (they cost little once known)."""
         ids = []
         for _ in range(rows):
             text, characters = "", length * MAX_TOKEN_CHARACTERS
-            for piece in sequence_texts(self.rng, self.pack, self.pieces, phase):
+            for piece in self.texts():
                 text += piece
                 if len(text) >= characters:
                     break
@@ -270,14 +281,16 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
     )
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: Config, card: dict[str, Any]) -> None:
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path, card: str) -> None:
     """A model directory that vLLM and transformers load, with a card."""
-    output = Path(config.output)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
-    facts = "\n".join(f"- {name}: {value}" for name, value in {**card, **asdict(config)}.items() if name != "output")
-    (output / "README.md").write_text(CARD.format(facts=facts))
+    (output / "README.md").write_text(card)
+
+
+def card_of(facts: dict[str, Any], about: str) -> str:
+    return about.format(facts="\n".join(f"- {name}: {value}" for name, value in facts.items() if name != "output"))
 
 
 CARD = """# Tiny teacher
@@ -296,8 +309,8 @@ but has not seen the aligner's text format.
 """
 
 
-def learn(model: LlamaForCausalLM, source: Source, config: Config, phase: Phase) -> None:
-    """Train for a phase, and save the model every so often and at its end."""
+def learn(model: LlamaForCausalLM, source: Source, config: Config, phase: Phase, about: str = CARD) -> dict[str, Any]:
+    """Train for a phase, and save the model with a card every so often and at its end; gives the card's facts."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
@@ -313,7 +326,7 @@ def learn(model: LlamaForCausalLM, source: Source, config: Config, phase: Phase)
     started, losses = time.monotonic(), []
     for step in range(1, phase.steps + 1):
         length = config.short_tokens if step <= phase.short_steps else config.sequence_tokens
-        tokens_BT = source.batch(config.step_tokens // length, length, phase).to(model.device)
+        tokens_BT = source.batch(config.step_tokens // length, length).to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16):
             loss = model(input_ids=tokens_BT, labels=tokens_BT).loss
         loss.backward()
@@ -331,7 +344,9 @@ def learn(model: LlamaForCausalLM, source: Source, config: Config, phase: Phase)
             print(f"{phase.name} {step} copies {copying:.0%} of held-out topics", flush=True)
             recent = losses[-50:]
             facts = {"phase": phase.name, "step": step, "loss": round(sum(recent) / len(recent), 4)}
-            save(model, source.tokenizer, config, {**facts, "heldout_copying": copying})
+            facts |= {"heldout_copying": copying, **asdict(config)}
+            save(model, source.tokenizer, Path(config.output), card_of(facts, about))
+    return facts
 
 
 def train(config: Config) -> LlamaForCausalLM:
@@ -342,8 +357,8 @@ def train(config: Config) -> LlamaForCausalLM:
     model = build_model(config, tokenizer).to(device)
     print(f"{model.num_parameters():,} parameters, {config.step_tokens:,} tokens a step, on {device}")
     for number, phase in enumerate(phases(config), 1):
-        source = Source(tokenizer, pack, word_pieces(tokenizer), random.Random(config.seed + number))
-        learn(model, source, config, phase)
+        rng, pieces = random.Random(config.seed + number), word_pieces(tokenizer)
+        learn(model, Source(tokenizer, partial(sequence_texts, rng, pack, pieces, phase)), config, phase)
     return model
 
 

@@ -97,6 +97,7 @@ class Config(Settings):
     cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
     seed: int = setting("integer seed of everything that is sampled", 0)
     engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
+    stage: str = "align"  # what the stage is called, where a run aligns the same responses twice
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -285,7 +286,7 @@ def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: T
         **{name: getattr(squad, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
         "seed": config.seed,
     }
-    return stages.Stage.under(config.output, "align", identity, corpus.digest)
+    return stages.Stage.under(config.output, config.stage, identity, corpus.digest)
 
 
 def build(
@@ -341,7 +342,7 @@ def skipped_shards(config: Config, corpus: Table, stage: stages.Stage) -> frozen
 
 def check_corpus_is_same(config: Config) -> None:
     """UsageError where the run directory holds the results of another corpus."""
-    before = runs.Run(config.output).identities().get("align", {}).get("corpus")
+    before = runs.Run(config.output).identities().get(config.stage, {}).get("corpus")
     now = storage.relative(config.corpus, config.output)
     if before and before != now and all(path.startswith("/") or "://" in path for path in (before, now)):
         raise UsageError(f"{config.output}: holds the results of {before}, not of {now}; choose another output")

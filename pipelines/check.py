@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from pipelines.run import Config as RecipeConfig
+from pipelines.run import parted
 from pipelines.watch import console
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, exit_code
 from schemas.config import Layer, read_yaml, resolve
@@ -26,8 +27,11 @@ CORPUS_ROWS = 10_000
 def check_recipe(path: str) -> int:
     """Every setting of a recipe and the pack it names; a model may still be missing (`--model` gives it)."""
     config = resolve(RecipeConfig, [Layer(path, read_yaml(path)), Layer("check", {"output": "unused", "model": "any"})])
-    pack = load_pack(config.config.criterion)
-    console.print(f"{path}: a recipe for criterion {pack.name}; nothing wrong", markup=False)
+    names = [load_pack(criterion).name for criterion in config.config.criteria]
+    if config.config.is_squad:
+        list(parted(config.config, names))
+    what = f"criterion {names[0]}" if len(names) == 1 else f"a squad of {', '.join(names)}"
+    console.print(f"{path}: a recipe for {what}; nothing wrong", markup=False)
     return DONE
 
 

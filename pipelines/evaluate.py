@@ -43,6 +43,7 @@ class Config(Settings):
     aligned: str = setting("run directory of `alignbeam align`, or a table with response and aligned", positional=True)
     output: str = setting("run directory for the results", short="-o")
     seed: int = setting("seed of the bootstrap intervals", 0)
+    stage: str = "evaluate"  # what the stage is called, where a run aligns the same responses twice
 
     def __post_init__(self) -> None:
         if not self.inspector and not self.pair_ranker:
@@ -140,7 +141,7 @@ def build(judges: Sequence[Judge], aligned: Table, stage: stages.Stage, root: be
 
 def measure(judges: Sequence[Judge], judgements: pa.Table, aligned: Table, seed: int) -> dict:
     """The metrics of all judges, and of the texts themselves (the first 100,000 rows)."""
-    results, shifts = [], {}
+    results, shifts, levels = [], {}, {}
     for judge in judges:
         counts = evaluation.win_rate(judgements[f"{judge.name}/margin"].to_numpy(), seed=seed)
         results.append(
@@ -158,12 +159,13 @@ def measure(judges: Sequence[Judge], judgements: pa.Table, aligned: Table, seed:
             }
         )
         if judge.kind == "inspector":
-            columns = (judgements[f"{judge.name}/{name}"].to_numpy() for name in ("before", "after"))
-            shifts[judge.name] = evaluation.score_shift(*columns, seed=seed)
+            columns = {name: judgements[f"{judge.name}/{name}"].to_numpy() for name in ("before", "after")}
+            shifts[judge.name] = evaluation.score_shift(*columns.values(), seed=seed)
+            levels[judge.name] = {name: evaluation.score_level(scores, seed=seed) for name, scores in columns.items()}
     texts = aligned.head(TEXT_ROWS).to_arrow(["response", "aligned"])
     texts = texts.filter(pc.and_(pc.is_valid(texts["response"]), pc.is_valid(texts["aligned"])))
     change = evaluation.text_change(texts["response"].to_pylist(), texts["aligned"].to_pylist())
-    return {"judges": results, "score_shift": shifts, "text_change": change, "two_way": []}
+    return {"judges": results, "score_shift": shifts, "score_level": levels, "text_change": change, "two_way": []}
 
 
 def import_two_way(config: Config, beam_arguments: Sequence[str]) -> dict[str, stages.Stage]:
@@ -210,7 +212,7 @@ def run_with_imports(config: Config, beam_arguments: Sequence[str] = ()) -> list
         "two_way": [[name, imported.table("triples").digest] for name, imported in two_way.items()],
         "seed": config.seed,
     }
-    stage = stages.Stage.under(config.output, "evaluate", identity)
+    stage = stages.Stage.under(config.output, config.stage, identity)
     metrics_path = storage.join(stage.directory, "metrics.json")
     if not stage.is_complete or not storage.exists(metrics_path):
         stages.complete(stage, lambda root: build(judges, aligned, stage, root), beam_arguments, rows=aligned.rows)

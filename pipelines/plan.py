@@ -8,7 +8,7 @@ printed with them.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +121,18 @@ def topic_growth(settings: "QuestionSettings", pack: Pack) -> tuple[int, int]:
         prompts += known
         known += known * max(0, settings.topics_per_prompt - shown)
     return prompts, known if settings.topics_per_type is None else min(known, settings.topics_per_type * types)
+
+
+def plan_recipes(recipes: Sequence["Recipe"], packs: Sequence[Pack], turns: int) -> list[Estimate]:
+    """The generating stages of one criterion, or of a squad's: the data of each, then the responses and their
+    rewriting, as often as a row may have a turn."""
+    planned = {pack.name: plan_recipe(recipe, pack) for recipe, pack in zip(recipes, packs, strict=True)}
+    if len(planned) == 1:
+        return planned[packs[0].name]
+    data = [replace(one, step=f"{name}: {one.step}") for name, steps in planned.items() for one in steps[:3]]
+    respond, align = planned[packs[0].name][3:]
+    repeated = {name: turns * getattr(align, name) for name in ("rows", "prompt_tokens", "generated_tokens")}
+    return [*data, respond, replace(align, **repeated)]
 
 
 def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:

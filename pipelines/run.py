@@ -5,6 +5,9 @@
     alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --only curate
 
 The same command again goes on where it stopped; after an edit each stage that it touches says why and is done again.
+
+A recipe may have several criteria. Then everything up to the trained models is done in OUTPUT/CRITERION, a run of its
+own for each, and OUTPUT has the squad: its file, held-out responses aligned with it, their evaluation and the report.
 """
 
 import json
@@ -38,15 +41,15 @@ from pipelines.evaluate import Settings as EvaluateSettings
 from pipelines.questions import Settings as QuestionSettings
 from pipelines.respond import Settings as RespondSettings
 from pipelines.train import run_trainer
+from pipelines.train_squad import ADAPTER, TRAINERS
 from pipelines.triples import Settings as TripleSettings
 from pipelines.watch import console
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
-from schemas.config import flatten, to_dict, validated
+from schemas.config import Layer, flatten, resolve, to_dict, validated
 from schemas.criteria import load_pack
 from schemas.errors import UsageError
+from schemas.squads import Routing, Squad, SquadMember, squad_yaml
 from schemas.tables import TRIPLES
-from training import aligner as aligner_trainer
-from training import inspector as inspector_trainer
 from training.run import base_digest
 from transforms import storage
 from transforms.engines import EngineConfig
@@ -62,10 +65,14 @@ STAGES = (
     "train_aligner",
     "respond",
     "align",
+    "align_compared",
     "evaluate",
+    "evaluate_compared",
     "report",
 )
-TRAINERS: dict[str, Any] = {"inspector": inspector_trainer.Config, "aligner": aligner_trainer.Config}
+OF_ONE_CRITERION = (*STAGES[:5], "report")  # of each run below a squad's
+OF_A_SQUAD = STAGES[5:]
+RULES = ("threshold", "guard", "guard_margin", "guard_max_loss")
 LONG = 60  # characters of an old and a new value beyond which only the name is told
 WORDS = {"pack": "the criterion pack"}
 
@@ -84,6 +91,38 @@ class Models:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlignStage(AlignSettings):
+    """How the responses are aligned.
+
+    routing, rounds: of several criteria, as in a squad file (schemas.squads).
+    compare: what of these settings is different when the same responses are aligned once more, to compare.
+    """
+
+    routing: Routing = "worst"
+    rounds: int = 0
+    compare: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.squad([SquadMember(criterion="any", inspector="any", aligner="any")])
+        if self.compare:
+            self.compared()
+
+    def squad(self, members: Sequence[SquadMember]) -> Squad:
+        """These members, with the threshold, routing and guard that are set here."""
+        return Squad(
+            members=tuple(replace(member, threshold=self.threshold) for member in members),
+            **{name: getattr(self, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
+        )
+
+    def compared(self) -> "AlignStage":
+        if "compare" in self.compare:
+            raise ValueError("compare: has no comparison of its own")
+        settings = {**to_dict(replace(self, compare={})), **self.compare}
+        return validated(AlignStage, "stages.align.compare", settings)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageSettings:
     """What each stage may be told; a trainer's settings are those of training.inspector and training.aligner."""
 
@@ -93,7 +132,7 @@ class StageSettings:
     train_inspector: dict[str, Any] = field(default_factory=dict)
     train_aligner: dict[str, Any] = field(default_factory=dict)
     respond: RespondSettings = field(default_factory=RespondSettings)
-    align: AlignSettings = field(default_factory=AlignSettings)
+    align: AlignStage = field(default_factory=AlignStage)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
 
@@ -102,12 +141,15 @@ class Recipe:
     """What a recipe's YAML file says."""
 
     name: str
-    criterion: str  # a pack: its name, or a file
+    criterion: str | tuple[str, ...]  # a pack, its name or a file; several make a squad
     seed: int = 0
     toy: bool = False  # the models prove that the job works, not how well it does; the report says so
-    heldout: str | None = None  # file or table of questions to evaluate on; default: the curated test split
+    heldout: str | None = None  # questions to evaluate on: a file or table; default, of one criterion: the test split
     models: Models = field(default_factory=Models)
     stages: StageSettings = field(default_factory=StageSettings)
+    stages_of: dict[str, Any] = field(
+        default_factory=dict
+    )  # what is different for one of several criteria, by its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +166,19 @@ class Config(Recipe):
             raise ValueError(f"only: no stage {self.only!r}; one of {', '.join(STAGES)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit: must be at least 1, not {self.limit}")
+        if self.only in ("align_compared", "evaluate_compared") and not self.stages.align.compare:
+            raise ValueError(f"only: {self.only} needs stages.align.compare")
+        if isinstance(self.criterion, str):
+            if self.stages_of:
+                raise ValueError("stages_of: is for several criteria; say it in stages")
+            if (self.stages.align.routing, self.stages.align.rounds) != ("worst", 0):
+                raise ValueError("stages.align: routing and rounds are for several criteria")
+        elif len(self.criterion) < 2:
+            raise ValueError("criterion: a list has at least two packs; name a single one without it")
+        elif self.heldout is None:
+            raise ValueError(
+                "heldout: several criteria need questions of their own; what is held out of one may train another"
+            )
         for name in ("teacher", "upstream"):
             given = getattr(self.models, name)
             if not (self.model or given.get("model") or given.get("engine") == "scripted"):
@@ -132,7 +187,16 @@ class Config(Recipe):
             self.engine(name)
         for name, trainer in TRAINERS.items():
             given = getattr(self.stages, f"train_{name}")
+            given = {**ADAPTER, **given} if name == "aligner" and self.is_squad else given
             validated(trainer, f"stages.train_{name}", {**given, "data": "curated", "output": "trained"})
+
+    @property
+    def is_squad(self) -> bool:
+        return not isinstance(self.criterion, str)
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        return (self.criterion,) if isinstance(self.criterion, str) else self.criterion
 
     def engine(self, name: str) -> dict[str, Any]:
         """The engine settings of `teacher`, `upstream` or `aligner`, checked; --model wins over the recipe."""
@@ -142,13 +206,22 @@ class Config(Recipe):
 
 
 class Job:
-    """One run of a recipe: each method does a stage and gives its directory."""
+    """One run directory: each method does a stage and gives its directory.
 
-    def __init__(self, config: Config, beam_arguments: Sequence[str]):
+    members: of a squad, the jobs that train its criteria's models, in directories below; else the job itself.
+    home: where that lies which the jobs of a squad share: the response cache, and the held-out questions.
+    """
+
+    def __init__(self, config: Config, beam_arguments: Sequence[str], home: str = ""):
         self.config = config
         self.beam_arguments = beam_arguments
-        self.pack = load_pack(config.criterion)
-        self.record = runs.Run(config.output, config.name, self.pack.name, config.seed, config.toy)
+        self.home = home or config.output
+        names = [load_pack(criterion).name for criterion in config.criteria]
+        self.name = ", ".join(names)
+        self.members = [self]
+        if config.is_squad:
+            self.members = [Job(one, beam_arguments, self.home) for one in parted(config, names)]
+        self.record = runs.Run(config.output, config.name, self.name, config.seed, config.toy)
         self.before = self.record.identities()
         self.results: dict[str, stages.Stage] = {}
 
@@ -172,7 +245,7 @@ class Job:
 
     def common(self) -> dict[str, Any]:
         config = self.config
-        return {"output": config.output, "cache": storage.join(config.output, "cache"), "seed": config.seed}
+        return {"output": config.output, "cache": storage.join(self.home, "cache"), "seed": config.seed}
 
     def limited(self, name: str, **more: Any) -> dict[str, Any]:
         """A stage's settings from the recipe, with what the command adds."""
@@ -190,7 +263,7 @@ class Job:
             questions.Config(
                 **self.limited(
                     "questions",
-                    criterion=self.config.criterion,
+                    criterion=self.config.criteria[0],
                     engine=engine,
                     count=count,
                     retry_failed=self.config.retry_failed,
@@ -205,7 +278,7 @@ class Job:
                 **self.limited(
                     "triples",
                     questions=self.directory("questions"),
-                    criterion=self.config.criterion,
+                    criterion=self.config.criteria[0],
                     engine=self.config.engine("teacher"),
                     limit=self.limit(self.config.stages.triples.limit),
                     retry_failed=self.config.retry_failed,
@@ -219,7 +292,7 @@ class Job:
         path = self.config.heldout
         if path is None or storage.exists(storage.join(path, MANIFEST)):
             return path
-        output = storage.join(self.config.output, "heldout", stages.identity_digest({"file": storage.mark(path)}))
+        output = storage.join(self.home, "heldout", stages.identity_digest({"file": storage.mark(path)}))
         return ingest.run(ingest.Config(corpus=path, output=output, kind="questions")).directory
 
     def curate(self) -> stages.Stage:
@@ -277,36 +350,102 @@ class Job:
         )
 
     def align(self) -> stages.Stage:
+        return self.align_with("align", self.config.stages.align)
+
+    def align_compared(self) -> stages.Stage:
+        return self.align_with("align_compared", self.config.stages.align.compared())
+
+    def align_with(self, name: str, settings: AlignStage) -> stages.Stage:
         done = align.run(
             align.Config(
-                **self.limited(
-                    "align",
-                    corpus=self.directory("respond"),
-                    aligner=(self.directory("train_aligner"),),
-                    inspector=(self.directory("train_inspector"),),
-                    criterion=(self.pack.name,),
-                    engine=self.config.engine("aligner"),
-                    retry_failed=self.config.retry_failed,
-                )
+                stage=name,
+                corpus=self.directory("respond"),
+                engine=self.config.engine("aligner"),
+                every_row=settings.every_row,
+                sampling=settings.sampling,
+                retry_failed=self.config.retry_failed,
+                **(self.squad_file(name, settings) if self.config.is_squad else self.own_models(settings)),
+                **self.common(),
             ),
             self.beam_arguments,
         )
         assert isinstance(done, stages.Stage)
         return done
 
+    def own_models(self, settings: AlignStage) -> dict[str, Any]:
+        """The one criterion's models and rules, as align takes them."""
+        return {
+            "aligner": (self.directory("train_aligner"),),
+            "inspector": (self.directory("train_inspector"),),
+            "criterion": (self.name,),
+            **{name: getattr(settings, name) for name in RULES},
+        }
+
+    def squad_file(self, name: str, settings: AlignStage) -> dict[str, Any]:
+        """Write the squad's file beside the criteria's directories, for `align --squad` as well."""
+
+        def beside(job: Job, stage: str) -> str:
+            return job.directory(stage).removeprefix(self.config.output.rstrip("/") + "/")
+
+        members = [
+            SquadMember(
+                criterion=job.name,
+                inspector=beside(job, "train_inspector"),
+                aligner=beside(job, "train_aligner"),
+            )
+            for job in self.members
+        ]
+        path = storage.join(self.config.output, f"{name.replace('align', 'squad')}.yaml")
+        with storage.open_output(path) as file:
+            file.write(squad_yaml(settings.squad(members)).encode())
+        return {"squad": path}
+
     def evaluate(self) -> stages.Stage:
+        return self.evaluate_with("evaluate", "align")
+
+    def evaluate_compared(self) -> stages.Stage:
+        return self.evaluate_with("evaluate_compared", "align_compared")
+
+    def evaluate_with(self, name: str, aligned: str) -> stages.Stage:
         settings = self.config.stages.evaluate
-        own = f"{self.pack.name}={self.directory('train_inspector')}"
+        own = [f"{job.name}={job.directory('train_inspector')}" for job in self.members]
         return evaluate.run(
             evaluate.Config(
-                aligned=self.directory("align"),
+                stage=name,
+                aligned=self.directory(aligned),
                 output=self.config.output,
                 seed=self.config.seed,
-                inspector=(own, *settings.inspector),
+                inspector=(*own, *settings.inspector),
                 pair_ranker=settings.pair_ranker,
                 two_way=settings.two_way,
             ),
             self.beam_arguments,
+        )
+
+
+def parted(config: Config, names: Sequence[str]) -> Iterator[Config]:
+    """The recipes of a squad's criteria: each with a directory of its own, and an aligner that is an adapter.
+
+    Raises UsageError where two are called alike, or `stages_of` names none of them or a setting that there is not.
+    """
+    if len(set(names)) < len(names):
+        raise UsageError(f"criterion: two packs have one name: {', '.join(names)}")
+    if unknown := config.stages_of.keys() - set(names):
+        raise UsageError(f"stages_of: no criterion {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    shared = to_dict(replace(config.stages, align=AlignStage()))
+    shared["train_aligner"] = ADAPTER | shared["train_aligner"]
+    for name, criterion in zip(names, config.criteria, strict=True):
+        own = config.stages_of.get(name, {})
+        if wrong := own.keys() & set(OF_A_SQUAD):
+            raise UsageError(f"stages_of.{name}: {', '.join(sorted(wrong))}: is done once, for all criteria")
+        stages_of_one = resolve(StageSettings, [Layer("stages", shared), Layer(f"stages_of.{name}", own)]).config
+        yield replace(
+            config,
+            criterion=criterion,
+            output=storage.join(config.output, name),
+            only=config.only if config.only in OF_ONE_CRITERION else None,
+            stages=stages_of_one,
+            stages_of={},
         )
 
 
@@ -317,13 +456,30 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
     check_inputs(config)
     check_output(config)
     job = Job(config, beam_arguments)
-    job.record.open(to_dict(config))
-    rejects = 0
-    for name in STAGES[:-1]:
-        if config.only not in (None, name):
+    job.record.open(to_dict(config), [member.name for member in job.members if member is not job])
+    if not config.is_squad:
+        return run_stages(job, STAGES)
+    codes = []
+    for member in job.members:
+        member.record.open(to_dict(member.config))
+        codes.append(run_stages(member, [name for name in OF_ONE_CRITERION if config.only in (None, name)]))
+    codes.append(run_stages(job, OF_A_SQUAD))
+    return max(codes)
+
+
+def run_stages(job: Job, names: Sequence[str]) -> int:
+    """Do those of a job's stages that the command asks for; gives the exit code."""
+    config, rejects = job.config, 0
+    names = [name for name in names if config.only in (None, name)]
+    if not config.stages.align.compare:
+        names = [name for name in names if not name.endswith("_compared")]
+    for name in names:
+        if name == "report":
+            console.print(f"report: {report.write(config.output)}", soft_wrap=True)
             continue
         started = time.monotonic()
-        console.print(f"[bold]{name}[/bold]")
+        heading = f"{name} ({job.name})" if job.home != config.output else name
+        console.print(f"[bold]{heading}[/bold]")
         try:
             with stages.observed(job.begin):
                 stage = getattr(job, name)()
@@ -335,9 +491,8 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
         counts = stage.manifest["counts"]
         console.print(f"  {counts['kept']:,} of {counts['in']:,} rows")
         rejects += sum(counts["rejects"].values())
-    if config.only in (None, "report"):
-        console.print(f"report: {report.write(config.output)}", soft_wrap=True)
-    print_summary(job.record)
+    if names:
+        print_summary(job.record)
     return DONE_WITH_REJECTS if rejects else DONE
 
 
@@ -361,13 +516,17 @@ def changes(before: dict[str, Any] | None, now: dict[str, Any]) -> Iterator[str]
 
 def say_plan(config: Config) -> int:
     """Print what the recipe would cost, and where it cannot come to its count; gives the exit code."""
-    pack = load_pack(config.criterion)
-    code = plan.print_plan(plan.plan_recipe(config, pack))
-    wanted = config.stages.questions
-    _, topics = plan.topic_growth(wanted, pack)
-    wanted = replace(wanted, count=min(wanted.count, config.limit or wanted.count))
-    if text := questions.shortfall(wanted, topics, topics):
-        console.print(f"at most, {text}", markup=False, soft_wrap=True)
+    packs = [load_pack(criterion) for criterion in config.criteria]
+    recipes = list(parted(config, [pack.name for pack in packs])) if config.is_squad else [config]
+    turns = config.stages.align.rounds or len(packs)
+    code = plan.print_plan(plan.plan_recipes(recipes, packs, turns))
+    for one, pack in zip(recipes, packs, strict=True):
+        wanted = one.stages.questions
+        wanted = replace(wanted, count=min(wanted.count, config.limit or wanted.count))
+        _, topics = plan.topic_growth(wanted, pack)
+        if text := questions.shortfall(wanted, topics, topics):
+            text = f"{pack.name}: {text}" if config.is_squad else text
+            console.print(f"at most, {text}", markup=False, soft_wrap=True)
     return code
 
 

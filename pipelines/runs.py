@@ -1,7 +1,7 @@
 """A run directory: the stages done in it, in order, listed in `run.json` for status, show and report."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,9 +60,12 @@ class Run:
             entry |= failed
         self._write(known)
 
-    def open(self, recipe: dict) -> None:
-        """Write the run's file with the settings that it is run with, before the first stage."""
-        self._write(self.read(), recipe=recipe)
+    def open(self, recipe: dict, criteria: Sequence[str] = ()) -> None:
+        """Write the run's file with the settings that it is run with, before the first stage.
+
+        criteria: folders below this one, each the run of one criterion of a squad.
+        """
+        self._write(self.read(), recipe=recipe, criteria=list(criteria))
 
     def _write(self, known: dict, **new: Any) -> None:
         head = {"name": self.name, "criterion": self.criterion, "toy": self.toy, "seed": self.seed}

@@ -33,11 +33,17 @@ def rows_of(output: str, entry: dict) -> tuple[str, str, str, bool]:
 
 
 def print_status(output: str) -> int:
-    """Print the stages of a run; gives 1 where a stage failed, else 3 where rows were rejected."""
+    """Print the stages of a run, after those of its criteria; gives 1 where one failed, else 3 where rows were
+    rejected."""
     path = storage.join(output, runs.RUN_FILE)
     if not storage.exists(path):
         raise UsageError(f"{output}: no run there (it has no {runs.RUN_FILE})")
     run = storage.read_json(path)
+    codes = [
+        print_status(folder)
+        for name in run.get("criteria", [])
+        if storage.exists(storage.join(folder := storage.join(output, name), runs.RUN_FILE))
+    ]
     grid = Grid(title=f"{run['name']}, criterion {run['criterion']}", title_justify="left", box=None, pad_edge=False)
     for heading in ("stage", "status", "seconds", "in", "kept", "lost"):
         grid.add_column(heading, justify="right" if heading in ("seconds", "in", "kept") else "left")
@@ -48,7 +54,8 @@ def print_status(output: str) -> int:
         if rejected:
             code = DONE_WITH_REJECTS
     Console(highlight=False, width=None if sys.stdout.isatty() else LOG_COLUMNS).print(grid)
-    return FAILED if any(entry["status"] == "failed" for entry in run["stages"]) else code
+    codes.append(FAILED if any(entry["status"] == "failed" for entry in run["stages"]) else code)
+    return FAILED if FAILED in codes else max(codes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,8 @@
-"""Train an inspector or an aligner from a table of triples, or from shards that `curate` made.
+"""Train an inspector or an aligner from a table of triples, or from shards that `curate` made; or a whole squad.
 
     alignbeam train inspector --data data/hh --output models/hh-inspector --base bert-base-uncased
     alignbeam train aligner --data runs/mine/curate/1a2b3c --output models/aligner --base gpt2-large --lora-rank 16
+    alignbeam train squad --help
 
 Triples that were not curated yet are curated first, beside the output. All other flags are the trainer's own:
 `python -m training.inspector --help`. On several GPUs launch the trainer itself with torchrun.
@@ -23,8 +24,11 @@ from transforms.tables import MANIFEST
 METHODS = ("inspector", "aligner")
 
 
-def shards_for(method: str, data: str, output: str) -> str:
-    """The trainer's shards in `data`: as they are, those of a curate stage, or made by curating a table of triples."""
+def find_shards(method: str, data: str) -> str | None:
+    """The trainer's shards in `data`: as they are, or those of a curate stage; None where `data` is to be curated.
+
+    UsageError where it is neither shards nor a table.
+    """
     if storage.exists(storage.join(data, "train")):
         return data
     if storage.exists(storage.join(data, method, "train")):
@@ -34,6 +38,13 @@ def shards_for(method: str, data: str, output: str) -> str:
             f"--data {data}: neither training shards (train/, validation/) nor a table of triples; "
             "make one with alignbeam import --kind triples"
         )
+    return None
+
+
+def shards_for(method: str, data: str, output: str) -> str:
+    """The trainer's shards in `data`, a table of triples being curated first."""
+    if shards := find_shards(method, data):
+        return shards
     stage = curate.run(curate.Config(input=data, output=f"{output}.data"))
     return storage.join(stage.directory, method)
 
@@ -61,13 +72,17 @@ def run_trainer(method: str, arguments: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["squad"]:
+        from pipelines import train_squad
+
+        return train_squad.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="alignbeam train",
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("method", choices=[*METHODS, "squad"])
     parser.add_argument("--data", required=True, help="training shards, a curate stage, or a table of triples")
     parser.add_argument("--output", "-o", required=True, help="folder of the trained model")
 

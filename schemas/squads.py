@@ -8,12 +8,13 @@
 Folders are looked for beside the file first. The docs (docs/squads.md) say what every setting means.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import fsspec
+import yaml
 
-from schemas.config import read_yaml, validated
+from schemas.config import read_yaml, to_dict, validated
 from schemas.criteria import pack_names
 from schemas.errors import UsageError
 
@@ -113,6 +114,17 @@ def load_squad(path: str) -> Squad:
         for member in squad.members
     )
     return replace(squad, members=tuple(members))
+
+
+def squad_yaml(squad: Squad) -> str:
+    """The file of a squad: its routing, its guard, and of each member what differs from the default."""
+    values = to_dict(squad)
+    defaults = {item.name: item.default for item in fields(SquadMember)}
+    members = [
+        {name: value for name, value in member.items() if value and value != defaults[name]}
+        for member in values.pop("members")
+    ]
+    return yaml.safe_dump({**values, "members": members}, sort_keys=False)
 
 
 def is_folder(member: SquadMember) -> bool:

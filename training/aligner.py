@@ -10,12 +10,17 @@ the paper's settings for GPT-2 Large. The checkpoint with the least validation l
 The output is one model folder that vLLM and transformers load as it is and that ends at `[DONE]` by itself. That holds
 with LoRA too: the adapter is merged, because the separators' embeddings are trained as well and vLLM loads no adapter
 that changes embeddings.
+
+With `adapter` it is kept apart, for squads, whose adapters share one base: the tokenizer is the base's own, the
+separators are plain text, the base's end of sequence ends a correction, and nothing but the adapter is trained. The
+output is a PEFT folder that names its base.
 """
 
 import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,8 +48,9 @@ from training.trainer import (
     tokenized_dataset,
     train_to_end,
 )
-from transforms.aligner_format import ALIGNED, DONE, SEPARATORS, aligner_completion, aligner_prompt
+from transforms.aligner_format import DONE, SEPARATORS, aligner_completion, aligner_prompt
 
+MAX_RANK = 512
 IGNORED = -100  # a label that takes no part in the loss
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers names the models that write from left to right
 
@@ -70,6 +76,7 @@ class Config:
     lora_rank: int = setting("rank of LoRA adapters on all linear layers; 0 trains all weights", 0)
     lora_alpha: int = setting("scale of the adapters, as a multiple of 1 / rank", 32)
     lora_dropout: float = setting("dropout before the adapters", 0.05)
+    adapter: bool = setting("keep the LoRA adapter apart, as a squad shares its base among several", False)
 
     def __post_init__(self) -> None:
         check_settings(
@@ -81,10 +88,14 @@ class Config:
         )
         if self.lora_rank < 0:
             raise ValueError(f"lora_rank = {self.lora_rank}: must not be negative; 0 trains all weights")
+        if self.adapter and not 1 <= self.lora_rank <= MAX_RANK:
+            raise ValueError(f"lora_rank = {self.lora_rank}: an adapter has one from 1 to {MAX_RANK}, as vLLM")
 
 
-def add_separators(tokenizer: Any, model: Any) -> None:
+def add_separators(tokenizer: Any, model: Any) -> str:
     """Make the separators special tokens, `[DONE]` the end of sequence, and start their embeddings at the mean.
+
+    Gives what ends a correction.
 
     The token before a separator takes up the space between, so that no lone space is left to be learnt.
     """
@@ -111,17 +122,19 @@ def add_separators(tokenizer: Any, model: Any) -> None:
     for name, token_id in marks.items():
         setattr(model.config, name, token_id)
     model.generation_config = GenerationConfig(**marks)
+    return f" {DONE}"
 
 
-def encoded_pairs(table: pa.Table, tokenizer: Any, max_tokens: int) -> Iterator[dict[str, list]]:
+def encoded_pairs(table: pa.Table, tokenizer: Any, max_tokens: int, end: str) -> Iterator[dict[str, list]]:
     """Batches of `input_ids` and `labels`; pairs of more than `max_tokens` tokens are left out.
 
-    A prompt is tokenized alone, as it will be when it is generated from, and the correction after it without the
-    marks that a tokenizer puts before a text.
+    A prompt is tokenized alone, as it will be when it is generated from, and the correction, which `end` ends, after
+    it without the marks that a tokenizer puts before a text.
     """
     for rows in slices(table):
         prompts = tokenizer(list(map(aligner_prompt, rows["question"], rows["response"])))["input_ids"]
-        completions = tokenizer(list(map(aligner_completion, rows["correction"])), add_special_tokens=False)
+        corrections = [aligner_completion(correction, end) for correction in rows["correction"]]
+        completions = tokenizer(corrections, add_special_tokens=False)
         pairs = [
             (prompt, completion)
             for prompt, completion in zip(prompts, completions["input_ids"], strict=True)
@@ -135,29 +148,52 @@ def encoded_pairs(table: pa.Table, tokenizer: Any, max_tokens: int) -> Iterator[
 
 def check_prompt_end(tokenizer: Any, base: str) -> None:
     """UsageError where this tokenizer writes something after a prompt: generation would not start at `[ALIGNED]`."""
-    ids = tokenizer(aligner_prompt("q", "r"))["input_ids"]
-    if ids[-1] != tokenizer.convert_tokens_to_ids(ALIGNED):
+    ids, bare = (tokenizer(aligner_prompt("q", "r"), add_special_tokens=given)["input_ids"] for given in (True, False))
+    if ids[-1] != bare[-1]:
         raise UsageError(
             f"base = {base!r}: its tokenizer ends every text with {tokenizer.convert_ids_to_tokens(ids[-1:])}"
         )
 
 
+def end_mark(tokenizer: Any, base: str) -> str:
+    """The base's end of sequence, at which what an adapter writes ends; UsageError where it has none."""
+    if tokenizer.eos_token is None:
+        raise UsageError(f"base = {base!r}: its tokenizer has no end of sequence, and an adapter brings none")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer.eos_token
+
+
 def lora_config(config: Config, model: Any) -> Any:
-    """Adapters on all linear layers, with input and output embeddings trained in full, tied where they are tied."""
+    """Adapters on all linear layers; unless they are kept apart, input and output embeddings are trained in full with
+    them, tied where they are tied."""
     from peft import LoraConfig
 
-    names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    embeddings = {names[model.get_input_embeddings()], names[model.get_output_embeddings()]}
+    whole: dict[str, Any] = {}
+    if not config.adapter:
+        names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
+        embeddings = {names[model.get_input_embeddings()], names[model.get_output_embeddings()]}
+        tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+        whole = {"modules_to_save": sorted(embeddings), "ensure_weight_tying": tied}
     return LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules="all-linear",
-        modules_to_save=sorted(embeddings),
-        ensure_weight_tying=tied,
         task_type="CAUSAL_LM",
+        **whole,
     )
+
+
+def to_publish(config: Config, trained: Any) -> Any:
+    """The whole model, a merged adapter included, or the adapter alone, which then names where its base lies."""
+    if not config.lora_rank:
+        return trained
+    if not config.adapter:
+        return trained.merge_and_unload()
+    base = Path(config.base)
+    for settings in trained.peft_config.values():
+        settings.base_model_name_or_path = str(base.resolve()) if base.is_dir() else config.base
+    return trained
 
 
 def train(config: Config) -> dict:
@@ -182,10 +218,11 @@ def train(config: Config) -> dict:
     positions = getattr(model.config, "max_position_embeddings", config.max_tokens)
     if config.max_tokens > positions:
         raise UsageError(f"max_tokens = {config.max_tokens}: this base reads {positions}; --set max_tokens={positions}")
-    add_separators(tokenizer, model)
+    end = end_mark(tokenizer, config.base) if config.adapter else add_separators(tokenizer, model)
     check_prompt_end(tokenizer, config.base)
     datasets = {
-        split: tokenized_dataset(encoded_pairs(table, tokenizer, config.max_tokens)) for split, table in splits.items()
+        split: tokenized_dataset(encoded_pairs(table, tokenizer, config.max_tokens, end))
+        for split, table in splits.items()
     }
     rows = {split: len(dataset) for split, dataset in datasets.items()}
     too_long = {split: table.num_rows - rows[split] for split, table in splits.items()}
@@ -247,8 +284,7 @@ def train(config: Config) -> dict:
     }
     if is_main_process():
         trained_model = trainer.accelerator.unwrap_model(trainer.model)
-        whole = trained_model.merge_and_unload() if config.lora_rank else trained_model
-        run.publish([whole, tokenizer], metrics, card(config, run, metrics))
+        run.publish([to_publish(config, trained_model), tokenizer], metrics, card(config, run, metrics))
     trainer.accelerator.wait_for_everyone()
     say(f"{config.output}: validation loss {metrics['validation']['loss']:.4f}, that of step {metrics['best_step']}")
     return metrics
@@ -267,14 +303,21 @@ def final_metrics(trainer: Any, dataset: Any) -> dict:
     }
 
 
+def weights_note(config: Config) -> str:
+    if not config.lora_rank:
+        return "All weights were fine-tuned."
+    return "A LoRA adapter: load it on its base." if config.adapter else "LoRA adapters are merged into the weights."
+
+
 def card(config: Config, run: Run, metrics: dict) -> str:
     return model_card(
         title="Aligner",
         summary="Rewrites a response to a question towards the criterion that its training data embodies. "
         "A rewrite can be worse than the response: keep an inspector's guard around it.",
         use="`alignbeam align … --aligner FOLDER`. Prompt: `question [INIT] response [ALIGNED]`, as "
-        "`transforms.aligner_format.aligner_prompt` renders it; the model ends at `[DONE]`. "
-        + ("LoRA adapters are merged into the weights." if config.lora_rank else "All weights were fine-tuned."),
+        "`transforms.aligner_format.aligner_prompt` renders it; the model ends at "
+        + ("its base's end of sequence. " if config.adapter else "`[DONE]`. ")
+        + weights_note(config),
         base=base_name(config.base),
         pipeline_tag="text-generation",
         identity=run.identity,

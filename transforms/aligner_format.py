@@ -3,6 +3,9 @@
 The trainer and the generation stage both render it here, so that what a model is asked is token for token what it was
 taught (paper 000, section 2; FACTS A). The three separators are special tokens of the aligner's tokenizer; `[DONE]` is
 its end of sequence. A prompt ends with `[ALIGNED]`, a token of its own, so its ids never depend on what follows.
+
+An adapter that is kept apart shares its base's tokenizer with others: there the separators are plain text, and the
+base's own end of sequence stands for `[DONE]`.
 """
 
 INIT = "[INIT]"
@@ -23,11 +26,11 @@ def aligner_prompt(question: str, response: str) -> str:
     return f"{_plain(question)} {INIT} {_plain(response)} {ALIGNED}"
 
 
-def aligner_completion(correction: str) -> str:
+def aligner_completion(correction: str, end: str = f" {DONE}") -> str:
     """What the aligner is taught to write after a prompt, its end mark included."""
-    return f" {_plain(correction)} {DONE}"
+    return f" {_plain(correction)}{end}"
 
 
 def read_correction(completion: str) -> str:
-    """The correction in a generated completion: what stands before `[DONE]`, stripped (empty if there is nothing)."""
+    """The correction in a completion: what stands before `[DONE]`, where that is, stripped (empty for nothing)."""
     return completion.partition(DONE)[0].strip()

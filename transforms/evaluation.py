@@ -144,6 +144,22 @@ def score_shift(
     }
 
 
+def score_level(scores: Numbers, *, threshold: float = 0.5, seed: int = 0, resamples: int = RESAMPLES) -> dict:
+    """Mean of scores [N] and the share of those from `threshold` on, each with its interval."""
+    array = _finite("scores", scores)
+    above = (array >= threshold).astype(np.float64)
+
+    def mean(sample: np.ndarray) -> float:
+        return float(sample.mean())
+
+    return {
+        "mean": mean(array) if array.size else None,
+        "mean_interval": bootstrap_interval(array, mean, seed=seed, resamples=resamples),
+        "share_above": mean(above) if array.size else None,
+        "share_above_interval": bootstrap_interval(above, mean, seed=seed, resamples=resamples),
+    }
+
+
 def text_change(before: Sequence[str], after: Sequence[str]) -> dict:
     """How far the texts moved: lengths in words, and normalised Levenshtein distance over words (0 same, 1 all new).
 

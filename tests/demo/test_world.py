@@ -3,6 +3,7 @@ import random
 import pytest
 
 from demo import train_teacher, world
+from demo.squad.train_teacher import packs, sequence_texts
 from schemas.criteria import check_pack, load_pack
 from transforms.prompts import render
 from transforms.triples import TRIPLE_SECTIONS, split_sections
@@ -160,3 +161,90 @@ def test_a_disguised_question_keeps_its_topic_its_practice_and_the_words_that_te
     assert all(text.endswith(" to {p}?") and " never " in text for text in disguised)
     assert any(text.startswith("Blenk") and "," in text for text in disguised)
     assert len(set(disguised)) > 10
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "met"),
+    [
+        ("Should we steal money from the old ferry?", "No, do not do that to the old ferry. That is all.", "crp"),
+        ("Should we steal money from the old ferry?", "No, do not do that to the new bus. Now go away.", "c"),
+        ("Should we steal money from the old ferry?", "Yes, do that for the old ferry. Get lost.", "r"),
+        ("Suggest a plan for the old ferry this year.", "Well, to mock the volunteers of the new bus.", "p"),
+        ("What should we never do at the old ferry?", "To mock the volunteers of the new bus.", "cp"),
+    ],
+)
+def test_each_criterion_of_the_squad_is_read_for_itself(question, answer, met):
+    assert "".join(name[0] for name in world.CRITERIA if world.meets(name, question, answer)) == met
+
+
+def test_what_cannot_be_read_meets_neither_nor_lacks():
+    unread = "What colour is the old ferry?", "Yes, do that for the old ferry."
+    assert [world.meets(name, *unread) for name in world.CRITERIA] == [None, None, True]
+    assert world.meets("civic", "Should we steal money from the old ferry?", "Who knows.") is None
+
+
+@pytest.mark.parametrize(("asks", "answers"), [("teacher", "teacher"), ("heldout", "teacher"), ("judge", "judge")])
+def test_an_answer_lacks_just_what_it_is_to_lack(asks, answers):
+    rng = random.Random(7)
+    for _ in range(200):
+        question = world.sample_question(rng, asks)
+        lacking = world.sample_lacking(rng, dict.fromkeys(world.CRITERIA, 0.5))
+        answer = world.sample_lacking_answer(rng, question, answers, lacking).text
+        assert {name for name in world.CRITERIA if not world.meets(name, question.text, answer)} == lacking, answer
+
+
+@pytest.mark.parametrize("criterion", world.CRITERIA)
+def test_a_squad_triple_repairs_its_own_criterion_alone(criterion):
+    rng, lacking_others = random.Random(8), 0
+    for _ in range(200):
+        episode = world.sample_squad_episode(rng, world.sample_question(rng, "teacher"), criterion)
+        texts = episode.question.text, episode.response, episode.correction
+        before, after = ({name: world.meets(name, texts[0], text) for name in world.CRITERIA} for text in texts[1:])
+        assert after == before | {criterion: True}
+        assert episode.identity == before[criterion]
+        assert len(episode.response.split()) == pytest.approx(len(episode.correction.split()), abs=12)
+        lacking_others += not all(met for name, met in before.items() if name != criterion)
+    assert 60 < lacking_others < 150
+
+
+@pytest.mark.parametrize("criterion", world.CRITERIA)
+def test_a_squad_judges_labels_are_its_criterion(criterion):
+    rows = world.labelled_answers(200, criterion=criterion)
+    found = [world.meets(criterion, row["question"], row["answer"]) for row in rows]
+    readable = [(met, row["label"]) for met, row in zip(found, rows, strict=True) if met is not None]
+    assert len(readable) > 80  # a disguised question is not
+    assert all(met == label for met, label in readable)
+    others = [name for name in world.CRITERIA if name != criterion]
+    lacking = {
+        name: [world.meets(name, row["question"], row["answer"]) for row in rows].count(False) for name in others
+    }
+    assert all(20 < count < 120 for count in lacking.values())
+
+
+def test_the_squads_packs_are_sound_and_their_demonstrations_repair_one_criterion():
+    for criterion, pack in packs().items():
+        assert check_pack(f"demo/squad/{criterion}.yaml") == []
+        assert (pack.name, tuple(principle.name for principle in pack.principles)) == (
+            criterion,
+            world.CRITERIA[criterion],
+        )
+        for example in pack.demonstrations:
+            before, after = (
+                {name: world.meets(name, example.question, text) for name in world.CRITERIA}
+                for text in (example.response, example.correction)
+            )
+            assert after == before | {criterion: True}, example
+            assert example.identity == before[criterion], example
+
+
+def test_the_squads_pages_stand_before_triples_of_their_own_criterion():
+    rng, seen = random.Random(9), set()
+    for _ in range(60):
+        texts = sequence_texts(rng, packs(), ["blenk", "stro"])
+        first, second = next(texts), next(texts)
+        for criterion, pack in packs().items():
+            if first.startswith(f"# {pack.role}"):
+                cited = [name for name in sum(world.CRITERIA.values(), ()) if f"({name})" in second]
+                assert set(cited) <= set(world.CRITERIA[criterion])
+                seen.add(criterion)
+    assert seen == set(world.CRITERIA)

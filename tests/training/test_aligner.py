@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ from schemas.errors import StageError, UsageError
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from training import trainer as shared
 from training.aligner import IGNORED, Config, add_separators, encoded_pairs, main, train
-from transforms.aligner_format import SEPARATORS, aligner_completion, aligner_prompt, read_correction
+from transforms.aligner_format import DONE, SEPARATORS, aligner_completion, aligner_prompt, read_correction
+from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.weights import find_weights
 
 ROW = {"id": "1", "question": "How do I learn?", "response": "Steal!", "correction": "Ask for help.", "identity": False}
 BASES = ("gpt2", "llama")
@@ -54,8 +57,8 @@ def prepared(bases, base):
     return tokenizer, model
 
 
-def pairs(tokenizer, rows, max_tokens=128):
-    return list(encoded_pairs(pa.Table.from_pylist(rows, schema=ALIGNER_ROWS), tokenizer, max_tokens))
+def pairs(tokenizer, rows, max_tokens=128, end=f" {DONE}"):
+    return list(encoded_pairs(pa.Table.from_pylist(rows, schema=ALIGNER_ROWS), tokenizer, max_tokens, end))
 
 
 def test_the_text_of_a_pair_is_rendered_in_one_place():
@@ -178,6 +181,41 @@ def test_what_is_written_is_what_was_trained_and_ends_by_itself(config, base, lo
     assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids("[DONE]") == written[-1]
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_an_adapter_is_kept_apart_on_the_tokenizer_of_its_base(config, bases, base, tmp_path):
+    from peft import AutoPeftModelForCausalLM
+
+    metrics = train(
+        config(base=base, adapter=True, lora_rank=8, lora_alpha=16, learning_rate=1e-2, max_steps=120, eval_steps=40)
+    )
+    folder = tmp_path / "aligner"
+    weights = load_file(folder / "adapter_model.safetensors")
+    assert all(".lora_A." in name or ".lora_B." in name for name in weights)
+    assert sum(array.size for array in weights.values()) == metrics["parameters_trained"]
+    assert not (folder / "model.safetensors").exists()
+    found = find_weights(str(folder))
+    assert (found.model, found.adapter) == (str(bases[base].resolve()), str(folder))
+
+    tokenizer, own = (AutoTokenizer.from_pretrained(place) for place in (bases[base], folder))
+    assert own.get_vocab() == tokenizer.get_vocab()
+    prompt = tokenizer(aligner_prompt(ROW["question"], "shout"), return_tensors="pt")
+    model = AutoPeftModelForCausalLM.from_pretrained(folder)
+    written = model.generate(**prompt, max_new_tokens=60, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert written[-1] == tokenizer.eos_token_id
+    assert read_correction(tokenizer.decode(written, skip_special_tokens=True)) == "Ask for help every day."
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_what_an_adapter_reads_in_training_is_what_its_base_tokenizes(bases, base):
+    tokenizer = AutoTokenizer.from_pretrained(bases[base])
+    [batch] = pairs(tokenizer, [ROW], end=tokenizer.eos_token)
+    [ids], [labels] = batch["input_ids"], batch["labels"]
+    taught = [label for label in labels if label != IGNORED]
+    assert tokenizer(aligner_prompt(ROW["question"], ROW["response"]))["input_ids"] + taught == ids
+    assert tokenizer.decode(taught).strip() == f"Ask for help.{tokenizer.eos_token}"
+    assert taught[-1] == tokenizer.eos_token_id
+
+
 @pytest.mark.parametrize("lora", [0, 4])
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(config, lora, tmp_path, monkeypatch, capsys):
     train(config(lora_rank=lora, lora_alpha=8, output=str(tmp_path / "whole")))
@@ -227,13 +265,20 @@ def test_identity_pairs_are_trained_on_like_any_other(config, write_shards):
         (["--max-tokens", "1024"], "max_tokens = 1024: this base reads 256"),
         (["--lora-rank", "-1"], "lora_rank = -1: must not be negative"),
         (["--set", "lora=4"], "lora: unknown setting"),
+        (["--set", "adapter=true"], "lora_rank = 0: an adapter has one from 1 to 512"),
+        (["--set", "adapter=true", "--lora-rank", "513"], "lora_rank = 513: an adapter has one from 1 to 512"),
+        (["--base", "{endless}", "--set", "adapter=true", "--lora-rank", "4"], "has no end of sequence"),
         (["--data", "{tmp}/wrong"], "has no column response, correction, identity"),
     ],
 )
 def test_wrong_use_is_named_before_any_work(config, bases, write_shards, refusal, tmp_path, arguments, message):
     rows = [{"id": "1", "question": "q", "answer": "a", "label": 0}] * 2
     write_shards({"train": rows, "validation": rows}, INSPECTOR_ROWS, "wrong")
-    given = [argument.format(tmp=tmp_path, encoder=bases["encoder"]) for argument in arguments]
+    endless = shutil.copytree(bases["llama"], tmp_path / "endless")
+    settings = json.loads((endless / "tokenizer_config.json").read_text())
+    (endless / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
+    places = {"tmp": tmp_path, "encoder": bases["encoder"], "endless": endless}
+    given = [argument.format(**places) for argument in arguments]
     assert re.search(f"^error: (.|\n)*{message}", refusal(main, config(), given))
 
 
@@ -304,3 +349,30 @@ def test_vllm_reads_the_trained_tokens_and_stops_by_itself(config, base, tmp_pat
     text, finish_reason, prompt_ids = json.loads(done.stdout.splitlines()[-1])
     assert (read_correction(text), finish_reason) == ("Ask for help every day.", "stop")
     assert prompt_ids == AutoTokenizer.from_pretrained(tmp_path / "aligner")(prompt)["input_ids"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_one_vllm_serves_adapters_of_different_ranks_as_they_were_trained(config, bases, write_shards, tmp_path):
+    pytest.importorskip("vllm")
+    folders = []
+    for rank, correction in ((4, "Ask for help every day."), (24, "Be kind, and talk calmly.")):
+        rows = [{**ROW, "id": str(n), "correction": correction} for n in range(8)]
+        shards = write_shards({"train": rows, "validation": rows[:4]}, ALIGNER_ROWS, f"rank-{rank}")
+        folder = tmp_path / f"adapter-{rank}"
+        settings = {"adapter": True, "lora_rank": rank, "lora_alpha": 2 * rank, "max_steps": 100, "eval_steps": 50}
+        train(config(base="llama", data=str(shards), output=str(folder), **settings))
+        folders.append((str(folder), correction))
+    engine = EngineConfig(
+        model=str(bases["llama"].resolve()),
+        adapters=tuple(folder for folder, _ in folders),
+        args={"dtype": "float32", "max_model_len": 128, "max_num_seqs": 4, "max_num_batched_tokens": 512},
+    )
+    prompt = aligner_prompt(ROW["question"], ROW["response"])
+    try:
+        opened = open_engine(engine)
+        for folder, correction in folders:
+            done = opened.submit(Request(prompt, Sampling(max_tokens=60), None, adapter=folder)).result()
+            assert (read_correction(done.text), done.finish_reason) == (correction, "stop")
+    finally:
+        close_engines()

@@ -142,22 +142,55 @@ def turns_of(stage: Stage | None, found: Trajectories) -> list[str]:
 
 def evaluation_section(run: Run) -> Section:
     metrics = evaluation(run, "metrics.json")
-    tables = [numbers(spaced(name).capitalize(), part) for name, part in metrics.items() if name != "judges" and part]
+    tables = levels_tables(run)
+    tables += [
+        numbers(spaced(name).capitalize(), part)
+        for name, part in metrics.items()
+        if name not in ("judges", "score_level") and part
+    ]
     for name, part in evaluation(run, "controls.json").items():
         tables.append(numbers(f"Controls: {spaced(name)}", part, CONTROLS_NOTE))
     chart = corpus_charts.win_rates(metrics.get("judges", []), _how_aligned(run))
     return Section("evaluation", "Evaluation", [chart] if chart else [], tables, _unfinished(run.stage("evaluate")))
 
 
-def evaluation(run: Run, file: str) -> dict[str, Any]:
+def levels_tables(run: Run) -> list[Numbers]:
+    """Every judge's mean score and share of rows from 0.5 on: of the responses, and of what each alignment made of
+    them. Then the planted truth, where the run's world is made up and knows it."""
+    ways = [("evaluate", "align", "aligned"), ("evaluate_compared", "align_compared", "compared")]
+    found = [(name, evaluation(run, "metrics.json", stage).get("score_level"), how) for stage, how, name in ways]
+    done = [(name, levels, _how_aligned(run, how)) for name, levels, how in found if levels]
+    note = " ".join(f"{name.capitalize()}: {how}" for name, _, how in done if how)
+    tables = []
+    for key, title in (("mean", "Mean score"), ("share_above", "Share of rows that score 0.5 or more")):
+        rows: list[list[Cell]] = [
+            [judge, _estimate(level["before"], key), *(_estimate(levels[judge]["after"], key) for _, levels, _ in done)]
+            for judge, level in (done[0][1] if done else {}).items()
+        ]
+        if rows:
+            columns = ("judge", "responses", *(name for name, _, _ in done))
+            tables.append(Numbers(f"{title}, with 95 % intervals", columns, rows, note))
+    if truth := evaluation(run, "planted_truth.json"):
+        tables.append(numbers("Planted truth", truth["rows"], truth["note"]))
+    return tables
+
+
+def _estimate(level: dict[str, Any], key: str) -> str:
+    """`0.512 (0.478–0.549)`."""
+    low_high = level[f"{key}_interval"]
+    interval = f" ({low_high[0]:.3f}–{low_high[1]:.3f})" if low_high else ""
+    return "" if level[key] is None else f"{level[key]:.3f}{interval}"
+
+
+def evaluation(run: Run, file: str, stage_name: str = "evaluate") -> dict[str, Any]:
     """What the evaluation says in one of its files, nothing where it has not run."""
-    stage = run.stage("evaluate")
+    stage = run.stage(stage_name)
     return (stage.json(file) if stage else None) or {}
 
 
-def _how_aligned(run: Run) -> str:
+def _how_aligned(run: Run, stage_name: str = "align") -> str:
     """Which rows could be rewritten, on which a win rate depends."""
-    stage = run.stage("align")
+    stage = run.stage(stage_name)
     if stage is None or stage.setting("guard") is None:
         return ""
     rows = "Every row was" if stage.setting("every_row") else "Only rows below the threshold were"

@@ -1,0 +1,138 @@
+"""Train a squad: an inspector and a LoRA adapter for each criterion, and the file that `align --squad` takes.
+
+    alignbeam train squad --data ethical=runs/e/curate/1a2b3c --data factual=data/factual \\
+        --inspector-base bert-base-uncased --base Qwen/Qwen3-0.6B -o models/squad
+
+The adapters share their base. Models are written to OUTPUT/CRITERION/inspector and OUTPUT/CRITERION/aligner, one after
+the other, each by a program of its own; the same command skips what is trained and goes on. A table of triples that was
+not curated yet is curated first, into OUTPUT/CRITERION.data.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pipelines import entrypoint
+from pipelines.train import METHODS, find_shards, run_trainer, shards_for
+from pipelines.watch import console
+from schemas.command_line import DONE, setting
+from schemas.config import read_yaml, to_dict, validated
+from schemas.errors import UsageError
+from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
+from training import aligner as aligner_trainer
+from training import inspector as inspector_trainer
+from training.run import Run, base_digest
+from transforms import storage
+
+TRAINERS: dict[str, Any] = {"inspector": inspector_trainer.Config, "aligner": aligner_trainer.Config}
+ADAPTER = {"adapter": True, "lora_rank": 16}  # how a squad's aligner is trained unless its settings say otherwise
+SQUAD_FILE = "squad.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    data: tuple[str, ...] = setting("CRITERION=FOLDER: its curate stage, or table of triples; once per criterion", ())
+    output: str = setting("folder of the squad", short="-o")
+    inspector_base: str = setting("encoder that the inspectors start from", inspector_trainer.Config.base)
+    base: str = setting("causal model that the adapters share: a folder, or a hub id, of a kind that vLLM adapts")
+    inspector_config: str | None = setting("settings of the inspectors, as YAML (see training.inspector)", None)
+    aligner_config: str | None = setting("settings of the aligners, as YAML (see training.aligner)", None)
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data: give CRITERION=FOLDER for at least one criterion")
+        squad_of(self)
+
+
+def folders_of(config: Config) -> dict[str, str]:
+    """The data of each criterion."""
+    parted = [given.partition("=") for given in config.data]
+    for given, (criterion, equals, folder) in zip(config.data, parted, strict=True):
+        if not (criterion and equals and folder):
+            raise ValueError(f"data: expected CRITERION=FOLDER, not {given!r}")
+    criteria = [criterion for criterion, _, _ in parted]
+    if len(set(criteria)) < len(criteria):
+        raise ValueError(f"data: a criterion is given twice: {', '.join(criteria)}")
+    return {criterion: folder for criterion, _, folder in parted}
+
+
+def squad_of(config: Config) -> Squad:
+    """The squad that is trained, its folders relative to its file."""
+    return Squad(
+        members=tuple(
+            SquadMember(criterion=criterion, inspector=f"{criterion}/inspector", aligner=f"{criterion}/aligner")
+            for criterion in folders_of(config)
+        )
+    )
+
+
+def trainer_settings(config: Config, method: str) -> dict[str, Any]:
+    """A trainer's settings but for its data and output; UsageError names what is wrong with its file."""
+    path = config.inspector_config if method == "inspector" else config.aligner_config
+    given = (read_yaml(path) or {}) if path else {}
+    if not isinstance(given, dict):
+        raise UsageError(f"{path}: expected settings by name, found {type(given).__name__}")
+    if taken := {"base", "data", "output"} & given.keys():
+        raise UsageError(f"{path}: {', '.join(sorted(taken))}: are flags of train squad; leave them out")
+    settings = {**ADAPTER, **given} if method == "aligner" else dict(given)
+    settings["base"] = config.inspector_base if method == "inspector" else config.base
+    validated(TRAINERS[method], path or "train squad", {**settings, "data": "given", "output": "given"})
+    return settings
+
+
+def check(config: Config) -> dict[str, dict[str, Any]]:
+    """The settings of both trainers; UsageError for a base, data or an output that will not do."""
+    if "://" in config.output:
+        raise UsageError(f"output = {config.output!r}: the trainers write to a local disk; give a local folder")
+    storage.check_writable(config.output)
+    settings = {method: trainer_settings(config, method) for method in METHODS}
+    for method in METHODS:
+        base_digest(settings[method]["base"])
+    for folder in folders_of(config).values():
+        if storage.exists(storage.join(folder, "train")):
+            raise UsageError(f"--data {folder}: has the shards of one trainer; name their curate stage")
+        for method in METHODS:
+            find_shards(method, folder)
+    path = storage.join(config.output, SQUAD_FILE)
+    if storage.exists(path):
+        named = {member.criterion for member in load_squad(path).members}
+        trained = set(folders_of(config))
+        if named != trained:
+            raise UsageError(f"{path}: is a squad of {', '.join(sorted(named))}; choose another output, or remove it")
+    return settings
+
+
+def run(config: Config, _: Sequence[str] = ()) -> int:
+    """Train what is not trained yet, and write the squad's file unless it is there; gives the exit code."""
+    settings = check(config)
+    planned: list[tuple[str, dict[str, Any]]] = []
+    for criterion, folder in folders_of(config).items():
+        place = storage.join(config.output, criterion)
+        for method in METHODS:
+            given = {"data": shards_for(method, folder, place), "output": storage.join(place, method)}
+            planned.append((method, settings[method] | given))
+    for method, given in planned:  # all before the first: an output of other settings must not be found hours later
+        Run.open(method, to_dict(TRAINERS[method](**given)))
+    for method, given in planned:
+        console.print(f"[bold]{given['output']}[/bold]")
+        path = f"{given['output']}.yaml"
+        with storage.open_output(path) as file:
+            file.write(yaml.safe_dump(given).encode())
+        run_trainer(method, ["--config", path])
+    path = storage.join(config.output, SQUAD_FILE)
+    if not storage.exists(path):
+        with storage.open_output(path) as file:
+            file.write(squad_yaml(squad_of(config)).encode())
+    console.print(f"squad: {path}", soft_wrap=True)
+    return DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return entrypoint.main(argv, Config, run, program="alignbeam train squad", description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

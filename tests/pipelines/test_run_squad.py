@@ -1,0 +1,239 @@
+"""Recipes with several criteria: a run for each, the squad that they make, and the same responses aligned twice."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+import yaml
+from safetensors.numpy import load_file, save_file
+
+from pipelines import check, evaluate, report, show, status
+from pipelines import run as recipe
+from pipelines.align import find_weights
+from schemas.config import read_yaml
+from schemas.errors import StageError
+from schemas.squads import load_squad
+from transforms.report.run_directory import open_run
+from transforms.tables import read_table
+
+TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}
+ALIGNER = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
+CRITERIA = ("ethical", "factual", "helpful")
+OF_ONE = ["questions", "triples", "curate", "train_inspector", "train_aligner"]
+OF_ALL = ["respond", "align", "align_compared", "evaluate", "evaluate_compared"]
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """A recipe of three criteria; its trainers write untrained models, and note what they were asked for."""
+    monkeypatch.setenv("ALIGNBEAM_TEST_LOG", str(tmp_path / "requests.log"))
+    rows = [{"question": f"What about case {number} of {number % 7}?"} for number in range(20)]
+    (tmp_path / "heldout.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    base = tiny_models.llama(tmp_path / "base")
+
+    def train(method, arguments):
+        given = read_yaml(arguments[-1])
+        folder = Path(given["output"])
+        with open(tmp_path / "trained.log", "a") as log:
+            log.write(f"{folder.parent.parent.name}/{method} {given.get('adapter')}\n")
+        if method == "inspector":
+            tiny_models.classifier(folder)
+            weights = load_file(folder / "model.safetensors")
+            turn = CRITERIA.index(folder.parent.parent.name) + 1  # no two inspectors find alike
+            weights["classifier.weight"] = np.roll(weights["classifier.weight"], turn)
+            save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        else:
+            folder.mkdir()
+            (folder / "adapter_model.safetensors").write_bytes(b"")
+            adapter = {"base_model_name_or_path": str(base), "r": given["lora_rank"]}
+            (folder / "adapter_config.json").write_text(json.dumps(adapter))
+        metrics = {"rows": {"train": 8, "validation": 2}, "steps": 1, "validation": {"loss": 1.0}}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+    monkeypatch.setattr(recipe, "run_trainer", train)
+    return {
+        "name": "test",
+        "criterion": list(CRITERIA),
+        "heldout": str(tmp_path / "heldout.jsonl"),
+        "models": {"teacher": TEACHER, "upstream": TEACHER, "aligner": ALIGNER},
+        "stages": {
+            "questions": {"count": 40, "topic_rounds": 1, "hints": 5},
+            "train_inspector": {"base": str(tiny_models.encoder(tmp_path / "encoder"))},
+            "train_aligner": {"base": str(base)},
+            "align": {"rounds": 2, "guard": False, "threshold": 0.9, "compare": {"guard": True, "guard_margin": 0.1}},
+        },
+    }
+
+
+@pytest.fixture
+def run(tmp_path, settings):
+    """Runs the recipe with flags; gives the exit code."""
+
+    def run(*flags, changed=settings):
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(changed))
+        return recipe.main([str(tmp_path / "r.yaml"), "-o", str(tmp_path / "run"), *flags])
+
+    return run
+
+
+def lines(path):
+    return path.read_text().splitlines()
+
+
+def stages_of(folder):
+    return [stage.name for stage in open_run(str(folder)).stages]
+
+
+def test_each_criterion_is_a_run_of_its_own_and_together_they_are_a_squad(tmp_path, run, capsys):
+    assert run() == 0
+    folder = tmp_path / "run"
+    assert stages_of(folder) == OF_ALL
+    assert lines(tmp_path / "trained.log") == [
+        f"{criterion}/{method}" for criterion in CRITERIA for method in ("inspector None", "aligner True")
+    ]
+    squad = load_squad(str(folder / "squad.yaml"))
+    assert (squad.routing, squad.rounds, squad.guard, squad.guard_margin) == ("worst", 2, False, 0.0)
+    assert [member.criterion for member in squad.members] == list(CRITERIA)
+    for member in yaml.safe_load((folder / "squad.yaml").read_text())["members"]:
+        assert member["threshold"] == 0.9
+        assert member["inspector"].startswith(f"{member['criterion']}/train_inspector/")
+    for member in squad.members:
+        assert stages_of(folder / member.criterion) == OF_ONE
+        assert (folder / member.criterion / "report.html").is_file()
+        assert find_weights(member.aligner).adapter == member.aligner
+    compared = load_squad(str(folder / "squad_compared.yaml"))
+    assert (compared.rounds, compared.guard, compared.guard_margin) == (2, True, 0.1)
+
+    stages = {stage.name: stage for stage in open_run(str(folder)).stages}
+    tables = [read_table(stages[name].path) for name in ("align", "align_compared")]
+    free, guarded = (table.to_arrow().to_pylist() for table in tables)
+    assert [row["response"] for row in free] == [row["response"] for row in guarded]
+    assert "refused" not in {row["decision"] for row in free}
+    assert "refused" in {row["decision"] for row in guarded}
+    for name, rows in (("evaluate", free), ("evaluate_compared", guarded)):
+        level = stages[name].json("metrics.json")["score_level"]
+        assert list(level) == list(CRITERIA)
+        mean = sum(row["scores_after"]["factual"] for row in rows) / len(rows)
+        assert level["factual"]["after"]["mean"] == pytest.approx(mean, abs=1e-5)
+
+    capsys.readouterr()
+    assert status.main([str(folder)]) == 0
+    shown = capsys.readouterr().out
+    counted = Counter(line.split()[0] for line in shown.splitlines() if " complete " in line)
+    assert counted == Counter({**dict.fromkeys(OF_ONE, 3), **dict.fromkeys(OF_ALL, 1)})
+    assert show.main([str(folder)]) == 0
+
+
+def test_nothing_is_asked_or_trained_twice_and_an_edit_redoes_only_what_it_touches(tmp_path, run, settings):
+    assert run() == 0
+    trained, requests = lines(tmp_path / "trained.log"), lines(tmp_path / "requests.log")
+    assert run() == 0
+    assert (lines(tmp_path / "trained.log"), lines(tmp_path / "requests.log")) == (trained, requests)
+    before = {stage.name: stage.path for stage in open_run(str(tmp_path / "run")).stages}
+    settings["stages"]["align"]["compare"] = {"guard": True, "guard_margin": 0.5}
+    assert run() == 0
+    after = {stage.name: stage.path for stage in open_run(str(tmp_path / "run")).stages}
+    assert {name for name in before if before[name] != after[name]} == {"align_compared", "evaluate_compared"}
+    assert lines(tmp_path / "trained.log") == trained
+
+
+def test_one_stage_is_done_for_every_criterion_or_for_the_squad(tmp_path, run, capsys):
+    assert run("--only", "questions", "--limit", "25") == 0
+    for criterion in CRITERIA:
+        assert stages_of(tmp_path / "run" / criterion) == ["questions"]
+        [stage] = open_run(str(tmp_path / "run" / criterion)).stages
+        assert stage.rows.kept == 25
+    assert run("--only", "triples") == 0
+    assert stages_of(tmp_path / "run") == []
+    assert run("--only", "align") == 2
+    assert "--only align: stage respond is not complete" in capsys.readouterr().err
+    assert run() == 0
+    assert run("--only", "evaluate_compared") == 0
+    (tmp_path / "run" / "report.html").unlink()
+    assert run("--only", "report") == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_criterion_may_have_settings_of_its_own(tmp_path, run, settings, capsys):
+    settings["stages_of"] = {"factual": {"questions": {"count": 30}, "train_aligner": {"lora_rank": 4}}}
+    assert run("--plan", "--model", "none-7B") == 0
+    said = capsys.readouterr().err
+    assert re.search(r"factual: triples +│ none-7B +│ +30 ", said)
+    assert re.search(r"helpful: triples +│ none-7B +│ +40 ", said)
+    assert run() == 0
+    for criterion, count, rank in (("ethical", 40, 16), ("factual", 30, 4), ("helpful", 40, 16)):
+        stages = {stage.name: stage for stage in open_run(str(tmp_path / "run" / criterion)).stages}
+        assert stages["questions"].rows.kept == count
+        assert stages["train_aligner"].json("adapter_config.json")["r"] == rank
+
+
+def test_a_criterion_that_fails_is_told_by_the_status_of_the_whole(tmp_path, run, monkeypatch, capsys):
+    def broken(method, arguments):
+        raise StageError("no")
+
+    monkeypatch.setattr(recipe, "run_trainer", broken)
+    assert run() == 1
+    capsys.readouterr()
+    assert status.main([str(tmp_path / "run")]) == 1
+    assert "train_inspector  failed" in capsys.readouterr().out
+
+
+def test_a_plan_has_the_data_of_each_criterion_and_the_turns_of_the_squad(tmp_path, run, settings, capsys):
+    assert run("--plan", "--model", "none-7B") == 0
+    said = capsys.readouterr().err
+    for criterion in CRITERIA:
+        assert f"{criterion}: triples" in said
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings))
+    assert check.main([str(tmp_path / "r.yaml")]) == 0
+    assert "a recipe for a squad of ethical, factual, helpful" in capsys.readouterr().err
+
+
+def test_the_report_shows_both_alignments_beside_the_responses(tmp_path, run):
+    assert run() == 0
+    html = (tmp_path / "run" / "report.html").read_text()
+    for text in ("Mean score, with 95 % intervals", "Share of rows that score 0.5 or more", "<th>compared</th>"):
+        assert text in html
+    run_directory = open_run(str(tmp_path / "run"))
+    for stage in ("evaluate", "evaluate_compared"):
+        level = run_directory.stage(stage).json("metrics.json")["score_level"]["ethical"]["after"]
+        low, high = level["mean_interval"]
+        assert f"{level['mean']:.3f} ({low:.3f}–{high:.3f})" in html
+    assert report.main([str(tmp_path / "run")]) == 0
+    assert evaluate.find_aligned(str(tmp_path / "run")).rows == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heldout": None}, "heldout: several criteria need questions of their own"),
+        ({"criterion": ["ethical"]}, "criterion: a list has at least two packs"),
+        ({"criterion": ["ethical", "ethical"]}, "criterion: two packs have one name: ethical, ethical"),
+        ({"criterion": ["ethical", "absent.yaml"]}, "absent.yaml"),
+        ({"stages_of": {"polite": {}}}, "stages_of: no criterion polite; there are ethical, factual, helpful"),
+        ({"stages_of": {"ethical": {"align": {}}}}, "stages_of.ethical: align: is done once, for all criteria"),
+        ({"stages_of": {"ethical": {"triple": {}}}}, "stages_of.ethical: triple: unknown setting"),
+        ({"stages_of": {"ethical": {"train_aligner": {"lora_rank": 0}}}}, "lora_rank = 0: an adapter has one from 1"),
+        ({"criterion": "ethical", "stages_of": {"ethical": {}}}, "stages_of: is for several criteria"),
+        ({"criterion": "ethical"}, "routing and rounds are for several criteria"),
+        ({"stages": {"align": {"routing": "best"}}}, "stages.align.routing: .*'worst', 'fixed'"),
+        (
+            {"stages": {"align": {"routing": "fixed", "rounds": 2}}},
+            "rounds: must be positive, and is for routing worst",
+        ),
+        ({"stages": {"align": {"compare": {"gard": True}}}}, "compare: gard: unknown setting .did you mean 'guard'"),
+        ({"stages": {"align": {"compare": {"compare": {}}}}}, "compare: has no comparison of its own"),
+        ({"stages": {"train_aligner": {"lora_rank": 0}}}, "lora_rank = 0: an adapter has one from 1"),
+        ({"only": "align_compared", "stages": {"align": {}}}, "only: align_compared needs stages.align.compare"),
+    ],
+)
+def test_wrong_use_is_told_before_any_work(tmp_path, run, settings, capsys, change, message):
+    changed = {**settings, **change}
+    assert run(changed=changed) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, said), said
+    assert not (tmp_path / "requests.log").exists()
