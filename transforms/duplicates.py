@@ -3,9 +3,10 @@
 Exact: the words are the same. Near: the sets of word n-grams are similar enough (Jaccard) to those of a row that stays.
 Which one stays is a `Preference`. A row names the one that it repeats; a later step may have dropped that one in turn.
 
-Near-duplicates take two rounds. Band keys and places find which rows could be linked at all, and one worker joins these
-bare places into candidate groups (8 bytes a row). Then the candidates' shards are opened again, the shingle sets of a
-group meet in one place, and all links within it are decided there.
+Both take the same two rounds. Keys and places find which rows could be linked at all, and one worker joins these bare
+places into candidate groups (8 bytes a row). Then the candidates' shards are opened again, the shingle sets of a group
+meet in one place, and all links within it are decided there. Rows of the same words share every key, and one of them
+carries the set.
 """
 
 import json
@@ -89,21 +90,11 @@ class Preference:
         return pl.DataFrame({"cost": cost, "name": pl.from_arrow(batch.column("id")), "tie": row_hashes(batch)})
 
 
-def all_but_first(members: pl.DataFrame, group: list[str], reason: str) -> Iterator[Keyed]:
-    """Decisions that drop all rows of a group but the first, which they name.
-
-    `members` has the columns of PREFERRED and those that tell the groups apart.
-    """
-    members = members.filter(pl.len().over(group) > 1).sort(PREFERRED)
-    members = members.with_columns(duplicate_of=pl.col("name").first().over(group), drop_reason=pl.lit(reason))
-    yield from decide(members.filter(pl.int_range(pl.len()).over(group) > 0))
-
-
 def drop_repeats(members: pl.DataFrame, repeated: ndarray, reason: str) -> Iterator[Keyed]:
     """Decisions that drop the members that repeat another, which they name; `repeated` has its place, or -1."""
     dropped = np.flatnonzero(repeated >= 0)
-    kept = members["name"].gather(repeated[dropped])
-    yield from decide(members[dropped].with_columns(duplicate_of=kept, drop_reason=pl.lit(reason)))
+    repeated_names = members["name"].gather(repeated[dropped])
+    yield from decide(members[dropped].with_columns(duplicate_of=repeated_names, drop_reason=pl.lit(reason)))
 
 
 @dataclass(frozen=True)
@@ -217,7 +208,6 @@ class GroupCandidates(beam.PTransform):
                 yield shard.index, pa.record_batch({"row": rows, "group": groups[start + rows]})
 
     def _sets(self, shard: int, batches: Iterable[pa.RecordBatch]) -> Iterator[Keyed]:
-        batches = list(batches)
         rows, groups = _open_candidates(batches)
         if not len(rows):
             return
