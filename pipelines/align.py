@@ -66,6 +66,7 @@ class Settings:
     guard: bool = setting("refuse a rewrite that does not raise its inspector's score", True)
     guard_margin: float = setting("what a rewrite's score must gain for the guard to let it pass", 0.0)
     guard_max_loss: float = setting("what the score of any other criterion may lose", 0.05)
+    bf16: bool = setting("inspectors score in bfloat16: faster, and within 0.01 of float32", False)
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
@@ -283,6 +284,7 @@ def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: T
             for member in members
         ],
         "every_row": config.every_row,
+        "bf16": config.bf16,
         **{name: getattr(squad, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
         "seed": config.seed,
     }
@@ -318,7 +320,7 @@ def build(
         chunks = chunks | "Orders" >> orders.AddOrders(orders.by_sorted_batches(corpus, scores, members))
     (
         chunks
-        | "Align" >> Align(members, policy, config.seed, cache_of(config), scored=scores is not None)
+        | "Align" >> Align(members, policy, config.seed, cache_of(config), scored=scores is not None, bf16=config.bf16)
         | "Write"
         >> WriteTables(
             stage.directory,
@@ -390,7 +392,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
     with record.watched(stage, models):
         scores = None
         if squad.routing in BY_SCORES and (config.retry_failed or not stage.is_complete):
-            scores = orders.inspect(corpus, members, config.output, beam_arguments)
+            scores = orders.inspect(corpus, members, config.output, beam_arguments, bf16=config.bf16)
         skipped = skipped_shards(config, corpus, stage)
         stage.withdraw_if_changed(corpus.targets)
         stages.complete(

@@ -21,12 +21,15 @@ from transforms.tables import Chunk, MapBatches, ReadTable, Table, WriteTables
 ROWS_PER_BATCH = 64
 
 
-def inspect(corpus: Table, members: Sequence[Member], output: str, beam_arguments: Sequence[str]) -> Table:
+def inspect(
+    corpus: Table, members: Sequence[Member], output: str, beam_arguments: Sequence[str], *, bf16: bool = False
+) -> Table:
     """The scores of every row, kept in `inspect/` under the run, with the corpus's shards and rows."""
     inspectors = {member.criterion: member.inspector for member in members}
     identity = {
         "schema": corpus.schema.to_string(),
         "inspectors": {criterion: inspector_digest(folder) for criterion, folder in inspectors.items()},
+        "bf16": bf16,
     }
     stage = stages.Stage.under(output, "inspect", identity, corpus.digest)
     schema = pa.schema({"id": pa.string(), "scores": pa.struct({name: pa.float64() for name in inspectors})})
@@ -36,7 +39,7 @@ def inspect(corpus: Table, members: Sequence[Member], output: str, beam_argument
             root
             | "Read" >> ReadTable(corpus, ["id", "question", "response"], stage.done_shards(corpus.targets))
             | "Begin" >> MapBatches(begin)
-            | "Inspect" >> Score(inspectors, "response", "scores", "score responses")
+            | "Inspect" >> Score(inspectors, "response", "scores", "score responses", bf16)
             | "Write" >> WriteTables(stage.directory, {"scores": schema}, every_row, corpus.targets, stage.about)
         )
 

@@ -323,8 +323,9 @@ class _ScoreFn(beam.DoFn):
 
     _loading = threading.Lock()
 
-    def __init__(self, inspectors: dict[str, str], column: str, into: str, step: str):
+    def __init__(self, inspectors: dict[str, str], column: str, into: str, step: str, bf16: bool):
         self.inspectors = inspectors
+        self.bf16 = bf16
         self.column = column
         self.into = into
         self.step = step
@@ -334,7 +335,7 @@ class _ScoreFn(beam.DoFn):
 
         self.score_all = score_all
         with self._loading:
-            self.opened = {criterion: open_inspector(folder) for criterion, folder in self.inspectors.items()}
+            self.opened = {name: open_inspector(folder, self.bf16) for name, folder in self.inspectors.items()}
 
     def process(self, chunk: Chunk) -> list[Chunk]:
         batch = chunk.batch
@@ -357,16 +358,17 @@ class _ScoreFn(beam.DoFn):
 class Score(beam.PTransform):
     """Add the struct `into`: the score of each inspector ({criterion: folder}) for the text in `column`.
 
-    step: names the work in transforms.progress.
+    step: names the work in transforms.progress. bf16: score in bfloat16.
     """
 
     inspectors: dict[str, str]
     column: str
     into: str
     step: str
+    bf16: bool = False
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
-        score = _ScoreFn(self.inspectors, self.column, self.into, self.step)
+        score = _ScoreFn(self.inspectors, self.column, self.into, self.step, self.bf16)
         return chunks | "Inspect" >> beam.ParDo(score).with_output_types(Chunk)
 
 
@@ -374,7 +376,7 @@ class Score(beam.PTransform):
 class Align(beam.PTransform):
     """Chunks with `id`, `question` and `response` to chunks with what `finish` adds; no row is removed.
 
-    Chunks that have `scores` are not inspected again before the first step.
+    Chunks that have `scores` are not inspected again before the first step. bf16: inspectors score in bfloat16.
     """
 
     members: Sequence[Member]
@@ -382,6 +384,7 @@ class Align(beam.PTransform):
     seed: int = 0
     cache: str | None = None
     scored: bool = False
+    bf16: bool = False
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
         members, policy = self.members, self.policy
@@ -389,7 +392,7 @@ class Align(beam.PTransform):
         models = {member.criterion: member.model for member in members}
         chunks = chunks | "Begin" >> MapBatches(begin)
         if not self.scored:
-            chunks = chunks | "ScoreResponse" >> Score(inspectors, "response", "scores", "score responses")
+            chunks = chunks | "ScoreResponse" >> Score(inspectors, "response", "scores", "score responses", self.bf16)
         chunks = chunks | "Record" >> MapBatches(start_record)
         for step in range(1, policy.steps + 1):
             turn = f" {step}" if policy.steps > 1 else ""
@@ -398,7 +401,8 @@ class Align(beam.PTransform):
                 | f"Route{step}" >> MapBatches(partial(route, members=members, policy=policy, step=step))
                 | f"Rewrite{step}" >> Generate(models, f"rewrite{turn}", self.seed, self.cache)
                 | f"Propose{step}" >> MapBatches(partial(propose, members=members))
-                | f"ScoreRewrite{step}" >> Score(inspectors, "candidate", "candidate_scores", f"score rewrites{turn}")
+                | f"ScoreRewrite{step}"
+                >> Score(inspectors, "candidate", "candidate_scores", f"score rewrites{turn}", self.bf16)
                 | f"Decide{step}" >> MapBatches(partial(decide, members=members, policy=policy, step=step))
             )
         return chunks | "Finish" >> MapBatches(partial(finish, steps=policy.steps))

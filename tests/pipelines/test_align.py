@@ -26,7 +26,7 @@ class Lengths:
 
 @pytest.fixture(autouse=True)
 def lengths(monkeypatch):
-    monkeypatch.setattr("transforms.engines.inspector.open_inspector", lambda folder: Lengths())
+    monkeypatch.setattr("transforms.engines.inspector.open_inspector", lambda folder, bf16: Lengths())
     monkeypatch.setattr(align, "check_inspector", lambda folder: None)
     monkeypatch.setattr(align, "inspector_digest", lambda folder: folder)
     monkeypatch.setattr(evaluate, "model_config", lambda folder: {})

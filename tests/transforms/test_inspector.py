@@ -83,6 +83,10 @@ def test_bfloat16_moves_a_score_by_little(folder, inspector):
     scores = Inspector(folder, device="cpu", bf16=True).score(QUESTIONS, ANSWERS)
     np.testing.assert_allclose(scores, inspector.score(QUESTIONS, ANSWERS), atol=0.1)
     assert (scores != inspector.score(QUESTIONS, ANSWERS)).any()
+    half = open_inspector(folder, bf16=True)
+    assert half is open_inspector(folder, bf16=True)
+    assert half is not open_inspector(folder)
+    np.testing.assert_array_equal(half.score(QUESTIONS, ANSWERS), scores)
 
 
 def test_threads_share_one_inspector_per_folder(folder):

@@ -8,7 +8,7 @@ question the answer. Training and scoring both encode with `encode_pairs`.
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -126,13 +126,16 @@ class Scores(Protocol):
     def score(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray: ...
 
 
-def open_inspector(folder: str | Path) -> Scores:
+IN_BF16 = partial(Inspector, bf16=True)
+
+
+def open_inspector(folder: str | Path, bf16: bool = False) -> Scores:
     """The inspector of this folder, loaded once per process and shared by its threads.
 
     `scripted:module:function` stands for a function (question, answer) -> score, in tests.
     """
-    kind: Callable[[str], Scores] = ScriptedInspector if is_scripted(folder) else Inspector
-    return open_once(kind, folder)
+    kind: Callable[[str], Scores] = IN_BF16 if bf16 else Inspector
+    return open_once(ScriptedInspector if is_scripted(folder) else kind, folder)
 
 
 def inspector_digest(folder: str | Path) -> str:
