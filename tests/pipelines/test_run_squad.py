@@ -37,13 +37,13 @@ def settings(tmp_path, monkeypatch):
 
     def train(method, arguments):
         given = read_yaml(arguments[-1])
-        folder = Path(given["output"])
+        folder, name = Path(given["output"]), Path(given["output"]).parent.parent.name
         with open(tmp_path / "trained.log", "a") as log:
-            log.write(f"{folder.parent.parent.name}/{method} {given.get('adapter')}\n")
+            log.write(f"{name}/{method} {given.get('adapter')}\n")
         if method == "inspector":
             tiny_models.classifier(folder)
             weights = load_file(folder / "model.safetensors")
-            turn = CRITERIA.index(folder.parent.parent.name) + 1  # no two inspectors find alike
+            turn = CRITERIA.index(name) + 1 if name in CRITERIA else 0  # no two inspectors find alike
             weights["classifier.weight"] = np.roll(weights["classifier.weight"], turn)
             save_file(weights, folder / "model.safetensors", {"format": "pt"})
         else:
@@ -169,6 +169,18 @@ def test_a_criterion_may_have_settings_of_its_own(tmp_path, run, settings, capsy
         stages = {stage.name: stage for stage in open_run(str(tmp_path / "run" / criterion)).stages}
         assert stages["questions"].rows.kept == count
         assert stages["train_aligner"].json("adapter_config.json")["r"] == rank
+
+
+def test_a_recipe_of_one_criterion_can_be_compared_too(tmp_path, run, settings):
+    settings["criterion"] = "ethical"
+    settings["stages"]["align"] = {"every_row": True, "guard": False, "compare": {"every_row": False, "threshold": 0.0}}
+    settings["stages"]["train_aligner"]["lora_rank"] = 8
+    assert run() == 0
+    assert stages_of(tmp_path / "run") == [*OF_ONE, *OF_ALL]
+    stages = {stage.name: stage.path for stage in open_run(str(tmp_path / "run")).stages}
+    decisions = {name: set(read_table(stages[name]).to_arrow()["decision"].to_pylist()) for name in OF_ALL[1:3]}
+    assert decisions == {"align": {"rewritten"}, "align_compared": {"above_threshold"}}
+    assert not (tmp_path / "run" / "squad.yaml").exists()
 
 
 def test_a_criterion_that_fails_is_told_by_the_status_of_the_whole(tmp_path, run, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from transforms.evaluation import (
     distribution,
     expected_calibration_error,
     margins,
+    score_level,
     score_shift,
     text_change,
     two_way_accuracy,
@@ -118,3 +119,17 @@ def test_the_distribution_of_nothing_is_empty_and_that_of_one_row_has_no_spread(
 def test_rows_that_cannot_be_counted_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_level_of_scores_is_their_mean_and_the_share_from_the_threshold_on():
+    level = score_level([0.1, 0.5, 0.9, 0.3] * 25)
+    assert (level["mean"], level["share_above"]) == (pytest.approx(0.45), 0.5)
+    assert level["mean_interval"][0] < 0.45 < level["mean_interval"][1]
+    assert level["share_above_interval"] == pytest.approx([0.4, 0.6], abs=0.02)
+    assert score_level([0.1, 0.5], threshold=0.6)["share_above"] == 0.0
+    assert score_level([]) == {
+        "mean": None,
+        "mean_interval": None,
+        "share_above": None,
+        "share_above_interval": None,
+    }
