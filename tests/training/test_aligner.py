@@ -186,7 +186,15 @@ def test_an_adapter_is_kept_apart_on_the_tokenizer_of_its_base(config, bases, ba
     from peft import AutoPeftModelForCausalLM
 
     metrics = train(
-        config(base=base, adapter=True, lora_rank=8, lora_alpha=16, learning_rate=1e-2, max_steps=120, eval_steps=40)
+        config(
+            base=os.path.relpath(bases[base]),
+            adapter=True,
+            lora_rank=8,
+            lora_alpha=16,
+            learning_rate=1e-2,
+            max_steps=120,
+            eval_steps=40,
+        )
     )
     folder = tmp_path / "aligner"
     weights = load_file(folder / "adapter_model.safetensors")
