@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--runner-rows", type=int, default=200_000, help="rows on other runners (scale)")
     parser.add_argument("--flink-jar", help="Beam's job server for Flink (scale)")
     parser.add_argument("--flink-master", help="host:port of a cluster with 2 slots on this machine (scale)")
+    parser.add_argument("--flink-pool", help="host:port of the worker pool beside each of its task managers (scale)")
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "alignbeam-random-models", help="of random models"
     )

@@ -95,7 +95,8 @@ def runners(given: argparse.Namespace) -> dict[str, list[str]]:
         found["Flink in process"] = [*flink, "--environment_type=LOOPBACK"]
         if given.flink_master:
             cluster = [f"--flink_master={given.flink_master}", "--flink_submit_uber_jar"]
-            found["Flink cluster, 2 slots"] = [*found["Flink in process"], *cluster]
+            workers = ["--environment_type=EXTERNAL", f"--environment_config={given.flink_pool}"]
+            found["Flink cluster, 2 slots"] = [*flink, *cluster, *workers]
     return found
 
 
