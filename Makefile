@@ -39,7 +39,7 @@ demo: setup  ## the whole job on this machine with a tiny model, in about 10 min
 	@$(BIN)/python -m demo.controls runs/demo --fixtures runs/demo/fixtures
 	@$(BIN)/alignbeam report runs/demo
 
-demo-squad: setup  ## three criteria and their squad, guard off and on, with a tiny model, in about 12 minutes
+demo-squad: setup  ## three criteria and their squad, guard off and on, with a tiny model, in about 10 minutes
 	@$(BIN)/python -m demo.squad.prepare runs/demo-squad/fixtures
 	@$(BIN)/alignbeam run demo/squad/recipe.yaml -o runs/demo-squad
 	@$(BIN)/python -m demo.squad.truth runs/demo-squad --fixtures runs/demo-squad/fixtures

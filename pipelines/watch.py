@@ -71,8 +71,8 @@ def _bars(total: int, stop: threading.Event) -> None:
 def _lines(total: int, stop: threading.Event) -> None:
     while not stop.wait(LINE_SECONDS):
         for step, counts in progress.snapshot().items():
-            left = (total - counts.done) * counts.seconds / max(counts.done, 1)
-            console.print(
-                f"{time.strftime('%H:%M:%S')}  {step}: {counts.done:,} of {total:,} rows, {describe(counts)}, "
-                f"about {left / 60:,.1f} min left"
-            )
+            line = f"{time.strftime('%H:%M:%S')}  {step}: {counts.done:,} of {total:,} rows"
+            if counts.done:
+                left = (total - counts.done) * counts.seconds / counts.done
+                line += f", {describe(counts)}, about {left / 60:,.1f} min left"
+            console.print(line)
