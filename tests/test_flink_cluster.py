@@ -86,8 +86,8 @@ def write_squad(path: Path, **aligners: dict) -> Path:
     return path
 
 
-def scripted(name: str) -> dict:
-    settings = {"function": f"tests.scripted_models:{name}", "delay_seconds": DELAY_SECONDS, "threads": THREADS}
+def scripted(name: str, delay_seconds: float = DELAY_SECONDS) -> dict:
+    settings = {"function": f"tests.scripted_models:{name}", "delay_seconds": delay_seconds, "threads": THREADS}
     return {"aligner": name, "engine": {"engine": "scripted", "args": settings}}
 
 
@@ -182,7 +182,7 @@ def test_what_a_worker_refuses_is_said_plainly(tmp_path, on_cluster):
 
 def test_an_interrupted_command_ends_its_job(tmp_path, cluster, on_cluster):
     table = write_table(tmp_path / "table", 4, 2000)
-    squad = write_squad(tmp_path / "squad.yaml", long=scripted("first"))
+    squad = write_squad(tmp_path / "squad.yaml", long=scripted("first", delay_seconds=0.2))  # minutes of work
     before = len(asked(Path(os.environ[LOG])))
     process = start(table, "--squad", squad, "-o", tmp_path / "out", *on_cluster)
     while len(asked(Path(os.environ[LOG]))) < before + 100:
