@@ -394,7 +394,6 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
         if squad.routing in BY_SCORES and (config.retry_failed or not stage.is_complete):
             scores = orders.inspect(corpus, members, config.output, beam_arguments, bf16=config.bf16)
         skipped = skipped_shards(config, corpus, stage)
-        stage.withdraw_if_changed(corpus.targets)
         stages.complete(
             stage,
             lambda root: build(config, squad, members, corpus, scores, stage, root),
@@ -402,6 +401,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
             rows=sum(shard.rows for shard in corpus.shards if shard.index not in skipped),
             retry_failed=config.retry_failed,
             shared=config.shard is not None,
+            targets=corpus.targets,
         )
     if not stage.is_complete:
         done = complete_entries(stage.directory, corpus.targets)

@@ -202,8 +202,8 @@ def run(config: Config, beam_arguments: Sequence[str] = (), *, by_identity: bool
     stage = stage_for(config, sources, by_identity=by_identity)
     if not stage.is_complete:
         claim(stage)
-        stage.withdraw_if_changed({source.shard: source.target for source in sources})
         with stages.at_work(stage):
+            stage.withdraw_if_changed({source.shard: source.target for source in sources})
             stages.run_pipeline(lambda root: build(sources, stage, root), beam_arguments, models=False)
     counts = stage.manifest["counts"]
     if not counts["kept"]:

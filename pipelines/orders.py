@@ -43,8 +43,7 @@ def inspect(
             | "Write" >> WriteTables(stage.directory, {"scores": schema}, every_row, corpus.targets, stage.about)
         )
 
-    stage.withdraw_if_changed(corpus.targets)
-    stages.complete(stage, build, beam_arguments, rows=corpus.rows)
+    stages.complete(stage, build, beam_arguments, rows=corpus.rows, targets=corpus.targets)
     scores = stage.table("scores")
     pairs = zip(scores.shards, corpus.shards, strict=True)
     return replace(scores, shards=tuple(replace(shard, index=other.index) for shard, other in pairs))

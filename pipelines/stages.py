@@ -290,15 +290,17 @@ def complete(
     retry_failed: bool = False,
     models: bool = True,
     shared: bool = False,
+    targets: Mapping[int, Target] | None = None,
 ) -> None:
     """Do what is left of a stage: nothing where it is complete, unless its failed rows are to be tried again.
 
-    shared: others do other shards of it at the same time.
+    shared: others do other shards of it at the same time. targets: of a stage that goes on as shards land.
     """
     if stage.is_complete and not retry_failed:
         return
     with nullcontext() if shared else at_work(stage), stage.reopened() if retry_failed else nullcontext():
         if not stage.is_complete:
+            stage.withdraw_if_changed(targets or {})
             begin(stage)
             with watch(rows):
                 run_pipeline(build, arguments, models=models)
