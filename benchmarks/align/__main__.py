@@ -1,7 +1,7 @@
 """Align: against the way of the reference code, with and without what makes it fast, and what its pipeline costs.
 
     python -m benchmarks.align ../shared/data --write
-    python -m benchmarks.align ../shared/data --part reference --models tiny --rows 320 --runs 1
+    python -m benchmarks.align ../shared/data --part reference --models tiny --rows 320 --variants --write
     python -m benchmarks.align --part scale --flink-jar JAR --flink-master localhost:8081 --write
 
 DATA is a folder with `alpaca_eval/outputs/`; `scale` needs none. What is compared takes turns, each run is a process
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="runs of each, of which the median counts (default 3)")
     parser.add_argument("--rows", type=int, help="of the real responses (default: all 3,220)")
     parser.add_argument("--models", nargs="+", default=["tiny", "100m"], choices=["tiny", "100m"], help="(reference)")
+    parser.add_argument("--variants", action="store_true", help="with one thing changed each (reference)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="rows (scale)")
     parser.add_argument("--runner-rows", type=int, default=200_000, help="rows on other runners (scale)")
     parser.add_argument("--flink-jar", help="Beam's job server for Flink (scale)")

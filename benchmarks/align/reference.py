@@ -3,8 +3,9 @@
 (reference) everything in memory; rows sorted by question and response, 64 at a time; MiniLM inspectors score all of
 them in one padded batch; aligners take their turns by ascending mean score, and each rewrites what its own inspector
 scores below 0.5, in one left-padded batch of `transformers`; all inspectors score all rows again. (alignbeam) the same
-rows with `routing: paper-002`, Parquet in and out, one vLLM with three adapters; then with one thing changed each:
-every row rewritten at every step (so its texts are others), one request at a time, n-gram speculation on.
+rows with `routing: paper-002`, Parquet in and out, one vLLM with three adapters; with `--variants` also with one thing
+changed each: every row rewritten at every step (so its texts are others), one request at a time, n-gram speculation on,
+inspectors in bfloat16.
 
 Both sides: greedy, float32, at most 64 new tokens, stop at the first full stop (kept), repetition penalty 1.5; an
 empty rewrite leaves the text as it was. The aligners are random LoRA adapters, merged into three models on the
@@ -47,6 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without gating": {"every_row": True},
     "without batching": {"max_num_seqs": 1},
     "with speculation": {"speculative_config": NGRAM},
+    "with bfloat16": {"bf16": True},
 }
 BARS = {"rate": 3.0, "equal": 0.99}
 
@@ -173,7 +175,9 @@ def run_reference(squad: str, corpus: str, output: str) -> Result:
     return {"load_seconds": loaded - started, "seconds": ended - loaded}
 
 
-def run_alignbeam(squad: str, corpus: str, output: str, *, every_row: bool = False, **engine_args: Any) -> Result:
+def run_alignbeam(
+    squad: str, corpus: str, output: str, *, every_row: bool = False, bf16: bool = False, **engine_args: Any
+) -> Result:
     from pipelines import align
     from transforms.engines import Sampling, open_engine
     from transforms.engines.inspector import open_inspector
@@ -190,13 +194,14 @@ def run_alignbeam(squad: str, corpus: str, output: str, *, every_row: bool = Fal
             output=folder,
             squad=squad,
             every_row=every_row,
+            bf16=bf16,
             sampling=sampling,
             engine={"args": ENGINE_ARGS | engine_args},
         )
         started = time.monotonic()
         for member in align.members_of(config, align.squad_of(config)):
             open_engine(member.model.engine)
-            open_inspector(member.inspector)
+            open_inspector(member.inspector, bf16)
         loaded = time.monotonic()
         stage = align.run(config)
         ended = time.monotonic()
@@ -222,9 +227,10 @@ def compare_model(name: str, given: argparse.Namespace) -> None:
         run = partial(
             run_alone, "benchmarks.align", "--part", "reference", squad=f"{scratch}/squad.yaml", corpus=str(corpus)
         )
-        files = {variant: f"{scratch}/{variant}.parquet" for variant in ("reference", *VARIANTS)}
+        variants = VARIANTS if given.variants else {"alignbeam": VARIANTS["alignbeam"]}
+        files = {variant: f"{scratch}/{variant}.parquet" for variant in ("reference", *variants)}
         runs = {"reference": partial(run, reference=True, output=files["reference"])}
-        for variant, changed in VARIANTS.items():
+        for variant, changed in variants.items():
             runs[variant] = partial(run, reference=False, output=files[variant], **changed)
         measured = take_turns(runs, given.runs)
         texts = {variant: np.array(pq.read_table(file)["aligned"].to_pylist()) for variant, file in files.items()}
@@ -255,7 +261,8 @@ def compare_model(name: str, given: argparse.Namespace) -> None:
         "load s",
     ]
     note = f"{__doc__}\n{len(responses):,} responses of four systems to AlpacaEval, medians of {given.runs} runs."
-    record(f"Align, beside the reference, {name}", note, headings, table, write=given.write)
+    title = f"Align, {'variants' if given.variants else 'reference'} ({name})"
+    record(title, note, headings, table, write=given.write)
 
 
 def bar(value: float, least: float) -> str:

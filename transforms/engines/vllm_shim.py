@@ -77,6 +77,8 @@ class Vllm:
             arguments["enable_chunked_prefill"] = False
             free_bytes = psutil.virtual_memory().available
             arguments["kv_cache_memory_bytes"] = min(int(free_bytes * CPU_KV_CACHE_SHARE), CPU_KV_CACHE_MAX_BYTES)
+            # vLLM's own copies an adapter's weights for every token.
+            current_platform.get_punica_wrapper = lambda: "transforms.engines.vllm_cpu_lora.CpuLora"
         arguments |= args
         self._loras: dict[str, Any] = {}
         self._own_adapter = adapter or ""
