@@ -320,6 +320,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--base", required=True, help="folder of MiniLM-L6")
     parser.add_argument("--work", type=Path, default=Path("runs/replay"))
+    parser.add_argument("--sources", nargs="+", default=list(SHARES), choices=SHARES, help="default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", default="2")
     parser.add_argument("--max-tokens", default="256", help="of question and answer; what is beyond is not inspected")
@@ -336,7 +337,7 @@ def main() -> None:
     rows = given.work / "replayed.jsonl"
     write_lines(rows, replayed)
     inspectors, guards = [], []
-    for source, labels in itertools.product(shards, LABELS):
+    for source, labels in itertools.product(given.sources, LABELS):
         measured = []
         for seed in range(1, given.seeds + 1):
             data = shards[source]

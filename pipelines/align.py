@@ -299,6 +299,7 @@ def build(
     scores: Table | None,
     stage: stages.Stage,
     root: beam.Pipeline,
+    skip: frozenset[int],
 ) -> None:
     criteria = tuple(member.criterion for member in members)
     aligned = tables.aligned(corpus.schema, criteria)
@@ -309,11 +310,7 @@ def build(
     }
     order = orders.by_corpus_mean(scores, members) if scores and squad.routing == "corpus-mean" else ()
     policy = policy_of(config, squad, order)
-    chunks = (
-        root
-        | "Read" >> ReadTable(corpus, skip=skipped_shards(config, corpus, stage))
-        | "SetAside" >> MapBatches(partial(set_aside, used=READ))
-    )
+    chunks = root | "Read" >> ReadTable(corpus, skip=skip) | "SetAside" >> MapBatches(partial(set_aside, used=READ))
     if scores:
         chunks = chunks | "Scores" >> JoinRows(scores, ("scores",))
     if scores and squad.routing == "paper-002":
@@ -337,11 +334,6 @@ def cache_of(config: Config) -> str:
     return config.cache or storage.join(config.output, "cache")
 
 
-def skipped_shards(config: Config, corpus: Table, stage: stages.Stage) -> frozenset[int]:
-    """Shards that are done, and those that --shard leaves to other tasks."""
-    return stage.done_shards(corpus.targets) | left_to_others(config, corpus)
-
-
 def check_corpus_is_same(config: Config) -> None:
     """UsageError where the run directory holds the results of another corpus."""
     before = runs.Run(config.output).identities().get(config.stage, {}).get("corpus")
@@ -351,6 +343,7 @@ def check_corpus_is_same(config: Config) -> None:
 
 
 def left_to_others(config: Config, corpus: Table) -> frozenset[int]:
+    """The shards that `--shard` leaves to other tasks."""
     index, count = parse_shard(config.shard) or (0, 1)
     return frozenset(shard.index for shard in corpus.shards if shard.index % count != index)
 
@@ -393,15 +386,13 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
         scores = None
         if squad.routing in BY_SCORES and (config.retry_failed or not stage.is_complete):
             scores = orders.inspect(corpus, members, config.output, beam_arguments, bf16=config.bf16)
-        skipped = skipped_shards(config, corpus, stage)
         stages.complete(
             stage,
-            lambda root: build(config, squad, members, corpus, scores, stage, root),
+            corpus,
+            partial(build, config, squad, members, corpus, scores, stage),
             beam_arguments,
-            rows=sum(shard.rows for shard in corpus.shards if shard.index not in skipped),
+            left_to_others=left_to_others(config, corpus),
             retry_failed=config.retry_failed,
-            shared=config.shard is not None,
-            targets=corpus.targets,
         )
     if not stage.is_complete:
         done = complete_entries(stage.directory, corpus.targets)

@@ -190,6 +190,7 @@ def build(
     before: SplitBefore | None,
     stage: stages.Stage,
     root: beam.Pipeline,
+    skip: frozenset[int],
 ) -> None:
     compared = compared_columns(config, table)
     preference = Preference(config.keep, compared)
@@ -232,7 +233,7 @@ def build(
     (
         decisions
         | "Decisions" >> beam.Flatten()
-        | "OpenAll" >> OpenShards(table, "curate", skip=stage.done_shards(table.targets))
+        | "OpenAll" >> OpenShards(table, "curate", skip=skip)
         | "Split" >> MapBatches(readable_text, partial(quote_leaks, held_out=held_out), splits)
         | "Write" >> WriteTables(stage.directory, schemas, SplitMarks(main_name(table)), table.targets, stage.about)
     )
@@ -275,7 +276,8 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
     with runs.Run(config.output, seed=config.seed).watched(stage):
         stages.complete(
             stage,
-            lambda root: build(config, table, held_out, before, stage, root),
+            table,
+            partial(build, config, table, held_out, before, stage),
             beam_arguments,
             rows=table.rows,
             models=bool(config.embedder),

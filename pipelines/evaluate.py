@@ -10,6 +10,7 @@ right and a wrong option; shift of scores; change of length and edit distance. W
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import apache_beam as beam
 import numpy as np
@@ -129,11 +130,13 @@ class JudgeBatch:
         return pa.schema(fields)
 
 
-def build(judges: Sequence[Judge], aligned: Table, stage: stages.Stage, root: beam.Pipeline) -> None:
+def build(
+    judges: Sequence[Judge], aligned: Table, stage: stages.Stage, root: beam.Pipeline, skip: frozenset[int]
+) -> None:
     judge = JudgeBatch(tuple(judges))
     (
         root
-        | "Read" >> ReadTable(aligned, list(JUDGED), skip=stage.done_shards(aligned.targets))
+        | "Read" >> ReadTable(aligned, list(JUDGED), skip)
         | "JudgeAndWrite"
         >> WriteTables(stage.directory, {"judgements": judge.schema()}, judge, aligned.targets, stage.about)
     )
@@ -215,7 +218,7 @@ def run_with_imports(config: Config, beam_arguments: Sequence[str] = ()) -> list
     stage = stages.Stage.under(config.output, config.stage, identity)
     metrics_path = storage.join(stage.directory, "metrics.json")
     if not stage.is_complete or not storage.exists(metrics_path):
-        stages.complete(stage, lambda root: build(judges, aligned, stage, root), beam_arguments, rows=aligned.rows)
+        stages.complete(stage, aligned, partial(build, judges, aligned, stage), beam_arguments)
         metrics = measure(judges, stage.table("judgements").to_arrow(), aligned, config.seed)
         for name, imported in two_way.items():
             metrics["two_way"] += measure_two_way(judges, name, imported, config.seed)

@@ -9,8 +9,8 @@ python -m pipelines.ingest answers.csv -o data/answers --question-column prompt 
 
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import apache_beam as beam
 import pyarrow as pa
@@ -24,7 +24,6 @@ from transforms import corpora, records, storage
 from transforms.identity import content_id
 from transforms.tables import Chunk, Target, WriteTables, read_entries
 
-THREADS = 16  # that look at files: on a store each costs a few round trips
 NAMED_FILES = 10  # of those that cannot be read
 CLAIM = "import.json"  # whose shards lie in a directory, before a manifest says so
 
@@ -67,7 +66,7 @@ class Source:
     batch_input: tuple[tuple[str, str], ...]  # files of requests with their marks
     name: str  # that its shard has
 
-    @property
+    @cached_property
     def target(self) -> Target:
         return Target(self.name, content_id(storage.mark(self.path), str(self.columns), str(self.batch_input)))
 
@@ -106,8 +105,7 @@ def find_sources(config: Config) -> list[Source]:
     check_flags(config)
     requests = find_requests(config.batch_input) if config.batch_input else ()
     files = records.find_files(config.corpus)
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = dict(zip(files, pool.map(lambda path: look_or_error(path, config), files), strict=True))
+    found = dict(zip(files, storage.for_each(partial(look_or_error, config=config), files), strict=True))
     looks = [look for look in found.values() if isinstance(look, corpora.Look)]
     errors = [error for error in found.values() if isinstance(error, records.NoRecord)]
     if not looks:

@@ -34,16 +34,16 @@ def inspect(
     stage = stages.Stage.under(output, "inspect", identity, corpus.digest)
     schema = pa.schema({"id": pa.string(), "scores": pa.struct({name: pa.float64() for name in inspectors})})
 
-    def build(root: beam.Pipeline) -> None:
+    def build(root: beam.Pipeline, skip: frozenset[int]) -> None:
         (
             root
-            | "Read" >> ReadTable(corpus, ["id", "question", "response"], stage.done_shards(corpus.targets))
+            | "Read" >> ReadTable(corpus, ["id", "question", "response"], skip)
             | "Begin" >> MapBatches(begin)
             | "Inspect" >> Score(inspectors, "response", "scores", "score responses", bf16)
             | "Write" >> WriteTables(stage.directory, {"scores": schema}, every_row, corpus.targets, stage.about)
         )
 
-    stages.complete(stage, build, beam_arguments, rows=corpus.rows, targets=corpus.targets)
+    stages.complete(stage, corpus, build, beam_arguments)
     scores = stage.table("scores")
     pairs = zip(scores.shards, corpus.shards, strict=True)
     return replace(scores, shards=tuple(replace(shard, index=other.index) for shard, other in pairs))

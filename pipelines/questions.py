@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -116,9 +117,9 @@ class Rounds:
         table = read_table(asked)
         stages.complete(
             done,
-            lambda root: self.build(done, table, parse, schema, root),
+            table,
+            partial(self.build, done, table, parse, schema),
             self.beam_arguments,
-            rows=table.rows,
             retry_failed=self.config.retry_failed,
         )
         return pa.concat_tables([done.table(name).to_arrow() for name in ("candidates", "rejects")])
@@ -130,12 +131,13 @@ class Rounds:
         parse: Callable[[pa.RecordBatch], pa.RecordBatch],
         schema: pa.Schema,
         root: beam.Pipeline,
+        skip: frozenset[int],
     ) -> None:
         config = self.config
         cache = config.cache or storage.join(config.output, "cache")
         (
             root
-            | "Read" >> ReadTable(prompts, skip=done.done_shards(prompts.targets))
+            | "Read" >> ReadTable(prompts, skip=skip)
             | "Generate" >> Generate(Model(engine=self.engine, sampling=config.sampling), done.name, config.seed, cache)
             | "Parse" >> MapBatches(parse)
             | "Write"

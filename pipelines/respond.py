@@ -8,6 +8,7 @@ Paper 000, section 3 and app. C. The answers make a table that `alignbeam align`
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -78,14 +79,21 @@ def stage_for(config: Config, engine: EngineConfig, questions: Table) -> stages.
     return stages.Stage.under(config.output, "respond", identity)
 
 
-def build(config: Config, engine: EngineConfig, questions: Table, stage: stages.Stage, root: beam.Pipeline) -> None:
+def build(
+    config: Config,
+    engine: EngineConfig,
+    questions: Table,
+    stage: stages.Stage,
+    root: beam.Pipeline,
+    skip: frozenset[int],
+) -> None:
     cache = config.cache or storage.join(config.output, "cache")
     kept_columns = [column for column in questions.schema if column.name in QUESTIONS.names]
     responses = pa.unify_schemas([RESPONSES, pa.schema(kept_columns)])
     schemas = {"responses": responses, "drops": with_drop_reason(responses), "rejects": with_error(responses)}
     (
         root
-        | "Read" >> ReadTable(questions, [column.name for column in kept_columns], stage.done_shards(questions.targets))
+        | "Read" >> ReadTable(questions, [column.name for column in kept_columns], skip)
         | "Prompt" >> MapBatches(lambda batch: answer_prompts(batch, engine.style))
         | "Generate" >> Generate(Model(engine=engine, sampling=config.sampling), "respond", config.seed, cache)
         | "ReadAnswers" >> MapBatches(read_answers)
@@ -102,9 +110,9 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     stage = stage_for(config, engine, questions)
     stages.complete(
         stage,
-        lambda root: build(config, engine, questions, stage, root),
+        questions,
+        partial(build, config, engine, questions, stage),
         beam_arguments,
-        rows=questions.rows,
         retry_failed=config.retry_failed,
     )
     stages.check_yield(stage, config.minimum_yield)

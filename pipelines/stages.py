@@ -92,6 +92,8 @@ class Stage:
 
         Where shards are only new, what is there can be read until the next manifest lists them too.
         """
+        if not storage.exists(storage.join(self.directory, MANIFEST)):
+            return
         known = read_entries(self.directory)
         if any(target.name in known and known[target.name]["mark"] != target.mark for target in targets.values()):
             storage.remove(storage.join(self.directory, MANIFEST))
@@ -283,27 +285,31 @@ def is_running(process: int) -> bool:
 
 def complete(
     stage: Stage,
-    build: Callable[[beam.Pipeline], object],
+    inputs: Table,
+    build: Callable[[beam.Pipeline, frozenset[int]], object],
     arguments: Sequence[str],
     *,
-    rows: int,
+    left_to_others: frozenset[int] = frozenset(),
+    rows: int | None = None,
     retry_failed: bool = False,
     models: bool = True,
-    shared: bool = False,
-    targets: Mapping[int, Target] | None = None,
 ) -> None:
-    """Do what is left of a stage: nothing where it is complete, unless its failed rows are to be tried again.
+    """Do what is left of a stage that makes a shard of each of `inputs`: nothing where it is complete, unless its
+    failed rows are to be tried again.
 
-    shared: others do other shards of it at the same time. targets: of a stage that goes on as shards land.
+    build: puts the pipeline together that makes all shards but those of these indices. left_to_others: shards that
+    other tasks do at the same time. rows: how many every step reads, where it is not those of the shards that are left.
     """
     if stage.is_complete and not retry_failed:
         return
-    with nullcontext() if shared else at_work(stage), stage.reopened() if retry_failed else nullcontext():
+    with nullcontext() if left_to_others else at_work(stage), stage.reopened() if retry_failed else nullcontext():
         if not stage.is_complete:
-            stage.withdraw_if_changed(targets or {})
+            stage.withdraw_if_changed(inputs.targets)
+            skip = stage.done_shards(inputs.targets) | left_to_others
             begin(stage)
-            with watch(rows):
-                run_pipeline(build, arguments, models=models)
+            left = sum(shard.rows for shard in inputs.shards if shard.index not in skip)
+            with watch(left if rows is None else rows):
+                run_pipeline(lambda root: build(root, skip), arguments, models=models)
 
 
 def check_yield(stage: Stage, minimum: float) -> None:

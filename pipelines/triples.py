@@ -8,6 +8,7 @@ Paper 000, app. D and E.1. A reply that does not keep to the form, or would teac
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -66,14 +67,20 @@ def stage_for(config: Config, pack: Pack, engine: EngineConfig, questions: Table
 
 
 def build(
-    config: Config, pack: Pack, engine: EngineConfig, questions: Table, stage: stages.Stage, root: beam.Pipeline
+    config: Config,
+    pack: Pack,
+    engine: EngineConfig,
+    questions: Table,
+    stage: stages.Stage,
+    root: beam.Pipeline,
+    skip: frozenset[int],
 ) -> None:
     cache = config.cache or storage.join(config.output, "cache")
     columns = [name for name in questions.schema.names if name in QUESTIONS.names]
     schemas = {"triples": TRIPLES, "drops": DROPS, "rejects": with_error(QUESTIONS)}
     (
         root
-        | "Read" >> ReadTable(questions, columns, stage.done_shards(questions.targets))
+        | "Read" >> ReadTable(questions, columns, skip)
         | "Prompt" >> MapBatches(lambda batch: triple_prompts(batch, pack))
         | "Generate" >> Generate(Model(engine=engine, sampling=config.sampling), "triples", config.seed, cache)
         | "Parse" >> MapBatches(lambda batch: parse_triples(batch, pack))
@@ -92,9 +99,9 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     stage = stage_for(config, pack, engine, questions)
     stages.complete(
         stage,
-        lambda root: build(config, pack, engine, questions, stage, root),
+        questions,
+        partial(build, config, pack, engine, questions, stage),
         beam_arguments,
-        rows=questions.rows,
         retry_failed=config.retry_failed,
     )
     stages.check_yield(stage, config.minimum_yield)

@@ -73,8 +73,9 @@ def format_of(path: str) -> str:
 def find_files(path: str) -> list[str]:
     """The corpus files at a path, a folder or a glob, sorted; UsageError where there is none or one is empty."""
     if storage.is_directory(path):
-        files = [file for file in storage.list_files(storage.join(path, "**", "*")) if not storage.is_directory(file)]
-        files = [file for file in files if "." in file.rsplit("/", 1)[-1].strip(".") and _is_corpus(file)]
+        files = [
+            file for file in storage.files_below(path) if "." in file.rsplit("/", 1)[-1].strip(".") and _is_corpus(file)
+        ]
     elif any(mark in path for mark in "*?["):
         files = storage.list_files(path)
     else:

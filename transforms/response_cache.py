@@ -26,6 +26,7 @@ from transforms.engines import Completion, Sampling, digest_of
 FLUSH_ROWS = 512  # at most so many completions are ever unwritten
 FLUSH_SECONDS = 5.0
 DECODED_BATCHES = 32
+MERGED_KEYS = 1 << 17  # of own segments in one array: merging takes four times an array's memory
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class ResponseCache:
         self.directory = directory
         self._found = cache_index.open_indexes(directory)
         self._own_segments: list[str] = []
-        self._levels: list[np.ndarray] = []  # index arrays of own segments, each over twice as long as the next
+        self._levels: list[np.ndarray] = []  # index arrays of own segments, shorter and shorter
         self._unwritten: dict[bytes, Completion] = {}
         self._failure: str | None = None
         self._closed = False
@@ -139,7 +140,7 @@ class ResponseCache:
         self._own_segments.append(name)
         halves = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
         array = cache_index.sorted_array(halves, cache_index.places_of(len(self._own_segments) - 1, 0, len(keys)))
-        while self._levels and self._levels[-1].shape[1] <= 2 * array.shape[1]:
+        while self._levels and self._levels[-1].shape[1] <= min(2 * array.shape[1], MERGED_KEYS - array.shape[1]):
             both = np.concatenate([self._levels.pop(), array], axis=1)
             array = cache_index.sorted_array(both[:2].T, both[2])
         self._levels.append(array)

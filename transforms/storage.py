@@ -4,9 +4,10 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import fsspec
 import xxhash
@@ -14,6 +15,10 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import StageError, UsageError
+
+T = TypeVar("T")
+
+THREADS = 16
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -88,8 +93,23 @@ def is_directory(path: str) -> bool:
 def list_files(pattern: str) -> list[str]:
     """The paths that match a glob pattern, sorted, each usable wherever `pattern` was; none if there are none."""
     fs, local = filesystem(pattern)
-    found = sorted(fs.glob(local))
-    return found if isinstance(fs, LocalFileSystem) else [fs.unstrip_protocol(path) for path in found]
+    return _usable(fs, fs.glob(local))
+
+
+def files_below(directory: str) -> list[str]:
+    """The files in a directory and in those below it, sorted, each usable wherever `directory` was."""
+    fs, local = filesystem(directory)
+    return _usable(fs, fs.find(local))
+
+
+def _usable(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> list[str]:
+    return sorted(paths if isinstance(fs, LocalFileSystem) else map(fs.unstrip_protocol, paths))
+
+
+def for_each(function: Callable[[str], T], paths: Sequence[str]) -> list[T]:
+    """What the function gives for every path, in order; several at once, since on a store each costs round trips."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(function, paths))
 
 
 def fixed_part(pattern: str) -> str:

@@ -178,13 +178,13 @@ def read_table(path: str, name: str | None = None) -> Table:
     if not files:
         raise UsageError(f"{path}: no Parquet file there")
     shards, schema = [], None
-    for index, file in enumerate(files):
-        metadata, file_schema = _parquet_footer(file)
+    found = storage.for_each(_rows_and_schema, files)
+    for index, (file, (rows, file_schema)) in enumerate(zip(files, found, strict=True)):
         schema = schema or file_schema
         if not file_schema.equals(schema):
             raise UsageError(f"{file}: its columns differ from the first file's: {_difference(schema, file_schema)}")
         name_of_file = storage.relative(file, root).removesuffix(".parquet")
-        shards.append(Shard(index, file, metadata.num_rows, digests.get(file, ""), name_of_file))
+        shards.append(Shard(index, file, rows, digests.get(file, ""), name_of_file))
     return Table(path, tuple(shards), schema)
 
 
@@ -202,6 +202,11 @@ def _parquet_footer(path: str) -> tuple[pq.FileMetaData, pa.Schema]:
         raise UsageError(f"{path}: no such file") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(f"{path}: not a whole Parquet file ({error})") from error
+
+
+def _rows_and_schema(path: str) -> tuple[int, pa.Schema]:
+    metadata, schema = _parquet_footer(path)
+    return metadata.num_rows, schema
 
 
 def _difference(ours: pa.Schema, theirs: pa.Schema) -> str:
@@ -473,7 +478,7 @@ def _entry_path(directory: str, name: str) -> str:
 def read_entries(directory: str) -> dict[str, dict]:
     """What is known of the shards that are complete in a stage directory, by the name of their files, in order."""
     files = storage.list_files(storage.join(directory, "entries", "**", "*.json"))
-    entries = [storage.read_json(path) for path in files]
+    entries = storage.for_each(storage.read_json, files)
     return {entry["name"]: entry for entry in entries}
 
 

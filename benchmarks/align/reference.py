@@ -241,7 +241,7 @@ def compare_model(name: str, given: argparse.Namespace) -> None:
         ratio = middle(measured["reference"], "seconds") / middle(results, "seconds")
         both = changed_rows[variant] & changed_rows["reference"]
         equal = (texts[variant] == texts["reference"])[both].mean() if both.any() else 0
-        is_main = variant == "alignbeam"
+        is_main = variant == "alignbeam" and not given.variants
         table.append(
             [
                 variant,

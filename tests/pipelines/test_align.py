@@ -3,12 +3,13 @@
 import json
 import os
 import socket
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import align, check, curate, evaluate, ingest, respond, triples
+from pipelines import align, check, curate, evaluate, ingest, respond, stages, triples
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
@@ -171,8 +172,9 @@ def test_a_rerun_does_the_shards_that_are_new_or_changed(tmp_path, monkeypatch):
     for name, number in (("b", 1), ("d", 2), ("e", 3)):
         write(folder / f"{name}.jsonl", row(number))
     first = align.run(config(tmp_path, str(folder)))
-    asked = tmp_path / "asked"
+    asked, expected = tmp_path / "asked", []
     monkeypatch.setenv("ALIGNBEAM_TEST_LOG", str(asked))
+    monkeypatch.setattr(stages, "watch", lambda rows: nullcontext(expected.append(rows)))
     kept = f"{first.directory}/aligned/d.jsonl.parquet"
     before = os.stat(kept).st_mtime_ns
     assert align.run(config(tmp_path, str(folder))).directory == first.directory
@@ -183,6 +185,7 @@ def test_a_rerun_does_the_shards_that_are_new_or_changed(tmp_path, monkeypatch):
     again = align.run(config(tmp_path, str(folder)))
     assert again.directory == first.directory
     assert len(asked.read_text().splitlines()) == 3  # rows 4, 5 and 6; row 1 is in the cache
+    assert expected == [4]
     assert os.stat(kept).st_mtime_ns == before
     table = again.table("aligned")
     assert [shard.name for shard in table.shards] == ["a.jsonl", "b.jsonl", "d.jsonl"]

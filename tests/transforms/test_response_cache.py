@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms import cache_index, storage
+from transforms import cache_index, response_cache, storage
 from transforms.engines import Completion, Sampling
 from transforms.response_cache import (
     FLUSH_ROWS,
@@ -80,6 +80,18 @@ def test_what_was_put_is_found_before_and_after_it_is_written(cache, tmp_path):
     assert cache.lookup([key(1), key(2)]) == [completion(1), None]
     assert len(segments(tmp_path)) == 1
     assert ResponseCache(str(tmp_path)).lookup([key(2), key(1)]) == [None, completion(1)]
+
+
+def test_own_segments_are_found_however_they_are_merged(cache, monkeypatch):
+    monkeypatch.setattr(response_cache, "MERGED_KEYS", 8)
+    for number in range(0, 60, 2):
+        for one in (number, number + 1):
+            cache.put(key(one), completion(one))
+        cache.flush()
+    lengths = [array.shape[1] for array in cache._levels]
+    assert 2 < max(lengths) <= 8
+    assert sum(lengths) == 60
+    assert cache.lookup([key(number) for number in range(61)]) == [*map(completion, range(60)), None]
 
 
 def test_no_key_no_answer(cache):
