@@ -11,8 +11,9 @@ Both sides: greedy, float32, at most 64 new tokens, stop at the first full stop 
 empty rewrite leaves the text as it was. The aligners are random LoRA adapters, merged into three models on the
 reference's side, on the demo's trained teacher (tiny) and on a Llama of about 100 million random weights (100m); the
 inspectors have heads of random weights, set so that about half of the responses score below 0.5. What they write is
-nonsense: work and agreement are measured here, not quality. Texts are cut so that a prompt has at most 512 tokens, the
-reference's limit. Loading is left out of rows/s and stated.
+nonsense: work and agreement are measured here, not quality; and where weights are random, two tokens may be so nearly
+equal that rounding decides. Texts are cut so that a prompt has at most 512 tokens, the reference's limit. Loading is
+left out of rows/s and stated.
 """
 
 import argparse
@@ -51,6 +52,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "with bfloat16": {"bf16": True},
 }
 BARS = {"rate": 3.0, "equal": 0.99}
+EXPLAINED = "Align, reference (tiny)"
 
 
 def write_adapter(folder: Path, base: Path, seed: int) -> None:
@@ -260,8 +262,10 @@ def compare_model(name: str, given: argparse.Namespace) -> None:
         "same text, of those that both rewrote",
         "load s",
     ]
-    note = f"{__doc__}\n{len(responses):,} responses of four systems to AlpacaEval, medians of {given.runs} runs."
+    times = "one run" if given.runs == 1 else f"medians of {given.runs} runs"
     title = f"Align, {'variants' if given.variants else 'reference'} ({name})"
+    about = __doc__ if title == EXPLAINED else f"The ways are explained in *{EXPLAINED}*.\n"
+    note = f"{about}\n{len(responses):,} responses of four systems to AlpacaEval, {times}."
     record(title, note, headings, table, write=given.write)
 
 
