@@ -82,8 +82,11 @@ def write_prompts(path: Path, rows: int, triples: int) -> None:
     pq.write_table(pa.table({"id": list(prompts), "prompt": list(prompts.values())}), path, row_group_size=1024)
 
 
-def write_random_model(folder: Path) -> None:
-    """A Llama of about 100 million random weights with the tiny teacher's tokenizer."""
+def write_random_model(folder: Path, *, whole_letters: bool = False) -> None:
+    """A Llama of about 100 million random weights with the tiny teacher's tokenizer.
+
+    whole_letters: it never says a token that is part of a letter; decoders differ in what they make of these.
+    """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -101,10 +104,10 @@ def write_random_model(folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
     )
     model = LlamaForCausalLM(config)
-    # Whole letters only: what a decoder makes of half a letter at a text's end differs.
-    halves = [token for token in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([token])]
-    with torch.no_grad():
-        model.lm_head.weight[halves] = 0  # the largest of the others is above
+    if whole_letters:
+        parts = [token for token in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([token])]
+        with torch.no_grad():
+            model.lm_head.weight[parts] = 0  # the largest of the others is above
     model.save_pretrained(folder)
 
 

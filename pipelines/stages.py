@@ -298,7 +298,8 @@ def complete(
     failed rows are to be tried again.
 
     build: puts the pipeline together that makes all shards but those of these indices. left_to_others: shards that
-    other tasks do at the same time. rows: how many every step reads, where it is not those of the shards that are left.
+    other tasks do at the same time; where there are some, the directory is not locked. rows: how many every step reads,
+    where it is not those of the shards that are left.
     """
     if stage.is_complete and not retry_failed:
         return

@@ -48,7 +48,7 @@ class ResponseCache:
         self.directory = directory
         self._found = cache_index.open_indexes(directory)
         self._own_segments: list[str] = []
-        self._levels: list[np.ndarray] = []  # index arrays of own segments, shorter and shorter
+        self._levels: list[np.ndarray] = []  # index arrays of own segments, merged up to MERGED_KEYS
         self._unwritten: dict[bytes, Completion] = {}
         self._failure: str | None = None
         self._closed = False

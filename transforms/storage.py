@@ -99,7 +99,8 @@ def list_files(pattern: str) -> list[str]:
 def files_below(directory: str) -> list[str]:
     """The files in a directory and in those below it, sorted, each usable wherever `directory` was."""
     fs, local = filesystem(directory)
-    return _usable(fs, fs.find(local))
+    found = fs.find(local, detail=True).items()  # of a link, a local disk does not say what it leads to
+    return _usable(fs, [path for path, info in found if info["type"] == "file" or not fs.isdir(path)])
 
 
 def _usable(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> list[str]:

@@ -13,7 +13,8 @@ reference's side, on the demo's trained teacher (tiny) and on a Llama of about 1
 inspectors have heads of random weights, set so that about half of the responses score below 0.5. What they write is
 nonsense: work and agreement are measured here, not quality; and where weights are random, two tokens may be so nearly
 equal that rounding decides. Texts are cut so that a prompt has at most 512 tokens, the reference's limit. Loading is
-left out of rows/s and stated.
+left out of rows/s and stated. In few rows there is less to sort by length and to keep an engine busy with: compare
+within a table.
 """
 
 import argparse
@@ -218,9 +219,9 @@ def run_one(settings: Result) -> Result:
 
 
 def compare_model(name: str, given: argparse.Namespace) -> None:
-    base = TEACHER if name == "tiny" else given.cache / "llama-100m"
+    base = TEACHER if name == "tiny" else given.cache / "llama-100m-whole-letters"
     if not (base / "config.json").is_file():
-        write_random_model(base)
+        write_random_model(base, whole_letters=True)
     with tempfile.TemporaryDirectory(prefix="alignbeam-reference-") as scratch:
         responses = cut(read_responses(given.data, given.rows), base)
         corpus = Path(scratch, "corpus.parquet")

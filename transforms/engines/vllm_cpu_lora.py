@@ -1,7 +1,9 @@
 """LoRA in vLLM's CPU build: two matrix products for all adapters, where vLLM 0.32 copies their weights for each token.
 
 That copy makes a small model several times as slow as without adapters (docs/decisions.md), and gives a request without
-an adapter, beside others, the weights of the last one. Used in the host process alone.
+an adapter, beside others, the weights of the last one. It is used where all of vLLM runs in the host process, as it
+does on a CPU unless arguments or VLLM_ENABLE_V1_MULTIPROCESSING ask for more: vLLM's own workers know nothing of it.
+Adapters of embeddings are left to vLLM.
 """
 
 from typing import Any
@@ -11,12 +13,10 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 
 class CpuLora(PunicaWrapperCPU):
-    """Every token goes through all adapters' A, keeps what its own gave, and goes on through all adapters' B."""
+    """Every row goes through all adapters' A, keeps what its own gave, and goes on through all adapters' B.
 
-    def update_metadata(self, mapping: Any, lora_index_to_id: list[int | None], *args: Any, **kwargs: Any) -> None:
-        super().update_metadata(mapping, lora_index_to_id, *args, **kwargs)
-        slots = torch.arange(len(lora_index_to_id))
-        self._is_own_TS1 = (self.token_lora_indices[:, None] == slots)[:, :, None]  # nowhere where there is none: -1
+    A is [slots, 1, rank, in] and B [slots, 1, out, rank], with an adapter in each slot; a row without one has slot -1.
+    """
 
     def add_lora_linear(
         self,
@@ -28,11 +28,34 @@ class CpuLora(PunicaWrapperCPU):
         output_slices: tuple[int, ...],
         **_: Any,
     ) -> None:
-        """Add to `y` [..., out], slice by slice; A is [slots, 1, rank, in] and B [slots, 1, out, rank]."""
-        y_TO, x_TI = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        start = 0
+        """Add to `y` [..., out] for every token, slice by slice of its columns."""
+        y_TO, start = y.view(-1, y.shape[-1]), 0
         for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-            slots, _, rank, _ = a.shape
-            low_TSR = (x_TI @ a.flatten(0, 2).T).view(-1, slots, rank) * self._is_own_TS1 * scale
-            y_TO[:, start : start + width] += low_TSR.flatten(1) @ b[:, 0].transpose(1, 2).flatten(0, 1)
+            add_lora(y_TO[:, start : start + width], x.view(-1, x.shape[-1]), a, b, self.token_lora_indices, scale)
             start += width
+
+    def add_lora_logits(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: torch.Tensor,
+        lora_b_stacked: torch.Tensor,
+        scale: float,
+        **_: Any,
+    ) -> None:
+        """Add to `y` [..., vocabulary] for the tokens that are sampled from."""
+        y_NV, x_NI = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
+        add_lora(y_NV, x_NI, lora_a_stacked, lora_b_stacked, self.sampler_indices, scale)
+
+
+def add_lora(
+    y_TO: torch.Tensor, x_TI: torch.Tensor, a: torch.Tensor, b: torch.Tensor, slots_T: torch.Tensor, scale: float
+) -> None:
+    """Add to the rows of `y` what the adapters in their slots make of the rows of `x`."""
+    slots, _, rank, _ = a.shape
+    is_own_TS1 = (slots_T[:, None] == torch.arange(slots))[:, :, None]
+    low_TSR = (x_TI @ a.flatten(0, 2).to(x_TI.dtype).T).view(-1, slots, rank)
+    low_TSR = torch.where(is_own_TS1, low_TSR * scale, 0.0).to(y_TO.dtype)
+    change_TO = low_TSR.flatten(1) @ b[:, 0].to(y_TO.dtype).transpose(1, 2).flatten(0, 1)
+    width = min(y_TO.shape[1], change_TO.shape[1])  # the two may be padded differently
+    y_TO[:, :width] += change_TO[:, :width]
