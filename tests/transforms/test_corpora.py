@@ -486,3 +486,13 @@ def test_columns_of_one_name_are_refused(tmp_path):
     pq.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(UsageError, match="rows.parquet: has several columns called n"):
         imported(tmp_path / "rows.parquet", tmp_path / "out")
+
+
+def test_a_link_counts_as_what_it_leads_to(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    row = json.dumps({"question": "q?", "response": "r"})
+    (tmp_path / "elsewhere" / "b.jsonl").write_text(row)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "latest.jsonl").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "corpus" / "b.jsonl").symlink_to(tmp_path / "elsewhere" / "b.jsonl")
+    assert records.find_files(str(tmp_path / "corpus")) == [str(tmp_path / "corpus" / "b.jsonl")]
