@@ -18,6 +18,13 @@ class CpuLora(PunicaWrapperCPU):
     A is [slots, 1, rank, in] and B [slots, 1, out, rank], with an adapter in each slot; a row without one has slot -1.
     """
 
+    def update_metadata(self, mapping: Any, lora_index_to_id: list[int | None], *args: Any, **kwargs: Any) -> None:
+        """Once a step, before all layers: which slot is whose."""
+        super().update_metadata(mapping, lora_index_to_id, *args, **kwargs)
+        slots = torch.arange(len(lora_index_to_id))
+        self._is_tokens_TS1 = (self.token_lora_indices[:, None] == slots)[:, :, None]
+        self._is_sampled_NS1 = (self.sampler_indices[:, None] == slots)[:, :, None]
+
     def add_lora_linear(
         self,
         y: torch.Tensor,
@@ -31,7 +38,7 @@ class CpuLora(PunicaWrapperCPU):
         """Add to `y` [..., out] for every token, slice by slice of its columns."""
         y_TO, start = y.view(-1, y.shape[-1]), 0
         for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-            add_lora(y_TO[:, start : start + width], x.view(-1, x.shape[-1]), a, b, self.token_lora_indices, scale)
+            add_lora(y_TO[:, start : start + width], x.view(-1, x.shape[-1]), a, b, self._is_tokens_TS1, scale)
             start += width
 
     def add_lora_logits(
@@ -45,15 +52,14 @@ class CpuLora(PunicaWrapperCPU):
     ) -> None:
         """Add to `y` [..., vocabulary] for the tokens that are sampled from."""
         y_NV, x_NI = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        add_lora(y_NV, x_NI, lora_a_stacked, lora_b_stacked, self.sampler_indices, scale)
+        add_lora(y_NV, x_NI, lora_a_stacked, lora_b_stacked, self._is_sampled_NS1, scale)
 
 
 def add_lora(
-    y_TO: torch.Tensor, x_TI: torch.Tensor, a: torch.Tensor, b: torch.Tensor, slots_T: torch.Tensor, scale: float
+    y_TO: torch.Tensor, x_TI: torch.Tensor, a: torch.Tensor, b: torch.Tensor, is_own_TS1: torch.Tensor, scale: float
 ) -> None:
     """Add to the rows of `y` what the adapters in their slots make of the rows of `x`."""
     slots, _, rank, _ = a.shape
-    is_own_TS1 = (slots_T[:, None] == torch.arange(slots))[:, :, None]
     low_TSR = (x_TI @ a.flatten(0, 2).to(x_TI.dtype).T).view(-1, slots, rank)
     low_TSR = torch.where(is_own_TS1, low_TSR * scale, 0.0).to(y_TO.dtype)
     change_TO = low_TSR.flatten(1) @ b[:, 0].to(y_TO.dtype).transpose(1, 2).flatten(0, 1)
