@@ -82,10 +82,11 @@ def write_prompts(path: Path, rows: int, triples: int) -> None:
     pq.write_table(pa.table({"id": list(prompts), "prompt": list(prompts.values())}), path, row_group_size=1024)
 
 
-def write_random_model(folder: Path, *, whole_letters: bool = False) -> None:
+def write_random_model(folder: Path, *, plain: bool = False) -> None:
     """A Llama of about 100 million random weights with the tiny teacher's tokenizer.
 
-    whole_letters: it never says a token that is part of a letter; decoders differ in what they make of these.
+    plain: it never says what engines make different things of: part of a letter, or padding, on which transformers
+    puts the repetition penalty of a row that was padded.
     """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -104,10 +105,10 @@ def write_random_model(folder: Path, *, whole_letters: bool = False) -> None:
         eos_token_id=tokenizer.eos_token_id,
     )
     model = LlamaForCausalLM(config)
-    if whole_letters:
-        parts = [token for token in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([token])]
+    if plain:
+        unsaid = [token for token in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([token])]
         with torch.no_grad():
-            model.lm_head.weight[parts] = 0  # the largest of the others is above
+            model.lm_head.weight[[tokenizer.pad_token_id, *unsaid]] = 0  # the largest of the others is above
     model.save_pretrained(folder)
 
 

@@ -351,9 +351,10 @@ def main() -> None:
         inspectors.append([name, *inspector_cells(shards[source], measured)])
         guards += [[name, guard, *guard_cells([one.replays[guard] for one in measured])] for guard in GUARDS]
     before, proposed = (statistics.mean(words(row[name]) for row in replayed) for name in ("response", "published"))
+    seeds = "one seed" if given.seeds == 1 else f"mean ± standard deviation over {given.seeds} seeds"
     note = (
-        f"{len(replayed)} rows replayed, {before:.0f} words before and {proposed:.0f} proposed. Mean ± standard "
-        f"deviation over {given.seeds} seeds; {given.epochs} epochs; inspectors read {given.max_tokens} tokens. "
+        f"{len(replayed)} rows replayed, {before:.0f} words before and {proposed:.0f} proposed; {seeds}, "
+        f"{given.epochs} epochs; inspectors read {given.max_tokens} tokens. "
         f"{leaderboard(given.data)} Its judge is GPT-4, as is that of baseline and systems. The first table says how "
         "each inspector tells its own test pairs apart, and how it scores the corrections; the second, what became of "
         "these."

@@ -11,8 +11,8 @@ Both sides: greedy, float32, at most 64 new tokens, stop at the first full stop 
 empty rewrite leaves the text as it was. The aligners are random LoRA adapters, merged into three models on the
 reference's side, on the demo's trained teacher (tiny) and on a Llama of about 100 million random weights (100m); the
 inspectors have heads of random weights, set so that about half of the responses score below 0.5. What they write is
-nonsense: work and agreement are measured here, not quality; and where weights are random, two tokens may be so nearly
-equal that rounding decides. Texts are cut so that a prompt has at most 512 tokens, the reference's limit. Loading is
+nonsense: work and agreement are measured here, not quality. The 100m never says padding, which transformers' penalty
+counts as said where a row was padded. Texts are cut so that a prompt has at most 512 tokens, the reference's limit. Loading is
 left out of rows/s and stated. In few rows there is less to sort by length and to keep an engine busy with: compare
 within a table.
 """
@@ -219,9 +219,9 @@ def run_one(settings: Result) -> Result:
 
 
 def compare_model(name: str, given: argparse.Namespace) -> None:
-    base = TEACHER if name == "tiny" else given.cache / "llama-100m-whole-letters"
+    base = TEACHER if name == "tiny" else given.cache / "llama-100m-plain"
     if not (base / "config.json").is_file():
-        write_random_model(base, whole_letters=True)
+        write_random_model(base, plain=True)
     with tempfile.TemporaryDirectory(prefix="alignbeam-reference-") as scratch:
         responses = cut(read_responses(given.data, given.rows), base)
         corpus = Path(scratch, "corpus.parquet")
