@@ -9,6 +9,7 @@ import pytest
 
 from schemas.errors import StageError, UsageError
 from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine, server
+from transforms.engines.identity import engine_digest
 
 GREEDY = Sampling(max_tokens=8)
 
@@ -83,10 +84,14 @@ def service(monkeypatch):
     http.server_close()
 
 
-def engine_of(service, **settings):
+def config_of(service, **settings):
     url = f"http://127.0.0.1:{service.server_address[1]}/v1"
     settings = {"model": "m", "timeout_seconds": 5.0, "concurrency": 4, **settings}
-    return open_engine(EngineConfig(engine="server", base_url=url, api_key_env="TEST_KEY", **settings))
+    return EngineConfig(engine="server", base_url=url, api_key_env="TEST_KEY", **settings)
+
+
+def engine_of(service, **settings):
+    return open_engine(config_of(service, **settings))
 
 
 def ask(engine, *prompts, sampling=GREEDY, seed=None):
@@ -270,7 +275,21 @@ def test_a_server_without_a_list_of_models_is_fine(service):
     assert ask(engine_of(service), "hi")[0].text == "echo hi"
 
 
+def test_a_shorter_answer_is_asked_for_where_the_context_has_no_room(service):
+    def reply(path, body, attempt):
+        if len(body["prompt"]) + body["max_tokens"] > 1000:
+            return failure(400, f"max_tokens={body['max_tokens']} cannot be greater than max_model_len=1000")
+        return text_answer("fits")
+
+    service.script = reply
+    long = Sampling(max_tokens=3000)
+    fits, too_long = ask(engine_of(service), "a" * 300, "a" * 900, sampling=long)
+    assert (fits.text, fits.error) == ("fits", None)
+    assert too_long.error.startswith("prompt_too_long: 400 max_tokens=256 ")
+    assert {body["max_tokens"] for _, _, body, _ in service.seen} == {3000, 1500, 750, 375, 256}
+
+
 def test_the_digest_names_server_and_model(service):
-    first, second = engine_of(service), engine_of(service, style="chat")
-    assert first.digest != second.digest
-    assert len(first.digest) == 32
+    first, second = (engine_digest(config_of(service, style=style)) for style in ("completion", "chat"))
+    assert first != second
+    assert len(first) == 32

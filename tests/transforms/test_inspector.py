@@ -14,7 +14,7 @@ from schemas.errors import UsageError
 from transforms.engines import inspector as inspectors
 from transforms.engines.embedder import Embedder
 from transforms.engines.encoder import token_batches
-from transforms.engines.inspector import Inspector, encode_pairs, open_inspector, score_all
+from transforms.engines.inspector import Inspector, encode_pairs, inspector_digest, open_inspector, score_all
 
 QUESTIONS = ["how do i learn", "how do i treat a neighbour", "what is the best way", ""]
 ANSWERS = ["ask for help every day", "shout at them until they stop", "never give up " * 9, "be kind"]
@@ -106,14 +106,14 @@ def test_threads_share_one_inspector_per_folder(folder):
         np.testing.assert_allclose(scores[number], scores[0][number:], atol=1e-6)
 
 
-def test_the_digest_follows_the_weights(folder, inspector, tmp_path):
+def test_the_digest_follows_the_weights(folder, tmp_path):
     other = tiny_models.classifier(tmp_path / "other")
-    assert Inspector(other, device="cpu").digest == inspector.digest
+    assert inspector_digest(other) == inspector_digest(folder)
     weights = other / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
-    assert Inspector(other, device="cpu").digest != inspector.digest
+    assert inspector_digest(other) != inspector_digest(folder)
 
 
 def _without(folder, pattern):

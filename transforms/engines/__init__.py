@@ -134,10 +134,6 @@ class Engine(Protocol):
     """A model that answers. Every future ends: with a completion, failed ones included, or with StageError."""
 
     @property
-    def digest(self) -> str:
-        """32 hexadecimal digits of all that decides an answer besides the request: weights, adapter, chat style."""
-
-    @property
     def concurrency(self) -> int:
         """How many requests it works on at once."""
 

@@ -83,11 +83,6 @@ class Inspector:
         self._lock = threading.Lock()
 
     @cached_property
-    def digest(self) -> str:
-        """32 hexadecimal digits of weights, config and tokenizer."""
-        return model_digest(self.folder)
-
-    @cached_property
     def tokenization(self) -> tuple[str, int]:
         """What decides how it encodes a pair: inspectors with the same can share the result."""
         return tokenizer_digest(self.folder), self.max_tokens

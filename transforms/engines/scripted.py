@@ -14,7 +14,6 @@ import numpy as np
 
 from schemas.errors import UsageError
 from transforms.engines import Completion, EngineConfig, Request
-from transforms.engines.identity import engine_digest
 
 
 class ScriptedEngine:
@@ -22,7 +21,6 @@ class ScriptedEngine:
         self._function = _resolve(config.args["function"])
         self._delay_seconds = float(config.args.get("delay_seconds", 0.0))
         self.concurrency = int(config.args.get("threads", 4))
-        self.digest = engine_digest(config)
         self._pool = ThreadPoolExecutor(self.concurrency, "scripted") if self._delay_seconds else None
         self.requests = 0
         self._lock = threading.Lock()

@@ -13,7 +13,6 @@ from typing import Any
 
 from schemas.errors import StageError, UsageError
 from transforms.engines import Completion, EngineConfig, Request
-from transforms.engines.identity import engine_digest
 from transforms.engines.reasoning import split_reasoning
 
 MAX_RETRIES = 10  # about a minute in all
@@ -21,6 +20,7 @@ DEADLINE_SECONDS = 1800.0  # of a request with all its retries
 GONE_REQUESTS = 20  # so many failing in a row, beyond those at work at once, and the server has gone
 PROBE_SECONDS = 10.0
 ERROR_CHARACTERS = 300
+SMALL_ANSWER = 256  # tokens: where not even these fit beside the prompt, the prompt is too long
 CONTEXT_MARKS = ("context length", "context_length", "maximum model length", "max_model_len", "too long")
 
 
@@ -33,7 +33,6 @@ class ServerEngine:
         self._config = config
         self._openai = openai
         self.concurrency = config.concurrency
-        self.digest = engine_digest(config)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
         self._thread.start()
@@ -121,7 +120,7 @@ class ServerEngine:
                 text = self._short(error)
                 if error.status_code >= 500 or error.status_code in (402, 429):  # the latter after all its retries
                     self._failed_in_a_row += 1
-                elif any(mark in text.lower() for mark in CONTEXT_MARKS):
+                elif _is_about_context(text):
                     return Completion.failed(f"prompt_too_long: {text}")
                 return Completion.failed(f"server_error: {text}")
             except (TimeoutError, openai.APITimeoutError):
@@ -134,10 +133,21 @@ class ServerEngine:
                 return Completion.failed(f"bad_answer: {self._short(error)}")
 
     async def _ask(self, request: Request) -> Any:
+        """The server's answer: half as long a one for as long as it says that it has no room beside the prompt."""
+        arguments = self._arguments(request)
+        while True:
+            try:
+                return await self._send(request.prompt, arguments)
+            except self._openai.BadRequestError as error:
+                if arguments["max_tokens"] <= SMALL_ANSWER or not _is_about_context(self._short(error)):
+                    raise
+                arguments["max_tokens"] = max(SMALL_ANSWER, arguments["max_tokens"] // 2)
+
+    async def _send(self, prompt: str, arguments: dict[str, Any]) -> Any:
         if self._config.style == "completion":
-            return await self._client.completions.create(prompt=request.prompt, **self._arguments(request))
-        messages: Any = [{"role": "user", "content": request.prompt}]
-        return await self._client.chat.completions.create(messages=messages, **self._arguments(request))
+            return await self._client.completions.create(prompt=prompt, **arguments)
+        messages: Any = [{"role": "user", "content": prompt}]
+        return await self._client.chat.completions.create(messages=messages, **arguments)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         """What OpenAI's interface knows goes by name, vLLM's own in the body beside it. What is neutral is left out:
@@ -162,6 +172,10 @@ class ServerEngine:
         if extra:
             arguments["extra_body"] = extra
         return arguments
+
+
+def _is_about_context(error: str) -> bool:
+    return any(mark in error.lower() for mark in CONTEXT_MARKS)
 
 
 def _completion(answer: Any, chat: bool) -> Completion:

@@ -18,7 +18,6 @@ from typing import Any
 
 from schemas.errors import StageError, UsageError
 from transforms.engines import Completion, EngineConfig, Request
-from transforms.engines.identity import engine_digest
 from transforms.engines.vllm_process import HostDied, VllmProcess
 from transforms.engines.vllm_shim import is_cpu_build
 from transforms.engines.weights import Weights, find_weights, has_chat_template
@@ -41,7 +40,6 @@ class VllmEngine:
             raise UsageError(
                 f"engine.style = 'chat': {config.model} has no chat template; use 'completion' or args.chat_template"
             )
-        self.digest = engine_digest(config)
         gpus = [] if is_cpu_build() else visible_gpus()
         self._replicas = [_Replica(config, weights, group) for group in replica_gpus(config.args, gpus)]
         try:

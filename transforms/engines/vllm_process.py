@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import StageError, UsageError
-from transforms.engines import EngineConfig, Request, Sampling, canonical_json
+from transforms.engines import EngineConfig, Request, canonical_json
 from transforms.engines.vllm_shim import host_environment
 from transforms.engines.weights import Weights
 
@@ -130,18 +130,14 @@ class VllmProcess:
     def _write_requests(self) -> None:
         """Sampling is sent once, then by number. A thread of its own: a host that hangs must not stop its minder."""
         samplings: dict[str, int] = {}
-        known: dict[int, tuple[Sampling, int]] = {}
         try:
             while (item := self._outbox.get()) is not None:
                 number, request = item
-                if id(request.sampling) not in known:
-                    key = canonical_json(asdict(request.sampling))
-                    if key not in samplings:
-                        samplings[key] = len(samplings)
-                        self._write({"sampling": samplings[key], "value": asdict(request.sampling)})
-                    known[id(request.sampling)] = (request.sampling, samplings[key])
-                sampling = known[id(request.sampling)][1]
-                message = [number, request.prompt, sampling, request.seed, request.adapter]
+                key = canonical_json(asdict(request.sampling))
+                if key not in samplings:
+                    samplings[key] = len(samplings)
+                    self._write({"sampling": samplings[key], "value": asdict(request.sampling)})
+                message = [number, request.prompt, samplings[key], request.seed, request.adapter]
                 self._write(message, flush=self._outbox.empty())
             self._write(None)
         except BrokenPipeError:
