@@ -1,6 +1,6 @@
 """ROUGE-L novelty over real questions: seconds, and the same answer as comparing all pairs of a sample.
 
-    python -m benchmarks.novelty ../shared/data/questions --column input --write
+    python -m benchmarks.novelty QUESTIONS --column input --write
 
 In the order of the files, a question whose ROUGE-L (F measure over words, the longest common subsequence) with one that
 was kept is above 0.7 is dropped, as Self-Instruct does. The sample's pairs are compared one by one with rapidfuzz.

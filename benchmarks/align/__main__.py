@@ -1,7 +1,7 @@
 """Align: against the way of the reference code, with and without what makes it fast, and what its pipeline costs.
 
-    python -m benchmarks.align ../shared/data --write
-    python -m benchmarks.align ../shared/data --part reference --models tiny --rows 64 --variants --write
+    python -m benchmarks.align DATA --write
+    python -m benchmarks.align DATA --part reference --models tiny --rows 64 --variants --write
     python -m benchmarks.align --part scale --flink-jar JAR --flink-master localhost:8081 --write
 
 DATA is a folder with `alpaca_eval/outputs/`; `scale` needs none. What is compared takes turns, each run is a process

@@ -1,5 +1,7 @@
 """Scoring AlpacaEval's responses with MiniLM (a head of random weights): as alignbeam does, and in bare loops.
 
+    python -m benchmarks.align DATA --part inspect --write
+
 (pipeline) the inspecting stage of `align`, Parquet in and out; (bare) the same encoding and the same batches, sorted by
 length within 1,024 rows, in a loop of transformers alone; (file order) 64 rows at a time as they come, padded to the
 longest; (bfloat16) alignbeam's inspector under bfloat16 autocast, without the pipeline. Loading is left out.

@@ -1,5 +1,7 @@
 """A squad of three as the code of paper 002 runs it, and as alignbeam does: rows per second, and whether texts agree.
 
+    python -m benchmarks.align DATA --part reference --write
+
 (reference) everything in memory; rows sorted by question and response, 64 at a time; MiniLM inspectors score all of
 them in one padded batch; aligners take their turns by ascending mean score, and each rewrites what its own inspector
 scores below 0.5, in one left-padded batch of `transformers`; all inspectors score all rows again. (alignbeam) the same
@@ -12,9 +14,9 @@ empty rewrite leaves the text as it was. The aligners are random LoRA adapters, 
 reference's side, on the demo's trained teacher (tiny) and on a Llama of about 100 million random weights (100m); the
 inspectors have heads of random weights, set so that about half of the responses score below 0.5. What they write is
 nonsense: work and agreement are measured here, not quality. The 100m never says padding, which transformers' penalty
-counts as said where a row was padded. Texts are cut so that a prompt has at most 512 tokens, the reference's limit. Loading is
-left out of rows/s and stated. In few rows there is less to sort by length and to keep an engine busy with: compare
-within a table.
+counts as said where a row was padded. Texts are cut so that a prompt has at most 512 tokens, the reference's limit.
+Loading is left out of rows/s and stated. In few rows there is less to sort by length and to keep an engine busy with:
+compare within a table.
 """
 
 import argparse

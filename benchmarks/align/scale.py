@@ -1,5 +1,7 @@
 """What the pipeline of `align` costs a row: scripted models that cost next to nothing, about 90 words a row, 8 shards.
 
+    python -m benchmarks.align --part scale --write
+
 Three corpora: (gated) 5 % of the rows fall below the threshold, and all of these are rewritten; (half) half of the rows
 are asked about, and a tenth of the rewrites passes the guard; (all) every row is asked about and rewritten. Seconds are
 those of the whole command once its programs are loaded, import of the corpus included; µs a row are less the seconds

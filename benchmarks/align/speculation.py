@@ -1,5 +1,7 @@
 """n-gram speculation: tokens a step that real corrections would accept, and what a step costs that verifies more.
 
+    python -m benchmarks.align DATA --part speculation --write
+
 Accepted: 805 published corrections of an aligner (aligner-2b on GPT-4 Turbo's answers to AlpacaEval), as token ids of
 MiniLM's WordPiece (lower-cased, so a little too hopeful). After question, answer and the correction so far, the last 4,
 else 3, else 2 tokens are looked up where they stood first, and the k tokens that followed there are proposed; the
