@@ -10,7 +10,9 @@ the principles of --pack.
 """
 
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +95,9 @@ class Config(Settings):
     )
     limit: int | None = setting("align only the first N rows", None)
     shard: str | None = setting("I/N: do only every N-th input shard, from the I-th (1-based)", None)
-    plan: bool = setting("say what the command would cost, and stop", False)
+    plan: bool = setting(
+        "say what the command would cost, and stop; with --squad: what each aligner does to a sample of 64 rows", False
+    )
     retry_failed: bool = setting("ask again for the rows that failed", False)
     cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
     seed: int = setting("integer seed of everything that is sampled", 0)
@@ -102,6 +106,7 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ingest.check_limit(self.limit)
         if self.squad:
             defaults = {item.name: item.default for item in fields(self)}
             for name in IN_SQUAD_FILE:
@@ -141,16 +146,19 @@ def squad_of(config: Config) -> Squad:
     names = config.criterion or tuple(folder.rstrip("/").rpartition("/")[2] for folder in config.inspector)
     if len(set(names)) < len(names):
         raise UsageError(f"criterion: two share a name: {', '.join(names)}; name them with --criterion")
-    members = tuple(
-        SquadMember(
-            criterion=name,
-            inspector=inspector,
-            aligner=aligner,
-            threshold=config.threshold,
-            pack=next(packs) if aligner == PROMPTED else "",
+    try:
+        members = tuple(
+            SquadMember(
+                criterion=name,
+                inspector=inspector,
+                aligner=aligner,
+                threshold=config.threshold,
+                pack=next(packs) if aligner == PROMPTED else "",
+            )
+            for name, aligner, inspector in zip(names, config.aligner, config.inspector, strict=True)
         )
-        for name, aligner, inspector in zip(names, config.aligner, config.inspector, strict=True)
-    )
+    except ValueError as error:
+        raise UsageError(f"{error} (--criterion names it)") from error
     return Squad(
         members=members,
         routing="fixed",
@@ -167,20 +175,7 @@ def members_of(config: Config, squad: Squad) -> tuple[Member, ...]:
     different bases.
     """
     members: list[Member] = []
-    adapters: dict[str, Weights] = {}
-    for member in squad.members:
-        try:
-            check_inspector(member.inspector)
-            if weights := adapter_of(member, config.engine):
-                adapters[member.criterion] = weights
-                other = next(iter(adapters))
-                if weights.model != adapters[other].model:
-                    raise UsageError(
-                        f"its adapter's base is {weights.model}, that of {other} is {adapters[other].model}; "
-                        "adapters share one engine"
-                    )
-        except UsageError as error:
-            raise UsageError(f"{member.criterion}: {error}") from error
+    adapters = check_models(squad, config.engine)
     folders = tuple(sorted(weights.adapter for weights in adapters.values() if weights.adapter))
     for member in squad.members:
         try:
@@ -189,7 +184,7 @@ def members_of(config: Config, squad: Squad) -> tuple[Member, ...]:
             if own := adapters.get(member.criterion):
                 settings |= {"model": own.model, "adapters": folders}
             else:
-                settings["model"] = config.model if pack else member.aligner
+                settings["model"] = member.engine.get("model", config.model) if pack else member.aligner
             engine = validated(EngineConfig, "engine", settings)
             engine_digest(engine)
         except UsageError as error:
@@ -206,6 +201,25 @@ def members_of(config: Config, squad: Squad) -> tuple[Member, ...]:
             )
         )
     return tuple(members)
+
+
+def check_models(squad: Squad, engine: dict[str, Any]) -> dict[str, Weights]:
+    """The LoRA adapters among the aligners, by criterion; UsageError, as `members_of`, of inspectors and adapters."""
+    adapters: dict[str, Weights] = {}
+    for member in squad.members:
+        try:
+            check_inspector(member.inspector)
+            if weights := adapter_of(member, engine):
+                adapters[member.criterion] = weights
+                other = next(iter(adapters))
+                if weights.model != adapters[other].model:
+                    raise UsageError(
+                        f"its adapter's base is {weights.model}, that of {other} is {adapters[other].model}; "
+                        "adapters share one engine"
+                    )
+        except UsageError as error:
+            raise UsageError(f"{member.criterion}: {error}") from error
+    return adapters
 
 
 def adapter_of(member: SquadMember, engine: dict[str, Any]) -> Weights | None:
@@ -234,7 +248,7 @@ def policy_of(config: Config, squad: Squad, order: tuple[int, ...] = ()) -> Poli
     )
 
 
-def import_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | None:
+def import_corpus(config: Config, criteria: tuple[str, ...], beam_arguments: Sequence[str] = ()) -> stages.Stage | None:
     """Import the corpus into the run directory, unless a stage made it; UsageError where a flag does not suit it."""
     how = {name: getattr(config, name) for name in IMPORT_FLAGS}
     if not storage.exists(storage.join(config.corpus, MANIFEST)):
@@ -242,7 +256,8 @@ def import_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> stages.
             raise UsageError(f"--shard {config.shard}: {config.corpus} is no table; make one first: alignbeam import")
         output = storage.join(config.output, "corpus")
         settings = ingest.Config(corpus=config.corpus, output=output, limit=config.limit, **how)
-        return ingest.run(settings, beam_arguments, by_identity=True)
+        check = partial(check_columns, config.corpus, criteria=criteria)
+        return ingest.run(settings, beam_arguments, by_identity=True, check=check)
     ingest.refuse_import_flags(config.corpus, how)
     return None
 
@@ -364,16 +379,33 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
     members = members_of(config, squad)
     storage.check_writable(config.output)
     check_corpus_is_same(config)
-    imported = import_corpus(config, beam_arguments)
+    # Where tasks work side by side (--shard), nothing is imported, and the directory is nobody's alone.
+    with nullcontext() if config.shard else stages.at_work(config.output):
+        return align_corpus(config, squad, members, beam_arguments)
+
+
+def align_corpus(
+    config: Config, squad: Squad, members: Sequence[Member], beam_arguments: Sequence[str]
+) -> list[stages.Stage] | int:
+    criteria = tuple(member.criterion for member in members)
+    imported = import_corpus(config, criteria, beam_arguments)
     corpus = read_table(imported.directory if imported else config.corpus).head(config.limit)
-    check_columns(config.corpus, corpus.schema, tuple(member.criterion for member in members))
+    check_columns(config.corpus, corpus.schema, criteria)
     if config.plan:
         if config.squad:
-            scratch = storage.join(config.output, "plan")
+            scratch = storage.join(config.output, f".plan-{uuid.uuid4().hex[:8]}")
             policy = policy_of(config, squad)
             by_mean, cache = squad.routing in BY_SCORES, cache_of(config)
             found = conflicts.find_conflicts(
-                corpus, members, policy, config.seed, cache, scratch, beam_arguments, by_mean=by_mean
+                corpus,
+                members,
+                policy,
+                config.seed,
+                cache,
+                scratch,
+                beam_arguments,
+                by_mean=by_mean,
+                bf16=config.bf16,
             )
             conflicts.print_conflicts(found, corpus.rows)
             return DONE

@@ -1,16 +1,18 @@
-"""Check a criterion pack, a recipe, a corpus or a table before anything is spent on it; loads no model.
+"""Check a criterion pack, a recipe, a squad file, a corpus or a table before anything is spent on it; loads no model.
 
 alignbeam check mine.yaml
 alignbeam check recipe.yaml
+alignbeam check squad.yaml
 alignbeam check answers.jsonl.gz --kind responses
 """
 
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
+from pipelines.align import check_models
 from pipelines.run import Config as RecipeConfig
 from pipelines.run import parted
 from pipelines.watch import console
@@ -18,7 +20,9 @@ from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, exit_code
 from schemas.config import Layer, read_yaml, resolve
 from schemas.criteria import check_pack, load_pack
 from schemas.errors import UsageError
+from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
 from transforms import corpora, records, storage
+from transforms.engines.weights import Weights
 from transforms.tables import MANIFEST, read_manifest, read_table
 
 CORPUS_ROWS = 10_000
@@ -33,6 +37,24 @@ def check_recipe(path: str) -> int:
     what = f"criterion {names[0]}" if len(names) == 1 else f"a squad of {', '.join(names)}"
     console.print(f"{path}: a recipe for {what}; nothing wrong", markup=False)
     return DONE
+
+
+def check_squad(path: str) -> int:
+    """A squad file, its packs, and the folders of its inspectors and adapters."""
+    squad = load_squad(path)
+    adapters = check_models(squad, {})
+    for member in squad.members:
+        if member.pack:
+            load_pack(member.pack)
+    named = ", ".join(f"{member.criterion} ({aligner_kind(member, adapters)})" for member in squad.members)
+    console.print(f"{path}: a squad, routing {squad.routing}: {named}; nothing wrong", markup=False)
+    return DONE
+
+
+def aligner_kind(member: SquadMember, adapters: Mapping[str, Weights]) -> str:
+    if member.criterion in adapters:
+        return f"an adapter on {adapters[member.criterion].model}"
+    return f"{'model' if is_folder(member) else 'served'} {member.aligner}" if not member.pack else PROMPTED
 
 
 def check_criterion(path: str) -> int:
@@ -93,7 +115,9 @@ def check(path: str, kind: corpora.Kind) -> int:
         return check_corpus(path, kind)
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UsageError(f"{path}: expected a pack or a recipe (settings by name), found {type(content).__name__}")
+        raise UsageError(f"{path}: expected settings by name, found {type(content).__name__}")
+    if "members" in content:
+        return check_squad(path)
     return check_recipe(path) if {"criterion", "stages", "models"} & content.keys() else check_criterion(path)
 
 
@@ -105,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "path", help="a pack or a recipe (YAML), or a corpus (file, folder or glob), or a table that a stage made"
+        "path",
+        help="a pack, a recipe or a squad file (YAML), a corpus (file, folder or glob) or a table that a stage made",
     )
     parser.add_argument("--kind", choices=get_args(corpora.Kind), default="responses", help="what a corpus should be")
     arguments = parser.parse_args(argv)

@@ -4,8 +4,9 @@ Each aligner rewrites every row of the sample alone, with no guard; then the squ
 corpus. What is generated stays in the response cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import apache_beam as beam
 import numpy as np
@@ -19,7 +20,7 @@ from schemas import tables
 from schemas.errors import UsageError
 from transforms import storage
 from transforms.alignment import Align, Member, Policy, SplitAligned, score_matrix
-from transforms.tables import ReadTable, Table, WriteTables, read_table
+from transforms.tables import ReadTable, Table, WriteTables, read_table, write_tables
 
 SAMPLE_ROWS = 64
 
@@ -56,19 +57,22 @@ def find_conflicts(
     beam_arguments: Sequence[str] = (),
     *,
     by_mean: bool = False,
+    bf16: bool = False,
 ) -> Conflicts:
-    """Align a sample, the first rows of the corpus, in `directory`, which is gone thereafter.
+    """Align a sample, rows from all over the corpus, in `directory`, which is made for it and gone thereafter.
 
     With `by_mean` the squad goes in the order of the sample's mean scores.
     """
     if not corpus.rows:
         raise UsageError(f"{corpus.path}: has no row to look at")
-    sample = corpus.head(SAMPLE_ROWS)
     alone = Policy(routing="in_turn", steps=1, every_row=True, guard=False)
     runs = {f"member-{number}": replace(alone, order=(number,)) for number in range(len(members))}
-    storage.remove(directory)
     try:
-        apart = _align(sample, members, runs, seed, cache, directory, beam_arguments)
+        rows = corpus.sample(SAMPLE_ROWS, tables.RESPONSES.names)
+        write_tables(storage.join(directory, "sample"), {"responses": rows}, {}, SAMPLE_ROWS)
+        sample = read_table(storage.join(directory, "sample"))
+        aligners = partial(Align, members, seed=seed, cache=cache, bf16=bf16)
+        apart = _align(sample, members, runs, aligners, directory, beam_arguments)
         changes = []
         for table in apart.values():
             before_NM, after_NM = (score_matrix(table, name, members) for name in ("scores_before", "scores_after"))
@@ -80,7 +84,7 @@ def find_conflicts(
         before_M = np.nanmean(score_matrix(first, "scores_before", members), axis=0)
         if by_mean:
             policy = replace(policy, order=ascending(before_M))
-        together = _align(sample, members, {"squad": policy}, seed, cache, directory, beam_arguments)["squad"]
+        together = _align(sample, members, {"squad": policy}, aligners, directory, beam_arguments)["squad"]
     finally:
         storage.remove(directory)
     after_NM = score_matrix(together, "scores_after", members)
@@ -99,8 +103,7 @@ def _align(
     sample: Table,
     members: Sequence[Member],
     runs: dict[str, Policy],
-    seed: int,
-    cache: str,
+    aligners: Callable[[Policy], Align],
     directory: str,
     beam_arguments: Sequence[str],
 ) -> dict[str, pa.RecordBatch]:
@@ -113,13 +116,13 @@ def _align(
     }
 
     def build(root: beam.Pipeline) -> None:
-        rows = root | ReadTable(sample, ["id", "question", "response"])
+        rows = root | ReadTable(sample)
         names = {index: target.name for index, target in sample.targets.items()}
         for name, policy in runs.items():
             write = WriteTables(
                 storage.join(directory, name), schemas, SplitAligned(policy.steps, names), sample.targets, {}
             )
-            rows | f"Align {name}" >> Align(members, policy, seed, cache) | f"Write {name}" >> write
+            rows | f"Align {name}" >> aligners(policy) | f"Write {name}" >> write
 
     stages.run_pipeline(build, beam_arguments)
     found = {name: read_table(storage.join(directory, name)).to_arrow() for name in runs}

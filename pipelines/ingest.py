@@ -8,9 +8,10 @@ python -m pipelines.ingest answers.csv -o data/answers --question-column prompt 
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import apache_beam as beam
 import pyarrow as pa
@@ -22,9 +23,10 @@ from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
 from transforms import corpora, records, storage
 from transforms.identity import content_id
-from transforms.tables import Chunk, Target, WriteTables, read_entries
+from transforms.tables import Chunk, Target, WriteTables, end_of_shard, read_entries
 
 NAMED_FILES = 10  # of those that cannot be read
+LOOKS = "looks.json"  # the columns of the corpus's files, as they were looked at
 CLAIM = "import.json"  # whose shards lie in a directory, before a manifest says so
 
 
@@ -41,6 +43,9 @@ class Config:
         "requests whose results the corpus is: a batch API's input file, folder or glob", None
     )
     limit: int | None = setting("read only so many rows of each file", None)
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
 
     @property
     def columns(self) -> dict[str, str | None]:
@@ -71,9 +76,19 @@ class Source:
         return Target(self.name, content_id(storage.mark(self.path), str(self.columns), str(self.batch_input)))
 
     def chunks(self) -> Iterator[Chunk]:
-        return corpora.read_chunks(
+        rows = 0
+        for chunk in corpora.read_chunks(
             self.shard, self.path, self.kind, self.columns, self.schema, self.limit, self.batch_input
-        )
+        ):
+            yield chunk
+            rows += chunk.rows
+        yield end_of_shard(self.shard, rows)
+
+
+def check_limit(limit: int | None) -> None:
+    """ValueError for a number of rows that is none."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: must be at least 1, not {limit}")
 
 
 def check_flags(config: Config) -> None:
@@ -96,16 +111,18 @@ def find_requests(path: str) -> tuple[tuple[str, str], ...]:
     return tuple((file, storage.mark(file)) for file in files)
 
 
-def find_sources(config: Config) -> list[Source]:
+def find_sources(config: Config, notes: str | None = None) -> list[Source]:
     """Every file with its columns. Empty files are left out, those that cannot be read become rejects; both are told.
 
+    notes: a file in which to keep what was found, so that a rerun of a large corpus looks at those files that are new
+        or changed.
     UsageError where a file is missing, lacks a column, or has one of another type than the others, and where not one
     file can be read.
     """
     check_flags(config)
     requests = find_requests(config.batch_input) if config.batch_input else ()
     files = records.find_files(config.corpus)
-    found = dict(zip(files, storage.for_each(partial(look_or_error, config=config), files), strict=True))
+    found = look_at_all(files, config, notes)
     looks = [look for look in found.values() if isinstance(look, corpora.Look)]
     errors = [error for error in found.values() if isinstance(error, records.NoRecord)]
     if not looks:
@@ -121,18 +138,33 @@ def find_sources(config: Config) -> list[Source]:
     }
     root = config.corpus if storage.is_directory(config.corpus) else storage.fixed_part(config.corpus)
     names = {path: storage.relative(path, root).removesuffix(".parquet") for path in kept}
+    for name, times in Counter(names.values()).items():
+        if times > 1:
+            raise UsageError(f"{root}: {name} and {name}.parquet would be one file in the output; rename one of them")
     return [
         Source(shard, path, config.kind, columns[path], schema, config.limit, requests, names[path])
         for shard, path in enumerate(kept)
     ]
 
 
-def look_or_error(path: str, config: Config) -> corpora.Look | records.NoRecord:
-    """The columns of a file, or why nothing of it can be read."""
-    try:
-        return corpora.look_at(path, config.kind, config.columns, config.limit)
-    except records.NoRecord as error:
-        return error
+def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict[str, corpora.Look | records.NoRecord]:
+    """The columns of every file, or why nothing of it can be read; from the notes where they have it."""
+    known = storage.read_json(notes) if notes and storage.exists(notes) else {}
+
+    def look(path: str) -> tuple[str, corpora.Look | records.NoRecord]:
+        key = content_id(path, storage.mark(path), config.kind, str(config.columns), str(config.limit))
+        if key in known:
+            return key, corpora.Look.from_json(known[key])
+        try:
+            return key, corpora.look_at(path, config.kind, config.columns, config.limit)
+        except records.NoRecord as error:
+            return key, error
+
+    found = storage.for_each(look, files)
+    noted = {key: look.to_json() for key, look in found if isinstance(look, corpora.Look)}
+    if notes and noted.keys() != known.keys():
+        storage.write_json(notes, noted)
+    return {path: look for path, (_, look) in zip(files, found, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -189,18 +221,29 @@ def build(sources: list[Source], stage: stages.Stage, root: beam.Pipeline) -> No
     )
 
 
-def run(config: Config, beam_arguments: Sequence[str] = (), *, by_identity: bool = False) -> stages.Stage:
+def run(
+    config: Config,
+    beam_arguments: Sequence[str] = (),
+    *,
+    by_identity: bool = False,
+    check: Callable[[pa.Schema], None] = lambda schema: None,
+) -> stages.Stage:
     """Import the corpus unless it has been; StageError where not one row of it could be used.
 
     by_identity: into a directory below the output that is named by the input and the settings, so that an edited input
-    is imported again.
+    is imported again. check: raises UsageError where the table's columns would be of no use.
     """
     storage.check_writable(config.output)
-    sources = find_sources(config)
+    if storage.is_directory(config.corpus) and storage.is_inside(config.output, config.corpus):
+        raise UsageError(
+            f"{config.output}: lies in the corpus {config.corpus}, of which it would be a part; choose another"
+        )
+    sources = find_sources(config, storage.join(config.output, LOOKS))
+    check(sources[0].schema)
     stage = stage_for(config, sources, by_identity=by_identity)
     if not stage.is_complete:
         claim(stage)
-        with stages.at_work(stage):
+        with stages.at_work(stage.directory):
             stage.withdraw_if_changed({source.shard: source.target for source in sources})
             stages.run_pipeline(lambda root: build(sources, stage, root), beam_arguments, models=False)
     counts = stage.manifest["counts"]

@@ -83,7 +83,7 @@ def parameters_of(config: EngineConfig) -> int | None:
 
 def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
     """One estimate per member, as if every row were rewritten: how many fall below a threshold is known only later."""
-    sample = corpus.head(SAMPLE_ROWS).to_arrow(["question", "response"]).to_batches()
+    sample = corpus.sample(SAMPLE_ROWS, ["question", "response"]).to_batches()
     estimates = []
     for member in members:
         sizes = [tokens_of(prompt) for batch in sample for prompt in rewriting_prompts(batch, member)]

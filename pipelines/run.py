@@ -362,6 +362,7 @@ class Job:
                 corpus=self.directory("respond"),
                 engine=self.config.engine("aligner"),
                 every_row=settings.every_row,
+                bf16=settings.bf16,
                 sampling=settings.sampling,
                 retry_failed=self.config.retry_failed,
                 **(self.squad_file(name, settings) if self.config.is_squad else self.own_models(settings)),

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -102,12 +102,14 @@ class Stage:
         return read_table(self.directory, name)
 
     @contextmanager
-    def reopened(self) -> Iterator[None]:
-        """A block in which the shards with rejects are to be done again: their entries, and the manifest, are gone.
+    def reopened(self, names: Collection[str]) -> Iterator[None]:
+        """A block in which those shards of these names that have rejects are to be done again: their entries, and the
+        manifest, are gone.
 
         Where the block fails and the shards are still what their entries say, all that is put back.
         """
-        shards = [entry for entry in read_entries(self.directory).values() if entry["rejects"]]
+        entries = read_entries(self.directory).values()
+        shards = [entry for entry in entries if entry["rejects"] and entry["name"] in names]
         taken = {f"{self.directory}/entries/{entry['name']}.json": entry for entry in shards}
         if taken and self.is_complete:
             taken[storage.join(self.directory, MANIFEST)] = self.manifest
@@ -254,19 +256,18 @@ def begin(stage: Stage) -> None:
 
 
 @contextmanager
-def at_work(stage: Stage) -> Iterator[None]:
-    """Within the block the stage's directory is this process's.
+def at_work(directory: str) -> Iterator[None]:
+    """Within the block a stage's directory, or a run's, is this process's.
 
     UsageError where another process of this machine is at work there: each would remove the other's unfinished parts.
     """
-    path = storage.join(stage.directory, WORKER)
-    owner = storage.read_json(path) if storage.exists(path) else {}
-    process = owner.get("process", 0)
-    if owner.get("host") == socket.gethostname() and process != os.getpid() and is_running(process):
-        raise UsageError(
-            f"{stage.directory}: process {process} is at work there; wait for it, or choose another output"
-        )
-    storage.write_json(path, {"host": socket.gethostname(), "process": os.getpid()})
+    path = storage.join(directory, WORKER)
+    while not storage.create_json(path, {"host": socket.gethostname(), "process": os.getpid()}):
+        owner = storage.read_json(path)
+        process = owner["process"]
+        if owner["host"] == socket.gethostname() and process != os.getpid() and is_running(process):
+            raise UsageError(f"{directory}: process {process} is at work there; wait for it, or choose another output")
+        storage.remove(path)  # of a process that is no more
     try:
         yield
     finally:
@@ -303,7 +304,11 @@ def complete(
     """
     if stage.is_complete and not retry_failed:
         return
-    with nullcontext() if left_to_others else at_work(stage), stage.reopened() if retry_failed else nullcontext():
+    own = [target.name for index, target in inputs.targets.items() if index not in left_to_others]
+    with (
+        nullcontext() if left_to_others else at_work(stage.directory),
+        stage.reopened(own) if retry_failed else nullcontext(),
+    ):
         if not stage.is_complete:
             stage.withdraw_if_changed(inputs.targets)
             skip = stage.done_shards(inputs.targets) | left_to_others

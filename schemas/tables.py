@@ -106,7 +106,7 @@ def aligned(corpus: pa.Schema, criteria: tuple[str, ...]) -> pa.Schema:
         [
             *corpus,
             pa.field("aligned", pa.string()),
-            pa.field("decision", pa.string()),  # above_threshold | rewritten | refused | failed
+            pa.field("decision", pa.string()),  # above_threshold | rewritten | unchanged | refused | failed
             pa.field("scores_before", scores),
             pa.field("scores_after", scores),
         ]

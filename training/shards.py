@@ -14,7 +14,7 @@ SPLITS = (*REQUIRED, "test")
 
 def shard_paths(data: str, split: str) -> list[str]:
     """The Parquet files of a split, sorted by name; none where the split does not exist."""
-    return storage.list_files(storage.join(data, split, "*.parquet"))
+    return storage.list_in(storage.join(data, split), "*.parquet")
 
 
 def read_split(data: str, split: str, schema: pa.Schema) -> pa.Table:

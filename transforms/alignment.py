@@ -2,8 +2,8 @@
 
 Every row has a turn of one member at each step: of the one whose criterion it meets least (`worst`), or of the next in
 an order (paper 002 takes criteria by ascending mean score). A member rewrites the rows below its threshold (paper 000,
-section 2), and a guard refuses what does not raise its score, or lowers another too far. All inspectors score all rows
-at every step, so that a trajectory shows what one aligner did to another criterion.
+section 2), and a guard refuses what does not raise its score, or lowers another too far. All inspectors score every
+rewrite, so that a trajectory shows what one aligner did to another criterion.
 
 A batch carries the row's state in columns of its own until `finish`: `aligned` (the text as it stands), `scores`,
 `tried` (members without effect on that text, as bits), and one struct `step_<n>` per step.
@@ -237,7 +237,10 @@ def start_record(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def finish(batch: pa.RecordBatch, steps: int) -> pa.RecordBatch:
-    """Sum up the steps as the row's `decision`, and name the last scores `scores_after`."""
+    """Sum up the steps as the row's `decision`, and name the last scores `scores_after`.
+
+    A row with a rewrite that was kept is `rewritten`, even where a request for another one failed.
+    """
     decisions = [pc.struct_field(batch.column(f"step_{step}"), "decision") for step in range(1, steps + 1)]
 
     def any_step(decision: str) -> pa.BooleanArray:
@@ -248,13 +251,13 @@ def finish(batch: pa.RecordBatch, steps: int) -> pa.RecordBatch:
 
     decision = pc.case_when(
         pc.make_struct(
-            pc.is_valid(batch.column("error")),
             any_step("rewritten"),
+            pc.is_valid(batch.column("error")),
             any_step("refused"),
             any_step("unchanged"),
         ),
-        "failed",
         "rewritten",
+        "failed",
         "refused",
         "unchanged",
         "above_threshold",
@@ -395,14 +398,13 @@ class Align(beam.PTransform):
             chunks = chunks | "ScoreResponse" >> Score(inspectors, "response", "scores", "score responses", self.bf16)
         chunks = chunks | "Record" >> MapBatches(start_record)
         for step in range(1, policy.steps + 1):
-            turn = f" {step}" if policy.steps > 1 else ""
             chunks = (
                 chunks
                 | f"Route{step}" >> MapBatches(partial(route, members=members, policy=policy, step=step))
-                | f"Rewrite{step}" >> Generate(models, f"rewrite{turn}", self.seed, self.cache)
+                | f"Rewrite{step}" >> Generate(models, f"rewrite {step}", self.seed, self.cache)
                 | f"Propose{step}" >> MapBatches(partial(propose, members=members))
                 | f"ScoreRewrite{step}"
-                >> Score(inspectors, "candidate", "candidate_scores", f"score rewrites{turn}", self.bf16)
+                >> Score(inspectors, "candidate", "candidate_scores", f"score rewrites {step}", self.bf16)
                 | f"Decide{step}" >> MapBatches(partial(decide, members=members, policy=policy, step=step))
             )
         return chunks | "Finish" >> MapBatches(partial(finish, steps=policy.steps))

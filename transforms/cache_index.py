@@ -117,7 +117,7 @@ def find(array: np.ndarray, keys: np.ndarray) -> tuple[list[int], list[int]]:
 
 
 def segment_names(directory: str) -> list[str]:
-    return [os.path.basename(path) for path in storage.list_files(storage.join(directory, "*.arrow"))]
+    return [os.path.basename(path) for path in storage.list_in(directory, "*.arrow")]
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def save_index(directory: str, index: Index) -> None:
     with storage.open_output(storage.join(directory, name)) as file:
         np.save(file, index.array)
     storage.write_json(storage.join(directory, INDEX), {"array": name, "segments": index.segments})
-    for path in storage.list_files(storage.join(directory, "index-*.npy")):
+    for path in storage.list_in(directory, "index-*.npy"):
         if os.path.basename(path) != name:
             storage.remove(path)
 

@@ -45,6 +45,16 @@ class Look:
     columns: dict[str, str]
     types: ColumnTypes
 
+    def to_json(self) -> dict[str, Any]:
+        schema = pa.schema(list(self.types.types.items())).serialize().to_pybytes().hex()
+        return {"path": self.path, "columns": self.columns, "schema": schema, "wide": sorted(self.types.wide)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Look":
+        schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(values["schema"])))
+        types = dict(zip(schema.names, schema.types, strict=True))
+        return cls(values["path"], values["columns"], ColumnTypes(types, frozenset(map(tuple, values["wide"]))))
+
 
 def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[str, str]:
     """Which column of the file is the question, the response, the correction: as given, else by its usual names.

@@ -1,4 +1,4 @@
-"""Marks: a batch function never removes a row, it says why the row should go; `WriteTable` then parts them.
+"""Marks: a batch function never removes a row, it says why the row should go; `WriteTables` then parts them.
 
 `drop_reason` names the rule that a row broke, `error` what failed in producing it. Null means neither.
 """

@@ -10,15 +10,16 @@ import lzma
 import re
 import zlib
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import UsageError
+from schemas.errors import StageError, UsageError
 from transforms import storage
 from transforms.tables import MANIFEST
 
@@ -48,7 +49,7 @@ class EmptyFile(NoRecord):
     """A file without records, of which nothing is lost where it is left out."""
 
 
-# What a file raises from some place on.
+# What a file raises from some place on; an OSError with a number is no fault of the content (see `_break`).
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid, csv.Error, NoRecord)
 
 
@@ -71,7 +72,7 @@ def format_of(path: str) -> str:
 
 
 def find_files(path: str) -> list[str]:
-    """The corpus files at a path, a folder or a glob, sorted; UsageError where there is none or one is empty."""
+    """The corpus files at a path, a folder or a glob, sorted; UsageError where there is none."""
     if storage.is_directory(path):
         files = [
             file for file in storage.files_below(path) if "." in file.rsplit("/", 1)[-1].strip(".") and _is_corpus(file)
@@ -123,16 +124,32 @@ def _until_it_breaks(path: str, limit: int | None) -> Iterator[Line]:
             number = line.number
             yield line
     except UNREADABLE as error:
-        yield _break(number, error)
+        yield _break(path, number, error)
 
 
-def _break(number: int, error: BaseException) -> Line:
+def _break(path: str, number: int, error: Exception) -> Line:
+    """The last record of a file whose content breaks off; StageError where it may be read another time."""
+    _check_content(path, error)
     return Line(number + 1, {}, "unreadable_from_here", excerpt(str(error)))
+
+
+def _check_content(path: str, error: Exception) -> None:
+    """StageError where not the content is at fault, but a disk, a network or a permission: those have a number."""
+    if isinstance(error, TimeoutError) or getattr(error, "errno", None) is not None:
+        raise StageError(f"{path}: cannot be read ({error}); the same command goes on from what is done") from error
+
+
+@contextmanager
+def _open(path: str) -> Iterator[BinaryIO]:
+    is_zstd = path.lower().endswith(".zst")
+    with fsspec.open(path, "rb", compression=None if is_zstd else "infer") as file:
+        # Arrow's reads on where one frame ends and the next begins.
+        yield io.BufferedReader(pa.CompressedInputStream(file, "zstd")) if is_zstd else file
 
 
 def _text_lines(path: str) -> Iterator[Line]:
     kind = format_of(path)
-    with fsspec.open(path, "rb", compression="infer") as file:
+    with _open(path) as file:
         if kind == "jsonl":
             for number, raw in enumerate(file, 1):
                 if raw.strip():
@@ -225,6 +242,7 @@ def read_footer(path: str) -> tuple[pa.Schema, int]:
             parquet = pq.ParquetFile(file)
             return parquet.schema_arrow.remove_metadata(), parquet.metadata.num_rows
     except (pa.ArrowInvalid, OSError) as error:
+        _check_content(path, error)
         raise NoRecord(f"{path}: not a whole Parquet file ({error})") from error
 
 
@@ -258,7 +276,7 @@ def _parquet_batches(
                     yield _batch_lines(number + 1, batch, columns), batch
                     number += batch.num_rows
     except UNREADABLE as error:
-        yield [_break(number, error)], None
+        yield [_break(path, number, error)], None
 
 
 def _batch_lines(first: int, batch: pa.RecordBatch, columns: Collection[str] | None) -> list[Line]:

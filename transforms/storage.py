@@ -1,6 +1,7 @@
-"""Files on any fsspec store (local, memory, s3, gs, hf): a file appears under its name only when it is whole."""
+"""Files on any fsspec store (local, memory, s3, gs, hf). On a local disk one has its name only when it is whole."""
 
 import errno
+import glob
 import json
 import os
 import uuid
@@ -52,7 +53,7 @@ def open_output(path: str) -> Iterator[BinaryIO]:
     except OSError as error:
         if is_local and os.path.exists(target):
             os.remove(target)
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StageError(f"{path}: no space left on the disk; make room and run the same command again") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StageError(f"{path}: may not be written ({error.strerror})") from error
@@ -68,16 +69,36 @@ def write_json(path: str, value: object) -> None:
         file.write(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False).encode())
 
 
+def create_json(path: str, value: object) -> bool:
+    """Write a file that is not there yet; False where it is. (On a store two that do so at once may both succeed.)"""
+    fs, local = filesystem(path)
+    if isinstance(fs, LocalFileSystem):
+        os.makedirs(os.path.dirname(local), exist_ok=True)
+        try:
+            with open(local, "xb") as file:
+                file.write(json.dumps(value).encode())
+        except FileExistsError:
+            return False
+    elif fs.exists(local):
+        return False
+    else:
+        write_json(path, value)
+    return True
+
+
 def read_json(path: str) -> dict:
     """A JSON object from a file; UsageError where the file is missing or broken."""
     fs, local = filesystem(path)
     try:
         with fs.open(local, "rb") as file:
-            return json.loads(file.read())
+            value = json.loads(file.read())
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file") from error
     except ValueError as error:
         raise UsageError(f"{path}: not a JSON file: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: not a JSON object")
+    return value
 
 
 def exists(path: str) -> bool:
@@ -94,6 +115,17 @@ def list_files(pattern: str) -> list[str]:
     """The paths that match a glob pattern, sorted, each usable wherever `pattern` was; none if there are none."""
     fs, local = filesystem(pattern)
     return _usable(fs, fs.glob(local))
+
+
+def is_inside(path: str, directory: str) -> bool:
+    """Whether a path is a directory or lies below it."""
+    (fs, local), (other, home) = filesystem(path), filesystem(directory)
+    return type(fs) is type(other) and f"{local.rstrip('/')}/".startswith(f"{home.rstrip('/')}/")
+
+
+def list_in(directory: str, pattern: str) -> list[str]:
+    """As `list_files`, the pattern below a directory, whose own name is none."""
+    return list_files(join(glob.escape(directory), pattern))
 
 
 def files_below(directory: str) -> list[str]:

@@ -16,6 +16,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,6 +32,7 @@ CHUNK_ROWS = 1024  # where a row costs a model's answer
 HASHED_ROWS = 16384  # where it costs microseconds
 CHUNK_BYTES = 4 << 20
 GROUP_ROWS = 16384
+BLOCK_ROWS = 256
 GROUP_BYTES = 64 << 20
 MANIFEST = "manifest.json"
 
@@ -47,6 +49,11 @@ class Chunk:
 
     def with_batch(self, batch: pa.RecordBatch) -> "Chunk":
         return Chunk(self.shard, self.first_row, self.rows, batch)
+
+
+def end_of_shard(shard: int, rows: int) -> Chunk:
+    """What follows the last chunk of a shard whose rows nobody knew before."""
+    return Chunk(shard, rows, 0, pa.RecordBatch.from_arrays([], schema=pa.schema([])))
 
 
 class ChunkCoder(beam.coders.Coder):
@@ -81,7 +88,7 @@ class Target(NamedTuple):
 
     name: str
     mark: str = ""
-    rows: int | None = None  # None where they are not counted before they are read
+    rows: int | None = None  # None where they are counted as they are read: an `end_of_shard` then says how many
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,16 @@ class Table:
                 shards.append(replace(shard, rows=rows))
         return Table(self.path, tuple(shards), self.schema)
 
+    def sample(self, rows: int, columns: list[str]) -> pa.Table:
+        """So many rows, evenly apart from the first to the last; the row groups that hold them are read."""
+        places = np.unique(np.linspace(0, max(0, self.rows - 1), rows, dtype=np.int64))
+        parts = [pa.schema([self.schema.field(name) for name in columns]).empty_table()]
+        first = 0
+        for shard in self.shards:
+            parts += _rows_at(shard, places[(places >= first) & (places < first + shard.rows)] - first, columns)
+            first += shard.rows
+        return pa.concat_tables(parts)
+
     def batches(self, columns: list[str] | None = None, chunk_rows: int | None = None) -> Iterator[pa.RecordBatch]:
         for shard in self.shards:
             for chunk in read_shard(shard, columns, None, chunk_rows):
@@ -170,7 +187,7 @@ def read_table(path: str, name: str | None = None) -> Table:
         if not files:
             return Table(path, (), pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(tables[name]["schema_ipc"]))))
     elif storage.is_directory(path):
-        files = storage.list_files(storage.join(path, "**", "*.parquet"))
+        files = storage.list_in(path, "**/*.parquet")
     elif any(mark in path for mark in "*?["):
         files, root = storage.list_files(path), storage.fixed_part(path)
     else:
@@ -222,6 +239,8 @@ def read_shard(
     fs, local = storage.filesystem(shard.path)
     with fs.open(local, "rb") as file:
         parquet = pq.ParquetFile(file)
+        if parquet.metadata.num_rows < shard.rows:
+            raise StageError(f"{shard.path}: was changed while it was read; run the same command again")
         first_row = 0
         for group in range(parquet.num_row_groups):
             metadata = parquet.metadata.row_group(group)
@@ -239,6 +258,20 @@ def read_shard(
             first_row += metadata.num_rows
             if first_row >= shard.rows:
                 return
+
+
+def _rows_at(shard: Shard, rows: np.ndarray, columns: list[str]) -> Iterator[pa.Table]:
+    if not len(rows):
+        return
+    fs, local = storage.filesystem(shard.path)
+    with fs.open(local, "rb") as file:
+        parquet = pq.ParquetFile(file)
+        metadata = parquet.metadata
+        starts = np.cumsum([0, *(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))])
+        groups = np.searchsorted(starts, rows, side="right") - 1
+        for group in np.unique(groups):
+            taken = parquet.read_row_group(group, columns).take(rows[groups == group] - starts[group])
+            yield taken.select(columns).replace_schema_metadata(None)
 
 
 def row_groups(shard: Shard) -> Iterator[tuple[Shard, int]]:
@@ -306,7 +339,7 @@ class JoinRows(beam.PTransform):
 
     def _join(self, chunk: Chunk) -> Chunk:
         shard = next(shard for shard in self.table.shards if shard.index == chunk.shard)
-        rows = _columns_of(shard.path, self.columns).slice(chunk.first_row, chunk.rows).combine_chunks()
+        rows = _columns_of(shard.path, shard.mark, self.columns).slice(chunk.first_row, chunk.rows).combine_chunks()
         batch = chunk.batch
         for name in self.columns:
             batch = batch.append_column(name, rows.column(name).chunk(0))
@@ -314,7 +347,8 @@ class JoinRows(beam.PTransform):
 
 
 @lru_cache(maxsize=2)
-def _columns_of(path: str, columns: tuple[str, ...]) -> pa.Table:
+def _columns_of(path: str, mark: str, columns: tuple[str, ...]) -> pa.Table:
+    """Columns of a file; `mark` tells its content from what was there before."""
     fs, local = storage.filesystem(path)
     with fs.open(local, "rb") as file:
         return pq.read_table(file, columns=list(columns))
@@ -429,6 +463,11 @@ class WriteTables(beam.PTransform):
         if storage.exists(_entry_path(self.directory, target.name)) and not all(map(storage.exists, written)):
             return shard  # a replay, after all was done
         entry = {"name": target.name, "mark": target.mark, "in": sum(part["rows"] for part in parts), "tables": {}}
+        if target.rows not in (None, entry["in"]):
+            raise StageError(
+                f"{target.name}: {entry['in']:,} of its {target.rows:,} rows were read; it was changed meanwhile. "
+                "Run the same command again"
+            )
         for reasons in ("drops", "rejects"):
             entry[reasons] = dict(sum((Counter(part[reasons]) for part in parts), Counter()))
         for position, (name, schema) in enumerate(self.schemas.items()):
@@ -477,7 +516,7 @@ def _entry_path(directory: str, name: str) -> str:
 
 def read_entries(directory: str) -> dict[str, dict]:
     """What is known of the shards that are complete in a stage directory, by the name of their files, in order."""
-    files = storage.list_files(storage.join(directory, "entries", "**", "*.json"))
+    files = [file for file in storage.files_below(storage.join(directory, "entries")) if file.endswith(".json")]
     entries = storage.for_each(storage.read_json, files)
     return {entry["name"]: entry for entry in entries}
 
@@ -490,7 +529,10 @@ def complete_entries(directory: str, targets: Mapping[int, Target]) -> dict[int,
 
 
 class _ShardFile:
-    """A Parquet file in row groups of GROUP_ROWS rows, or fewer where they are large; there once it is closed."""
+    """A Parquet file in row groups of GROUP_ROWS rows, or fewer where they are large; there once it is closed.
+
+    The row groups are the same however the rows are cut into batches: they end at blocks of BLOCK_ROWS rows.
+    """
 
     def __init__(self, path: str, schema: pa.Schema):
         self.path = path
@@ -501,16 +543,14 @@ class _ShardFile:
         self._writer = self._file.enter_context(pq.ParquetWriter(sink, schema, compression="zstd"))
 
     def write(self, batch: pa.RecordBatch) -> None:
-        while self._rows + batch.num_rows >= GROUP_ROWS:
-            room = GROUP_ROWS - self._rows
-            self._batches.append(batch.slice(0, room))
-            self._flush()
-            batch = batch.slice(room)
-        self._batches.append(batch)
-        self._rows += batch.num_rows
-        self._bytes += batch.nbytes
-        if self._bytes >= GROUP_BYTES:
-            self._flush()
+        while batch.num_rows:
+            piece = batch.slice(0, BLOCK_ROWS - self._rows % BLOCK_ROWS)
+            batch = batch.slice(piece.num_rows)
+            self._batches.append(piece)
+            self._rows += piece.num_rows
+            self._bytes += sum(map(_text_bytes, piece.columns))
+            if self._rows % BLOCK_ROWS == 0 and (self._rows == GROUP_ROWS or self._bytes >= GROUP_BYTES):
+                self._flush()
 
     def close(self) -> None:
         if self._rows:
@@ -523,11 +563,23 @@ class _ShardFile:
 
     def _flush(self) -> None:
         try:
-            self._writer.write_table(pa.Table.from_batches(self._batches), row_group_size=GROUP_ROWS)
+            rows = pa.Table.from_batches(self._batches).combine_chunks()  # else pages end where batches did
+            self._writer.write_table(rows, row_group_size=GROUP_ROWS)
         except BaseException as error:
             self._file.__exit__(type(error), error, error.__traceback__)
             raise
         self._batches, self._rows, self._bytes = [], 0, 0
+
+
+def _text_bytes(values: pa.Array) -> int:
+    """The bytes of all texts in an array, in lists and structs too; unlike `nbytes`, the sum of those of its parts."""
+    if isinstance(values, pa.StructArray):
+        return sum(map(_text_bytes, values.flatten()))
+    if isinstance(values, pa.ListArray | pa.LargeListArray) and not isinstance(values, pa.MapArray):
+        return _text_bytes(values.flatten())
+    if isinstance(values, pa.StringArray | pa.LargeStringArray | pa.BinaryArray | pa.LargeBinaryArray):
+        return pc.sum(pc.binary_length(values)).as_py() or 0
+    return 0
 
 
 def _join_files(parts: list[str], path: str, schema: pa.Schema) -> dict:
@@ -537,10 +589,8 @@ def _join_files(parts: list[str], path: str, schema: pa.Schema) -> dict:
     else:
         joined = _ShardFile(path, schema)
         for part in parts:
-            fs, local = storage.filesystem(part)
-            with fs.open(local, "rb") as source:
-                for batch in pq.ParquetFile(source).iter_batches(CHUNK_ROWS):
-                    joined.write(batch)
+            for chunk in read_shard(Shard(0, part, _parquet_footer(part)[0].num_rows), None, None):
+                joined.write(chunk.batch)
         joined.close()
     digest, size = storage.content_digest(path)
     return {"rows": _parquet_footer(path)[0].num_rows, "bytes": size, "digest": digest}
@@ -558,15 +608,19 @@ class _WriteParts(beam.DoFn):
     files: dict[str, _ShardFile]
     reasons: dict[str, Counter[str]]
     parts: dict[int, list[dict]]
+    ends: dict[int, int]  # of the shards of which an end has been seen, how many rows they have
 
     def __init__(self, tables: WriteTables):
         self.tables = tables
 
     def start_bundle(self) -> None:
-        self.parts = {}
+        self.parts, self.ends = {}, {}
         self._begin(-1, -1)
 
     def process(self, chunk: Chunk) -> None:
+        if not chunk.rows:
+            self.ends[chunk.shard] = chunk.first_row
+            return
         if chunk.shard != self.shard or chunk.first_row != self.first_row + self.rows:
             self._finish()
             self._begin(chunk.shard, chunk.first_row)
@@ -607,6 +661,7 @@ class _WriteParts(beam.DoFn):
         part = {"first_row": self.first_row, "rows": self.rows, "files": files, **self.reasons}
         parts = self.parts.setdefault(self.shard, [])
         parts.append(part)
-        if sum(part["rows"] for part in parts) == self.tables.targets[self.shard].rows:
+        expected = self.tables.targets[self.shard].rows
+        if sum(part["rows"] for part in parts) == (self.ends.get(self.shard) if expected is None else expected):
             self.tables.join(self.shard, self.parts.pop(self.shard))
         self.rows = 0

@@ -13,6 +13,7 @@ from pipelines import align, check, curate, evaluate, ingest, respond, stages, t
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
+from transforms import corpora
 from transforms.tables import write_tables
 
 SCRIPTED = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
@@ -230,6 +231,63 @@ def test_two_runs_at_once_are_not_let_into_one_directory(tmp_path):
         else:
             assert align.run(config(tmp_path, corpus)).is_complete
     assert not os.path.exists(f"{stage.directory}/at_work.json")
+
+
+def test_a_second_run_touches_nothing_that_the_first_one_reads(tmp_path):
+    corpus = write(tmp_path / "rows.jsonl", row(1))
+    align.run(config(tmp_path, corpus))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
+    other = {"host": socket.gethostname(), "process": os.getppid()}
+    lock = tmp_path / "run" / "at_work.json"
+    lock.write_text(json.dumps(other))
+    write(tmp_path / "rows.jsonl", row(2), row(3))
+    with pytest.raises(UsageError, match="run: process .* is at work there"):
+        align.run(config(tmp_path, corpus))
+    lock.unlink()
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == before
+
+
+def test_a_task_that_retries_leaves_the_shards_of_others(tmp_path):
+    rows = [{"id": str(n), **row(n)} for n in range(2)]
+    for one in rows:
+        one["response"] = " "  # a reject each time
+    corpus = table(tmp_path / "corpus", {"responses": rows})
+    for more in ((), ("--retry-failed",)):
+        assert command(tmp_path, corpus, "--shard", "1/2", *more) == DONE_WITH_REJECTS
+        assert command(tmp_path, corpus, "--shard", "2/2", *more) == DONE_WITH_REJECTS
+        [manifest] = (tmp_path / "run" / "align").glob("*/manifest.json")
+        assert json.loads(manifest.read_text())["counts"]["in"] == 2
+
+
+def test_a_rerun_does_not_read_what_is_as_it_was(tmp_path, monkeypatch):
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    write(folder / "a.jsonl", row(1, note=2**60, parts=[{"x": 1}]))
+    write(folder / "b.jsonl", row(2, note=1))
+    stage = align.run(config(tmp_path, str(folder)))
+    looked = []
+    look_at = corpora.look_at
+    monkeypatch.setattr(corpora, "look_at", lambda path, *rest: looked.append(path) or look_at(path, *rest))
+    assert align.run(config(tmp_path, str(folder))) == stage
+    assert looked == []
+    write(folder / "c.jsonl", row(3, note=3))
+    assert align.run(config(tmp_path, str(folder))).directory == stage.directory
+    assert looked == [str(folder / "c.jsonl")]
+
+
+def test_columns_that_are_in_the_way_are_told_before_the_import(tmp_path):
+    corpus = write(tmp_path / "rows.jsonl", row(1, aligned="x"))
+    with pytest.raises(UsageError, match="aligned"):
+        align.run(config(tmp_path, corpus))
+    assert not list((tmp_path / "run").rglob("*.parquet"))
+    with pytest.raises(UsageError, match="limit: must be at least 1, not 0"):
+        config(tmp_path, corpus, limit=0)
+
+
+def test_a_run_directory_may_have_brackets(tmp_path):
+    corpus = write(tmp_path / "rows.jsonl", row(1))
+    first = align.run(config(tmp_path, corpus, output=str(tmp_path / "run[1]")))
+    assert first.table("aligned").rows == 1
 
 
 def test_a_task_whose_shards_had_rejects_says_so(tmp_path):

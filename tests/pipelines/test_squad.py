@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines import align
+from pipelines import align, check
 from schemas.command_line import DONE, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import UsageError
@@ -80,7 +80,7 @@ def test_a_plan_shows_what_members_do_to_each_other(tmp_path, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert "mean change over 64 rows" in said
     assert "suggested order" in said
-    assert not (tmp_path / "run" / "plan").exists()
+    assert not list((tmp_path / "run").glob(".plan-*"))
 
 
 def test_a_squad_file_is_checked_before_work(tmp_path):
@@ -98,6 +98,15 @@ def test_a_squad_file_is_checked_before_work(tmp_path):
     with pytest.raises(UsageError, match="aligner: stands in the squad file"):
         config(tmp_path, "x", squad_file(tmp_path), aligner=("a",))
     assert align.main([corpus(tmp_path), "--squad", str(tmp_path / "absent.yaml"), "-o", "x"]) == WRONG_USE
+
+
+def test_check_tells_what_a_squad_file_is(tmp_path, capsys):
+    assert check.main([squad_file(tmp_path)]) == DONE
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a squad, routing worst: long (served " in said
+    missing = squad_file(tmp_path, ({**LONG, "inspector": str(tmp_path / "none")}, OPEN))
+    assert check.main([missing]) == WRONG_USE
+    assert "long: " in capsys.readouterr().err
 
 
 def adapter(folder, base):

@@ -1,4 +1,5 @@
 import bz2
+import errno
 import gzip
 import json
 import lzma
@@ -190,14 +191,77 @@ def lines(rows):
     return "\n".join(json.dumps({"question": f"{content_id(str(n))}?", "response": "x"}) for n in range(rows)).encode()
 
 
-@pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
+def compress(text: bytes, ending: str) -> bytes:
+    if ending == "zst":
+        return pa.compress(text, "zstd", asbytes=True)
+    return {"gz": gzip, "bz2": bz2, "xz": lzma}[ending].compress(text)
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zst"])
 def test_a_compressed_file_that_breaks_off_gives_what_stands_before(tmp_path, ending):
-    whole = {"gz": gzip, "bz2": bz2, "xz": lzma}[ending].compress(lines(30_000))
+    whole = compress(lines(30_000), ending)
     path = tmp_path / f"rows.jsonl.{ending}"
     path.write_bytes(whole[: len(whole) // 2])
     rows, rejects = imported(path, tmp_path / "out")
     assert 1000 < len(rows) < 30_000
     assert rejects == [(len(rows) + 1, "unreadable_from_here")]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_zstandard_is_read_frame_after_frame(tmp_path, kind):
+    parts = {"jsonl": (b'{"question": "a?", "response": "b"}\n', b'{"question": "c?", "response": "d"}\n')}
+    parts["csv"] = (b"question,response\na?,b\n", b"c?,d\n")
+    path = tmp_path / f"rows.{kind}.zst"
+    path.write_bytes(b"".join(compress(part, "zst") for part in parts[kind]))
+    rows, rejects = imported(path, tmp_path / "out")
+    assert ([row["question"] for row in rows], rejects) == (["a?", "c?"], [])
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), TimeoutError("no answer")])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_disk_or_network_that_fails_is_no_broken_record(tmp_path, monkeypatch, name, error):
+    def fails(*_):
+        raise error
+
+    path = tmp_path / name
+    path.write_bytes(lines(3))
+    monkeypatch.setattr(records, "_json_line", fails)
+    monkeypatch.setattr(records.pq, "ParquetFile", fails)
+    with pytest.raises(StageError, match=f"{name}: cannot be read .*the same command goes on"):
+        imported(path, tmp_path / "out")
+
+
+def test_an_import_that_fails_keeps_the_files_that_it_had_read(tmp_path, monkeypatch):
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.jsonl").write_bytes(lines(3))
+    read_chunks, called = corpora.read_chunks, []
+
+    def fails_at_the_last(shard, *rest):
+        called.append(shard)
+        if len(called) == 3:
+            raise StageError("gone")
+        yield from read_chunks(shard, *rest)
+
+    monkeypatch.setattr(corpora, "read_chunks", fails_at_the_last)
+    with pytest.raises(StageError, match="gone"):
+        imported(folder, tmp_path / "out")
+    assert len(list((tmp_path / "out" / "entries").iterdir())) >= 1
+    monkeypatch.undo()
+    rows, _ = imported(folder, tmp_path / "out")
+    assert len(rows) == 9
+
+
+def test_what_would_be_read_or_written_twice_is_refused(tmp_path):
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(lines(2))
+    with pytest.raises(UsageError, match="out: lies in the corpus .*answers, of which it would be a part"):
+        imported(folder, folder / "out")
+    pq.write_table(pa.table({"question": ["a?"], "response": ["b"]}), folder / "a.jsonl.parquet")
+    with pytest.raises(UsageError, match="answers: a.jsonl and a.jsonl.parquet would be one file in the output"):
+        imported(folder, tmp_path / "out")
 
 
 def test_garbage_within_a_compressed_file_costs_what_follows(tmp_path):

@@ -6,7 +6,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from schemas.errors import StageError, UsageError
 from schemas.tables import RESPONSES, with_drop_reason
-from transforms import storage
+from transforms import storage, tables
 from transforms.drops import drop_where
 from transforms.tables import (
     Chunk,
@@ -89,6 +89,13 @@ def test_shards_mirror_the_input_in_order(corpus, tmp_path):
 def test_limit_takes_the_first_rows(corpus, tmp_path):
     write(corpus, tmp_path / "out", limit=12)
     assert read_manifest(str(tmp_path / "out"))["counts"]["in"] == 12
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(3, ["id0000", "id0026", "id0052"]), (1, ["id0000"]), (99, None)])
+def test_a_sample_is_taken_from_all_over_the_table(corpus, rows, expected):
+    ids = read_table(str(corpus)).sample(rows, ["id"])["id"].to_pylist()
+    assert ids == (expected or [f"id{row:04d}" for row in range(53)])
+    assert read_table(str(corpus)).head(4).sample(2, ["id"])["id"].to_pylist() == ["id0000", "id0003"]
 
 
 def test_a_complete_shard_is_not_written_again(corpus, tmp_path):
@@ -180,6 +187,44 @@ def test_parts_make_the_same_file_however_they_are_cut(tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
     sizes = [pq.ParquetFile(files[0]).metadata.row_group(group).num_rows for group in range(3)]
     assert sizes == [16384, 16384, 7232]
+
+
+def test_row_groups_of_long_texts_are_the_same_however_they_are_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "GROUP_BYTES", 1 << 20)
+    long = pa.table(
+        {
+            "id": [f"id{i}" for i in range(2000)],
+            "question": ["q" * (i % 97) for i in range(2000)],
+            "response": ["r" * (3000 + i) for i in range(2000)],
+        }
+    )
+    files = []
+    for cut in (1000, 7, 2000):
+        files.append(tmp_path / f"{cut}.parquet")
+        file = _ShardFile(str(files[-1]), RESPONSES)
+        for batch in long.combine_chunks().to_batches(cut):
+            file.write(batch)
+        file.close()
+    assert files[0].read_bytes() == files[1].read_bytes() == files[2].read_bytes()
+    assert pq.ParquetFile(files[0]).metadata.row_group(0).num_rows == 512
+
+
+def test_a_file_that_is_changed_while_it_is_read_makes_no_shard(corpus, tmp_path):
+    table = read_table(str(corpus))
+    pq.write_table(rows(0, 20), corpus / "a.parquet")
+    with pytest.raises(StageError, match="a.parquet: was changed while it was read"):
+        next(read_shard(table.shards[0], None, None))
+    pq.write_table(rows(0, 50), corpus / "a.parquet")
+    sink = WriteTables(str(tmp_path / "out"), SCHEMAS, SplitMarks("responses"), table.targets, {})
+    with pytest.raises(StageError, match="a: 20 of its 50 rows were read; it was changed meanwhile"):
+        sink.join(0, [{"first_row": 0, "rows": 20, "files": {}, "drops": {}, "rejects": {}}])
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path):
+    folder = tmp_path / "a[1]"
+    folder.mkdir()
+    pq.write_table(rows(0, 3), folder / "a.parquet")
+    assert read_table(str(folder)).rows == 3
 
 
 def test_errors_name_the_file(tmp_path):
