@@ -22,6 +22,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipelines import conflicts, entrypoint, ingest, orders, plan, runs, stages
+from pipelines.at_work import at_work
 from pipelines.watch import console
 from schemas import tables
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
@@ -377,10 +378,11 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
             f"--shard {config.shard}: routing {squad.routing} needs the scores of all shards; leave it out"
         )
     members = members_of(config, squad)
+    ingest.check_apart(config.corpus, config.output)
     storage.check_writable(config.output)
     check_corpus_is_same(config)
     # Where tasks work side by side (--shard), nothing is imported, and the directory is nobody's alone.
-    with nullcontext() if config.shard else stages.at_work(config.output):
+    with nullcontext() if config.shard else at_work(config.output):
         return align_corpus(config, squad, members, beam_arguments)
 
 

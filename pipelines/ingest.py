@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
+from pipelines.at_work import at_work
 from pipelines.watch import console
 from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
@@ -91,6 +92,18 @@ def check_limit(limit: int | None) -> None:
         raise ValueError(f"limit: must be at least 1, not {limit}")
 
 
+def check_apart(corpus: str, output: str) -> None:
+    """UsageError where the output would be a part of the corpus."""
+    if storage.is_directory(corpus):
+        folder = corpus
+    elif "**" in corpus:
+        folder = storage.fixed_part(corpus)
+    else:
+        return
+    if storage.is_inside(output, folder):
+        raise UsageError(f"{output}: lies in the corpus {folder}, of which it would be a part; choose another output")
+
+
 def check_flags(config: Config) -> None:
     """UsageError where flags say in two ways where the texts are."""
     given = [name for name, value in config.columns.items() if value]
@@ -153,15 +166,21 @@ def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict
 
     def look(path: str) -> tuple[str, corpora.Look | records.NoRecord]:
         key = content_id(path, storage.mark(path), config.kind, str(config.columns), str(config.limit))
-        if key in known:
-            return key, corpora.Look.from_json(known[key])
+        if note := known.get(key):
+            failed = {"empty": records.EmptyFile, "unreadable": records.NoRecord}
+            return key, failed[note["is"]](note["error"]) if "error" in note else corpora.Look.from_json(note)
         try:
             return key, corpora.look_at(path, config.kind, config.columns, config.limit)
         except records.NoRecord as error:
             return key, error
 
     found = storage.for_each(look, files)
-    noted = {key: look.to_json() for key, look in found if isinstance(look, corpora.Look)}
+    noted = {
+        key: look.to_json()
+        if isinstance(look, corpora.Look)
+        else {"is": "empty" if isinstance(look, records.EmptyFile) else "unreadable", "error": str(look)}
+        for key, look in found
+    }
     if notes and noted.keys() != known.keys():
         storage.write_json(notes, noted)
     return {path: look for path, (_, look) in zip(files, found, strict=True)}
@@ -233,17 +252,14 @@ def run(
     by_identity: into a directory below the output that is named by the input and the settings, so that an edited input
     is imported again. check: raises UsageError where the table's columns would be of no use.
     """
+    check_apart(config.corpus, config.output)
     storage.check_writable(config.output)
-    if storage.is_directory(config.corpus) and storage.is_inside(config.output, config.corpus):
-        raise UsageError(
-            f"{config.output}: lies in the corpus {config.corpus}, of which it would be a part; choose another"
-        )
-    sources = find_sources(config, storage.join(config.output, LOOKS))
-    check(sources[0].schema)
-    stage = stage_for(config, sources, by_identity=by_identity)
-    if not stage.is_complete:
-        claim(stage)
-        with stages.at_work(stage.directory):
+    with at_work(config.output):
+        sources = find_sources(config, storage.join(config.output, LOOKS))
+        check(sources[0].schema)
+        stage = stage_for(config, sources, by_identity=by_identity)
+        if not stage.is_complete:
+            claim(stage)
             stage.withdraw_if_changed({source.shard: source.target for source in sources})
             stages.run_pipeline(lambda root: build(sources, stage, root), beam_arguments, models=False)
     counts = stage.manifest["counts"]

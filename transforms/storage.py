@@ -69,23 +69,6 @@ def write_json(path: str, value: object) -> None:
         file.write(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False).encode())
 
 
-def create_json(path: str, value: object) -> bool:
-    """Write a file that is not there yet; False where it is. (On a store two that do so at once may both succeed.)"""
-    fs, local = filesystem(path)
-    if isinstance(fs, LocalFileSystem):
-        os.makedirs(os.path.dirname(local), exist_ok=True)
-        try:
-            with open(local, "xb") as file:
-                file.write(json.dumps(value).encode())
-        except FileExistsError:
-            return False
-    elif fs.exists(local):
-        return False
-    else:
-        write_json(path, value)
-    return True
-
-
 def read_json(path: str) -> dict:
     """A JSON object from a file; UsageError where the file is missing or broken."""
     fs, local = filesystem(path)
@@ -120,6 +103,8 @@ def list_files(pattern: str) -> list[str]:
 def is_inside(path: str, directory: str) -> bool:
     """Whether a path is a directory or lies below it."""
     (fs, local), (other, home) = filesystem(path), filesystem(directory)
+    if isinstance(fs, LocalFileSystem):
+        local, home = os.path.realpath(local), os.path.realpath(home)
     return type(fs) is type(other) and f"{local.rstrip('/')}/".startswith(f"{home.rstrip('/')}/")
 
 

@@ -32,7 +32,8 @@ CHUNK_ROWS = 1024  # where a row costs a model's answer
 HASHED_ROWS = 16384  # where it costs microseconds
 CHUNK_BYTES = 4 << 20
 GROUP_ROWS = 16384
-BLOCK_ROWS = 256
+BLOCK_ROWS = 16
+SAMPLE_PLACES = 16
 GROUP_BYTES = 64 << 20
 MANIFEST = "manifest.json"
 
@@ -88,7 +89,7 @@ class Target(NamedTuple):
 
     name: str
     mark: str = ""
-    rows: int | None = None  # None where they are counted as they are read: an `end_of_shard` then says how many
+    rows: int | None = None  # None where they are counted as they are read; an `end_of_shard` may say how many
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,15 @@ class Table:
         return Table(self.path, tuple(shards), self.schema)
 
     def sample(self, rows: int, columns: list[str]) -> pa.Table:
-        """So many rows, evenly apart from the first to the last; the row groups that hold them are read."""
-        places = np.unique(np.linspace(0, max(0, self.rows - 1), rows, dtype=np.int64))
+        """So many rows, from SAMPLE_PLACES places between the first and the last; their row groups are read."""
+        places = min(rows, SAMPLE_PLACES)
+        neighbours = -(-rows // places)
+        starts = np.linspace(0, max(0, self.rows - neighbours), places, dtype=np.int64)
+        found = np.unique(starts[:, None] + np.arange(neighbours))
         parts = [pa.schema([self.schema.field(name) for name in columns]).empty_table()]
         first = 0
         for shard in self.shards:
-            parts += _rows_at(shard, places[(places >= first) & (places < first + shard.rows)] - first, columns)
+            parts += _rows_at(shard, found[(found >= first) & (found < first + shard.rows)] - first, columns)
             first += shard.rows
         return pa.concat_tables(parts)
 
@@ -543,14 +547,21 @@ class _ShardFile:
         self._writer = self._file.enter_context(pq.ParquetWriter(sink, schema, compression="zstd"))
 
     def write(self, batch: pa.RecordBatch) -> None:
+        size = sum(map(_bytes_of, batch.columns))
+        if self._rows + batch.num_rows < GROUP_ROWS and self._bytes + size < GROUP_BYTES:
+            self._add(batch, size)
+            return
         while batch.num_rows:
             piece = batch.slice(0, BLOCK_ROWS - self._rows % BLOCK_ROWS)
             batch = batch.slice(piece.num_rows)
-            self._batches.append(piece)
-            self._rows += piece.num_rows
-            self._bytes += sum(map(_text_bytes, piece.columns))
+            self._add(piece, sum(map(_bytes_of, piece.columns)))
             if self._rows % BLOCK_ROWS == 0 and (self._rows == GROUP_ROWS or self._bytes >= GROUP_BYTES):
                 self._flush()
+
+    def _add(self, batch: pa.RecordBatch, size: int) -> None:
+        self._batches.append(batch)
+        self._rows += batch.num_rows
+        self._bytes += size
 
     def close(self) -> None:
         if self._rows:
@@ -571,15 +582,21 @@ class _ShardFile:
         self._batches, self._rows, self._bytes = [], 0, 0
 
 
-def _text_bytes(values: pa.Array) -> int:
-    """The bytes of all texts in an array, in lists and structs too; unlike `nbytes`, the sum of those of its parts."""
+def _bytes_of(values: pa.Array) -> int:
+    """How many bytes the values of an array take; unlike `nbytes`, the sum of those of its parts, however it is cut."""
     if isinstance(values, pa.StructArray):
-        return sum(map(_text_bytes, values.flatten()))
-    if isinstance(values, pa.ListArray | pa.LargeListArray) and not isinstance(values, pa.MapArray):
-        return _text_bytes(values.flatten())
+        return sum(map(_bytes_of, values.flatten()))
+    if isinstance(values, pa.MapArray):
+        first, end = values.offsets[0].as_py(), values.offsets[-1].as_py()
+        return sum(_bytes_of(part.slice(first, end - first)) for part in (values.keys, values.items))
+    if isinstance(values, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
+        return _bytes_of(values.flatten())
     if isinstance(values, pa.StringArray | pa.LargeStringArray | pa.BinaryArray | pa.LargeBinaryArray):
         return pc.sum(pc.binary_length(values)).as_py() or 0
-    return 0
+    try:
+        return len(values) * max(8, values.type.bit_width) // 8
+    except ValueError:  # dictionaries, views: not counted
+        return 0
 
 
 def _join_files(parts: list[str], path: str, schema: pa.Schema) -> dict:

@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import socket
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -10,10 +13,11 @@ import pyarrow as pa
 import pytest
 
 from pipelines import align, check, curate, evaluate, ingest, respond, stages, triples
+from pipelines.at_work import at_work
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
-from transforms import corpora
+from transforms import corpora, storage
 from transforms.tables import write_tables
 
 SCRIPTED = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
@@ -221,29 +225,49 @@ def test_two_runs_at_once_are_not_let_into_one_directory(tmp_path):
     corpus = write(tmp_path / "rows.jsonl", row(1))
     stage = align.run(config(tmp_path, corpus))
     os.remove(f"{stage.directory}/manifest.json")
-    for process, is_there in ((os.getppid(), True), (2**22 + 1, False)):  # no process has such a number
-        other = {"host": socket.gethostname(), "process": process}
-        with open(f"{stage.directory}/at_work.json", "w") as file:
-            json.dump(other, file)
-        if is_there:
-            with pytest.raises(UsageError, match=f"process {process} is at work there; wait for it"):
-                align.run(config(tmp_path, corpus))
-        else:
-            assert align.run(config(tmp_path, corpus)).is_complete
+    with at_work(stage.directory):
+        with pytest.raises(UsageError, match=f"process {os.getpid()} is at work there; wait for it"):
+            align.run(config(tmp_path, corpus))
+        left = shutil.copy(f"{stage.directory}/at_work.json", tmp_path)
+    shutil.copy(left, stage.directory)  # as a process leaves it that was killed
+    assert align.run(config(tmp_path, corpus)).is_complete
     assert not os.path.exists(f"{stage.directory}/at_work.json")
+
+
+def test_a_killed_process_holds_no_directory(tmp_path):
+    held = "from pipelines.at_work import at_work\nwith at_work('.'): print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", held], cwd=tmp_path, env=stages.child_environment(), stdin=-1, stdout=-1, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"process {process.pid} is at work there"), at_work(str(tmp_path)):
+            pass
+        process.kill()
+    with at_work(str(tmp_path)):
+        pass
+
+
+def test_on_a_store_a_process_is_found_by_its_number():
+    note = {"host": socket.gethostname(), "process": os.getppid()}
+    storage.write_json("memory://held/at_work.json", note)
+    with pytest.raises(UsageError, match=f"memory://held: process {os.getppid()} is at work"), at_work("memory://held"):
+        pass
+    storage.write_json("memory://held/at_work.json", note | {"process": 2**22 + 1})  # no process has such a number
+    with at_work("memory://held"):
+        assert storage.read_json("memory://held/at_work.json")["process"] == os.getpid()
+    assert not storage.exists("memory://held/at_work.json")
 
 
 def test_a_second_run_touches_nothing_that_the_first_one_reads(tmp_path):
     corpus = write(tmp_path / "rows.jsonl", row(1))
     align.run(config(tmp_path, corpus))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
-    other = {"host": socket.gethostname(), "process": os.getppid()}
-    lock = tmp_path / "run" / "at_work.json"
-    lock.write_text(json.dumps(other))
     write(tmp_path / "rows.jsonl", row(2), row(3))
-    with pytest.raises(UsageError, match="run: process .* is at work there"):
+    with (
+        at_work(str(tmp_path / "run")),
+        pytest.raises(UsageError, match="run: process .* is at work there"),
+    ):
         align.run(config(tmp_path, corpus))
-    lock.unlink()
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == before
 
 
@@ -273,6 +297,27 @@ def test_a_rerun_does_not_read_what_is_as_it_was(tmp_path, monkeypatch):
     write(folder / "c.jsonl", row(3, note=3))
     assert align.run(config(tmp_path, str(folder))).directory == stage.directory
     assert looked == [str(folder / "c.jsonl")]
+
+
+def test_a_retry_that_fails_does_not_put_back_what_another_task_has_replaced(tmp_path):
+    rows = [{"id": str(n), "question": f"q{n}?", "response": " "} for n in range(2)]
+    corpus = table(tmp_path / "corpus", {"responses": rows})
+    command(tmp_path, corpus)
+    [manifest] = (tmp_path / "run" / "align").glob("*/manifest.json")
+    stage = align.run(config(tmp_path, corpus))
+    other = manifest.parent / "entries" / "shard-00001.json"
+
+    def fails(changes):
+        with stage.reopened(["shard-00000"]):
+            if changes:
+                other.write_text(json.dumps(json.loads(other.read_text()) | {"in": 7}))
+            raise StageError("gone")
+
+    for changes in (False, True):
+        with pytest.raises(StageError, match="gone"):
+            fails(changes)
+        assert manifest.exists() != changes
+        assert (manifest.parent / "entries" / "shard-00000.json").exists()
 
 
 def test_columns_that_are_in_the_way_are_told_before_the_import(tmp_path):

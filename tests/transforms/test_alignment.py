@@ -95,6 +95,18 @@ def test_the_guard_refuses_what_scores_lower():
     assert batch.column("error").to_pylist() == [None, None, None, "dead", "empty_response"]
 
 
+def test_a_row_that_failed_after_a_rewrite_was_kept_is_rewritten():
+    policy = Policy(routing="worst", steps=2)
+    batch = alignment.propose(answered(alignment.route(rows(1), [MEMBER], policy, 1), ["better"]), [MEMBER])
+    batch = alignment.decide(alignment.with_columns(batch, candidate_scores=scores([0.4])), [MEMBER], policy, 1)
+    batch = alignment.with_columns(alignment.route(batch, [MEMBER], policy, 2), error=pa.array(["dead"]))
+    batch = alignment.propose(alignment.with_columns(batch, completion=pa.nulls(1, pa.string())), [MEMBER])
+    batch = alignment.decide(alignment.with_columns(batch, candidate_scores=scores([None])), [MEMBER], policy, 2)
+    [row] = alignment.finish(batch, 2).to_pylist()
+    assert (row["decision"], row["aligned"], row["error"]) == ("rewritten", "better", "dead")
+    assert (row["step_1"]["decision"], row["step_2"]["decision"]) == ("rewritten", "failed")
+
+
 def test_without_the_guard_every_rewrite_stays():
     batch = aligned(
         ["better", "other", "worse", None, None], [0.8, 0.1, 0.3, None, None], replace(EVERY_ROW, guard=False)

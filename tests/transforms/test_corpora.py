@@ -217,7 +217,9 @@ def test_zstandard_is_read_frame_after_frame(tmp_path, kind):
     assert ([row["question"] for row in rows], rejects) == (["a?", "c?"], [])
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), TimeoutError("no answer")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), TimeoutError("no answer"), ConnectionResetError("by peer")]
+)
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
 def test_a_disk_or_network_that_fails_is_no_broken_record(tmp_path, monkeypatch, name, error):
     def fails(*_):
@@ -257,8 +259,15 @@ def test_what_would_be_read_or_written_twice_is_refused(tmp_path):
     folder = tmp_path / "answers"
     folder.mkdir()
     (folder / "a.jsonl").write_bytes(lines(2))
-    with pytest.raises(UsageError, match="out: lies in the corpus .*answers, of which it would be a part"):
-        imported(folder, folder / "out")
+    (tmp_path / "link").symlink_to(folder)
+    for corpus, out in (
+        (folder, folder / "out"),
+        (f"{folder}/**/*.jsonl", folder / "out"),
+        (tmp_path / "link", folder),
+    ):
+        with pytest.raises(UsageError, match="lies in the corpus .*, of which it would be a part"):
+            imported(corpus, out)
+    assert len(imported(folder, folder / ".." / "out")[0]) == 2
     pq.write_table(pa.table({"question": ["a?"], "response": ["b"]}), folder / "a.jsonl.parquet")
     with pytest.raises(UsageError, match="answers: a.jsonl and a.jsonl.parquet would be one file in the output"):
         imported(folder, tmp_path / "out")

@@ -279,12 +279,13 @@ def test_a_shorter_answer_is_asked_for_where_the_context_has_no_room(service):
     def reply(path, body, attempt):
         if len(body["prompt"]) + body["max_tokens"] > 1000:
             return failure(400, f"max_tokens={body['max_tokens']} cannot be greater than max_model_len=1000")
-        return text_answer("fits")
+        return text_answer("fits", "length" if body["prompt"].startswith("cut") else "stop")
 
     service.script = reply
     long = Sampling(max_tokens=3000)
-    fits, too_long = ask(engine_of(service), "a" * 300, "a" * 900, sampling=long)
+    fits, cut, too_long = ask(engine_of(service), "a" * 300, "cut" * 100, "a" * 900, sampling=long)
     assert (fits.text, fits.error) == ("fits", None)
+    assert cut.error == "prompt_too_long: the server's context had room for 375 tokens only"
     assert too_long.error.startswith("prompt_too_long: 400 max_tokens=256 ")
     assert {body["max_tokens"] for _, _, body, _ in service.seen} == {3000, 1500, 750, 375, 256}
 

@@ -6,7 +6,6 @@ any sentence-transformers folder with mean pooling works, and any plain encoder.
 
 import threading
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from schemas.errors import UsageError
 from transforms.engines.encoder import (
     batch_tokens,
     model_config,
-    model_digest,
     open_once,
     padded_inputs,
     pick_device,
@@ -45,11 +43,6 @@ class Embedder:
         positions = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
         self.max_tokens = min(trained_with or positions, positions)
         self._lock = threading.Lock()
-
-    @cached_property
-    def digest(self) -> str:
-        """32 hexadecimal digits of weights, config and tokenizer."""
-        return model_digest(self.folder)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of the texts as [N, D] float32; what exceeds `max_tokens` is cut off."""

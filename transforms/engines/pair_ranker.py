@@ -13,7 +13,6 @@ microsoft/deberta-v3-large (config and tokenizer; its weights are not needed):
 
 import threading
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from schemas.errors import UsageError
 from transforms.engines.encoder import (
     batch_tokens,
     model_config,
-    model_digest,
     open_once,
     padded_inputs,
     pick_device,
@@ -77,11 +75,6 @@ class PairRanker:
             raise UsageError(f"{folder}: its weights do not fit a pair-ranker: {error}") from error
         self.model.float().to(self.device).eval()
         self._lock = threading.Lock()
-
-    @cached_property
-    def digest(self) -> str:
-        """32 hexadecimal digits of weights, config and tokenizer."""
-        return model_digest(self.folder)
 
     def compare(self, questions: Sequence[str], a: Sequence[str], b: Sequence[str]) -> np.ndarray:
         """How far `a` beats `b`, as [N] float64 logits: the mean of both orders; positive where `a` is better.

@@ -111,9 +111,12 @@ class ServerEngine:
                 )
             try:
                 async with asyncio.timeout(max(DEADLINE_SECONDS, 2 * config.timeout_seconds)):
-                    answer = await self._ask(request)
+                    answer, tokens = await self._ask(request)
                 self._failed_in_a_row = 0
-                return _completion(answer, config.style == "chat")
+                completion = _completion(answer, config.style == "chat")
+                if completion.finish_reason == "length" and tokens < request.sampling.max_tokens:
+                    return Completion.failed(f"prompt_too_long: the server's context had room for {tokens} tokens only")
+                return completion
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                 raise StageError(f"{config.base_url}: {self._short(error)}") from error
             except openai.APIStatusError as error:
@@ -132,12 +135,13 @@ class ServerEngine:
             except (openai.OpenAIError, ValueError, TypeError, AttributeError, IndexError) as error:
                 return Completion.failed(f"bad_answer: {self._short(error)}")
 
-    async def _ask(self, request: Request) -> Any:
-        """The server's answer: half as long a one for as long as it says that it has no room beside the prompt."""
+    async def _ask(self, request: Request) -> tuple[Any, int]:
+        """The server's answer, and the tokens it was allowed: half as many for as long as the server says that it has
+        no room for them beside the prompt."""
         arguments = self._arguments(request)
         while True:
             try:
-                return await self._send(request.prompt, arguments)
+                return await self._send(request.prompt, arguments), arguments["max_tokens"]
             except self._openai.BadRequestError as error:
                 if arguments["max_tokens"] <= SMALL_ANSWER or not _is_about_context(self._short(error)):
                     raise
