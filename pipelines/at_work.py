@@ -1,5 +1,6 @@
 """Whose a directory is: one process writes there at a time, or each would remove the other's unfinished parts."""
 
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.errors import UsageError
 from transforms import storage
 
-NOTE = "at_work.json"  # host and process of the one at work
+NOTE = "at_work.lock"  # host and process of the one at work
 
 
 @contextmanager
@@ -61,6 +62,9 @@ def _locked(local: str, directory: str) -> Iterator[BinaryIO]:
                 with suppress(ValueError):  # it is being written
                     process = json.loads(file.read())["process"]
                 raise _refusal(directory, process) from error
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
+                    raise
             if os.path.exists(local) and os.path.samestat(os.fstat(file.fileno()), os.stat(local)):
                 yield file
                 return

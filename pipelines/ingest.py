@@ -24,7 +24,7 @@ from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
 from transforms import corpora, records, storage
 from transforms.identity import content_id
-from transforms.tables import Chunk, Target, WriteTables, end_of_shard, read_entries
+from transforms.tables import MANIFEST, Chunk, Target, WriteTables, end_of_shard, read_entries
 
 NAMED_FILES = 10  # of those that cannot be read
 LOOKS = "looks.json"  # the columns of the corpus's files, as they were looked at
@@ -93,15 +93,10 @@ def check_limit(limit: int | None) -> None:
 
 
 def check_apart(corpus: str, output: str) -> None:
-    """UsageError where the output would be a part of the corpus."""
-    if storage.is_directory(corpus):
-        folder = corpus
-    elif "**" in corpus:
-        folder = storage.fixed_part(corpus)
-    else:
-        return
-    if storage.is_inside(output, folder):
-        raise UsageError(f"{output}: lies in the corpus {folder}, of which it would be a part; choose another output")
+    """UsageError where the output would be a part of the corpus, a folder of files."""
+    is_folder = storage.is_directory(corpus) and not storage.exists(storage.join(corpus, MANIFEST))
+    if is_folder and storage.is_inside(output, corpus):
+        raise UsageError(f"{output}: lies in the corpus {corpus}, of which it would be a part; choose another output")
 
 
 def check_flags(config: Config) -> None:
@@ -166,21 +161,15 @@ def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict
 
     def look(path: str) -> tuple[str, corpora.Look | records.NoRecord]:
         key = content_id(path, storage.mark(path), config.kind, str(config.columns), str(config.limit))
-        if note := known.get(key):
-            failed = {"empty": records.EmptyFile, "unreadable": records.NoRecord}
-            return key, failed[note["is"]](note["error"]) if "error" in note else corpora.Look.from_json(note)
+        if key in known:
+            return key, corpora.Look.from_json(known[key])
         try:
             return key, corpora.look_at(path, config.kind, config.columns, config.limit)
         except records.NoRecord as error:
             return key, error
 
     found = storage.for_each(look, files)
-    noted = {
-        key: look.to_json()
-        if isinstance(look, corpora.Look)
-        else {"is": "empty" if isinstance(look, records.EmptyFile) else "unreadable", "error": str(look)}
-        for key, look in found
-    }
+    noted = {key: look.to_json() for key, look in found if isinstance(look, corpora.Look)}
     if notes and noted.keys() != known.keys():
         storage.write_json(notes, noted)
     return {path: look for path, (_, look) in zip(files, found, strict=True)}

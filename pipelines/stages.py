@@ -111,7 +111,7 @@ class Stage:
         shards = [entry for name, entry in before.items() if entry["rejects"] and name in names]
         taken = {f"{self.directory}/entries/{entry['name']}.json": entry for entry in shards}
         path = storage.join(self.directory, MANIFEST)
-        manifest = self.manifest if taken and self.is_complete else None
+        manifest = self.manifest if taken and storage.exists(path) else None
         for file in (path, *taken) if taken else ():
             storage.remove(file)
         try:
@@ -121,7 +121,7 @@ class Stage:
             if all(_is_as_listed(storage.join(self.directory, file["path"]), file) for file in files):
                 for entry_path, entry in taken.items():
                     storage.write_json(entry_path, entry)
-                if manifest and read_entries(self.directory) == before:
+                if manifest and before.items() <= read_entries(self.directory).items():
                     storage.write_json(path, manifest)
             raise
 

@@ -129,7 +129,7 @@ def _until_it_breaks(path: str, limit: int | None) -> Iterator[Line]:
 
 
 def _break(path: str, number: int, error: Exception) -> Line:
-    """The last record of a file whose content breaks off; StageError where it may be read another time."""
+    """The last record of a file whose content breaks off; raises where it is not the content (see `_check_content`)."""
     _check_content(path, error)
     return Line(number + 1, {}, "unreadable_from_here", excerpt(str(error)))
 

@@ -147,7 +147,7 @@ class Table:
         return Table(self.path, tuple(shards), self.schema)
 
     def sample(self, rows: int, columns: list[str]) -> pa.Table:
-        """So many rows, from SAMPLE_PLACES places between the first and the last; their row groups are read."""
+        """About so many rows, from SAMPLE_PLACES places between the first and the last; their row groups are read."""
         places = min(rows, SAMPLE_PLACES)
         neighbours = -(-rows // places)
         starts = np.linspace(0, max(0, self.rows - neighbours), places, dtype=np.int64)
@@ -595,7 +595,7 @@ def _bytes_of(values: pa.Array) -> int:
         return pc.sum(pc.binary_length(values)).as_py() or 0
     try:
         return len(values) * max(8, values.type.bit_width) // 8
-    except ValueError:  # dictionaries, views: not counted
+    except ValueError:  # views: not counted
         return 0
 
 

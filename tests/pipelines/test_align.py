@@ -228,10 +228,10 @@ def test_two_runs_at_once_are_not_let_into_one_directory(tmp_path):
     with at_work(stage.directory):
         with pytest.raises(UsageError, match=f"process {os.getpid()} is at work there; wait for it"):
             align.run(config(tmp_path, corpus))
-        left = shutil.copy(f"{stage.directory}/at_work.json", tmp_path)
+        left = shutil.copy(f"{stage.directory}/at_work.lock", tmp_path)
     shutil.copy(left, stage.directory)  # as a process leaves it that was killed
     assert align.run(config(tmp_path, corpus)).is_complete
-    assert not os.path.exists(f"{stage.directory}/at_work.json")
+    assert not os.path.exists(f"{stage.directory}/at_work.lock")
 
 
 def test_a_killed_process_holds_no_directory(tmp_path):
@@ -249,13 +249,13 @@ def test_a_killed_process_holds_no_directory(tmp_path):
 
 def test_on_a_store_a_process_is_found_by_its_number():
     note = {"host": socket.gethostname(), "process": os.getppid()}
-    storage.write_json("memory://held/at_work.json", note)
+    storage.write_json("memory://held/at_work.lock", note)
     with pytest.raises(UsageError, match=f"memory://held: process {os.getppid()} is at work"), at_work("memory://held"):
         pass
-    storage.write_json("memory://held/at_work.json", note | {"process": 2**22 + 1})  # no process has such a number
+    storage.write_json("memory://held/at_work.lock", note | {"process": 2**22 + 1})  # no process has such a number
     with at_work("memory://held"):
-        assert storage.read_json("memory://held/at_work.json")["process"] == os.getpid()
-    assert not storage.exists("memory://held/at_work.json")
+        assert storage.read_json("memory://held/at_work.lock")["process"] == os.getpid()
+    assert not storage.exists("memory://held/at_work.lock")
 
 
 def test_a_second_run_touches_nothing_that_the_first_one_reads(tmp_path):

@@ -260,11 +260,7 @@ def test_what_would_be_read_or_written_twice_is_refused(tmp_path):
     folder.mkdir()
     (folder / "a.jsonl").write_bytes(lines(2))
     (tmp_path / "link").symlink_to(folder)
-    for corpus, out in (
-        (folder, folder / "out"),
-        (f"{folder}/**/*.jsonl", folder / "out"),
-        (tmp_path / "link", folder),
-    ):
+    for corpus, out in ((folder, folder / "out"), (tmp_path / "link", folder)):
         with pytest.raises(UsageError, match="lies in the corpus .*, of which it would be a part"):
             imported(corpus, out)
     assert len(imported(folder, folder / ".." / "out")[0]) == 2

@@ -115,7 +115,7 @@ class ServerEngine:
                 self._failed_in_a_row = 0
                 completion = _completion(answer, config.style == "chat")
                 if completion.finish_reason == "length" and tokens < request.sampling.max_tokens:
-                    return Completion.failed(f"prompt_too_long: the server's context had room for {tokens} tokens only")
+                    return Completion.failed(f"prompt_too_long: cut off at {tokens} tokens, for the server had no room")
                 return completion
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                 raise StageError(f"{config.base_url}: {self._short(error)}") from error

@@ -60,13 +60,13 @@ class View:
 
 
 def views(run: Run, samples: Sequence[Sample]) -> list[View]:
-    """Views of samples, with what went wrong where a request failed."""
+    """Views of samples, with what went wrong where a row failed."""
     errors: dict[str, str] = {}
     table = run.table("align", "rejects")
-    shown = pa.array([sample.id for sample in samples], pa.string())
-    if table and len(shown):
+    failed = pa.array([sample.id for sample in samples if sample.decision == "failed"], pa.string())
+    if table and len(failed):
         for batch in table.batches(["id", "error"]):
-            rows = batch.filter(pc.is_in(batch.column("id").cast(pa.string()), shown)).to_pylist()
+            rows = batch.filter(pc.is_in(batch.column("id").cast(pa.string()), failed)).to_pylist()
             errors.update((str(row["id"]), row["error"]) for row in rows)
     return [view(sample, errors.get(sample.id)) for sample in samples]
 
