@@ -54,7 +54,14 @@ def on_cluster(cluster, flink_jar):
 
 def start(*arguments: str | Path, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "pipelines.align", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a script starts with `&`
+    )
 
 
 def finish(process: subprocess.Popen, code: int = DONE) -> str:
