@@ -38,6 +38,7 @@ def start(root, tmp_path, questions):
         env=os.environ | {"ALIGNBEAM_TEST_LOG": str(tmp_path / "log")},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a script starts with `&`
     )
 
 
