@@ -439,7 +439,8 @@ def parted(config: Config, names: Sequence[str]) -> Iterator[Config]:
         own = config.stages_of.get(name, {})
         if wrong := own.keys() & set(OF_A_SQUAD):
             raise UsageError(f"stages_of.{name}: {', '.join(sorted(wrong))}: is done once, for all criteria")
-        stages_of_one = resolve(StageSettings, [Layer("stages", shared), Layer(f"stages_of.{name}", own)]).config
+        layers = [Layer("stages", shared, typed=True), Layer(f"stages_of.{name}", own, typed=True)]  # seen already
+        stages_of_one = resolve(StageSettings, layers).config
         yield replace(
             config,
             criterion=criterion,

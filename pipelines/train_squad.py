@@ -19,7 +19,7 @@ from pipelines import entrypoint
 from pipelines.train import METHODS, find_shards, run_trainer, shards_for
 from pipelines.watch import console
 from schemas.command_line import DONE, setting
-from schemas.config import read_yaml, to_dict, validated
+from schemas.config import Layer, read_yaml, resolve, to_dict
 from schemas.errors import UsageError
 from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
 from training import aligner as aligner_trainer
@@ -79,7 +79,7 @@ def trainer_settings(config: Config, method: str) -> dict[str, Any]:
         raise UsageError(f"{path}: {', '.join(sorted(taken))}: are flags of train squad; leave them out")
     settings = {**ADAPTER, **given} if method == "aligner" else dict(given)
     settings["base"] = config.inspector_base if method == "inspector" else config.base
-    validated(TRAINERS[method], path or "train squad", {**settings, "data": "given", "output": "given"})
+    resolve(TRAINERS[method], [Layer(path or "train squad", {**settings, "data": "given", "output": "given"})])
     return settings
 
 

@@ -46,11 +46,11 @@ def resolve_flags(config_class: type, parsed: argparse.Namespace, file_flag: str
     """The config that a parsed command line asks for: defaults < file < --set < flags. Raises UsageError."""
     file = getattr(parsed, file_flag.removeprefix("--"))
     layers = [Layer(file, read_yaml(file) or {})] if file else []
-    layers.append(Layer("--set", parse_assignments(parsed.set)))
+    layers.append(Layer("--set", parse_assignments(parsed.set), typed=True))
     for item in _flagged(config_class):
         value = getattr(parsed, item.name)
         if value is not None and value != []:
-            layers.append(Layer(_flag(item), {item.name: value}))
+            layers.append(Layer(_flag(item), {item.name: value}, typed=True))
     return resolve(config_class, layers)
 
 

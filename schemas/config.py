@@ -14,16 +14,21 @@ import pydantic
 import yaml
 
 from schemas.errors import UsageError
+from schemas.file_settings import check_settings
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Settings from one source, such as a recipe or the flags of a command line."""
+    """Settings from one source, such as a recipe or the flags of a command line.
+
+    typed: whether the user typed them; a file may say less (schemas.file_settings).
+    """
 
     source: str
     values: Mapping[str, Any]
+    typed: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ def resolve(config_class: type, layers: list[Layer]) -> Resolved:
     for layer in layers:
         if not isinstance(layer.values, Mapping):
             raise UsageError(f"{layer.source}: expected settings by name, found {type(layer.values).__name__}")
+        check_settings(layer.source, layer.values, typed=layer.typed)
         problems = list(_unknown_keys(config_class, layer.values, ""))
         if problems:
             raise UsageError("\n".join(f"{layer.source}: {problem}" for problem in problems))
@@ -92,8 +98,8 @@ def resolve(config_class: type, layers: list[Layer]) -> Resolved:
 
 
 def validated(config_class: type[T], source: str, values: Mapping[str, Any]) -> T:
-    """A config from one source, validated as in `resolve`."""
-    return resolve(config_class, [Layer(source, values)]).config
+    """A config, validated as in `resolve`, of values that were looked at as layers where they were read."""
+    return resolve(config_class, [Layer(source, values, typed=True)]).config
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import fsspec
 import yaml
 
-from schemas.config import read_yaml, to_dict, validated
+from schemas.config import Layer, read_yaml, resolve, to_dict
 from schemas.criteria import pack_names
 from schemas.errors import UsageError
 
@@ -97,7 +97,7 @@ def load_squad(path: str) -> Squad:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected settings by name, found {type(values).__name__}")
-    squad = validated(Squad, path, values)
+    squad: Squad = resolve(Squad, [Layer(path, values)]).config
     home = path.rpartition("/")[0]
 
     def found(folder: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 # Before any test imports torch, tokenizers or a hub client: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ALIGNBEAM_SCRIPTED"] = "1"  # models that are Python functions, here and in every program a test starts
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")

@@ -20,24 +20,24 @@ class Sampling:
 class Settings:
     model: str
     sampling: Sampling = field(default_factory=Sampling)
-    args: dict = field(default_factory=dict)
+    more: dict = field(default_factory=dict)
 
 
 def test_later_layers_win_and_each_value_knows_its_source():
     resolved = resolve(
         Settings,
         [
-            Layer("recipe.yaml", {"model": "a", "sampling": {"max_tokens": 5, "temperature": 0.5}, "args": {"x": 1}}),
+            Layer("recipe.yaml", {"model": "a", "sampling": {"max_tokens": 5, "temperature": 0.5}, "more": {"x": 1}}),
             Layer("--set", parse_assignments(["sampling.max_tokens=7"])),
             Layer("--model", {"model": "b"}),
         ],
     )
-    assert resolved.config == Settings(model="b", sampling=Sampling(max_tokens=7, temperature=0.5), args={"x": 1})
+    assert resolved.config == Settings(model="b", sampling=Sampling(max_tokens=7, temperature=0.5), more={"x": 1})
     assert resolved.sources == {
         "model": "--model",
         "sampling.max_tokens": "--set",
         "sampling.temperature": "recipe.yaml",
-        "args.x": "recipe.yaml",
+        "more.x": "recipe.yaml",
     }
     assert print_config(resolve(Settings, [Layer("f", {"model": "m"})])).splitlines()[:2] == [
         'model                 "m"  # f',

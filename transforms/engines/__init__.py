@@ -1,13 +1,15 @@
 """Engines: a text goes in, a future of a completion comes out. Nothing here knows of Beam or of tables.
 
 Three kinds: `vllm` (vLLM in a process of our own, on this machine), `server` (any OpenAI-compatible server) and
-`scripted` (a Python function, for tests). A process has one engine per configuration, shared by all its threads.
+`scripted` (a Python function, for tests, where ALIGNBEAM_SCRIPTED=1 is set). A process has one engine per
+configuration, shared by all its threads.
 """
 
 import atexit
 import dataclasses
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
@@ -15,6 +17,7 @@ from typing import Any, Literal, Protocol, get_args
 import xxhash
 
 from schemas.errors import UsageError
+from schemas.file_settings import SCRIPTED, require_scripted
 
 EngineKind = Literal["vllm", "server", "scripted"]
 PromptStyle = Literal["completion", "chat"]
@@ -107,7 +110,8 @@ class EngineConfig:
         _require(self.concurrency >= 1, "engine.concurrency", self.concurrency, "must be at least 1")
         _require(self.timeout_seconds > 0, "engine.timeout_seconds", self.timeout_seconds, "must be above 0")
         _require(self.stall_seconds > 0, "engine.stall_seconds", self.stall_seconds, "must be above 0")
-        if self.engine == "scripted":
+        if self.engine == SCRIPTED:
+            require_scripted("engine.engine")
             function = self.args.get("function")
             _require(":" in str(function), "engine.args.function", function, "must be 'module:function'")
             return
@@ -124,9 +128,10 @@ class EngineConfig:
                 not self.adapters, "engine.adapters", self.adapters, "are a local vLLM's; name a served one as model"
             )
         else:
-            trusted = self.args.get("trust_remote_code")
-            _require(not trusted, "engine.args.trust_remote_code", trusted, "is refused: it runs code from a model")
-            _require("hf_token" not in self.args, "engine.args.hf_token", "…", "is a secret; set HF_TOKEN instead")
+            for name, value in _flat(self.args, "engine.args"):
+                trusts = name.endswith(".trust_remote_code") and value
+                _require(not trusts, name, value, "is refused: it runs code from a model")
+                _require(not name.endswith(".hf_token"), name, "…", "is a secret; set HF_TOKEN instead")
             _require("model" not in self.args, "engine.args.model", self.args.get("model"), "belongs in engine.model")
 
 
@@ -189,6 +194,14 @@ def _start(config: EngineConfig) -> Engine:
     from transforms.engines.vllm_engine import VllmEngine
 
     return VllmEngine(config)
+
+
+def _flat(args: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    """Every argument with its dotted name, at every depth."""
+    for key, value in args.items():
+        yield f"{name}.{key}", value
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}.{key}")
 
 
 def _require(condition: bool, name: str, value: object, demand: str) -> None:

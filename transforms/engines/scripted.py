@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import UsageError
+from schemas.file_settings import require_scripted
 from transforms.engines import Completion, EngineConfig, Request
 
 
@@ -50,22 +51,27 @@ class ScriptedEngine:
         return Completion(answer, prompt_tokens=len(request.prompt.split()), completion_tokens=len(answer.split()))
 
 
-SCRIPTED = "scripted:"
+PREFIX = "scripted:"
 
 
 def is_scripted(inspector: object) -> bool:
-    return str(inspector).startswith(SCRIPTED)
+    """Whether an inspector is a function; UsageError unless this process opted in to such."""
+    if scripted := str(inspector).startswith(PREFIX):
+        require_scripted(str(inspector))
+    return scripted
 
 
 class ScriptedInspector:
     def __init__(self, name: str):
-        self._function = _resolve(name.removeprefix(SCRIPTED))
+        self._function = _resolve(name.removeprefix(PREFIX))
 
     def score(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         return np.array([self._function(*pair) for pair in zip(questions, answers, strict=True)], np.float64)
 
 
 def _resolve(name: str) -> Callable[..., Any]:
+    """Import a function; here once more, because a remote worker reads no settings and has its own environment."""
+    require_scripted(name)
     module, _, function = name.partition(":")
     try:
         return getattr(importlib.import_module(module), function)
