@@ -39,7 +39,8 @@ MIN_DISK_GIB = 5
 # name: (what it is for, environment variables any of which gives it, a file that gives it)
 CREDENTIALS = {
     "HF_TOKEN": ("gated models and data sets of the Hugging Face hub", ("HF_TOKEN",), "~/.cache/huggingface/token"),
-    "OPENAI_API_KEY": ("a server that asks for a key", ("OPENAI_API_KEY",), ""),
+    "OPENAI_API_KEY": ("OpenAI's own server", ("OPENAI_API_KEY",), ""),
+    "ALIGNBEAM_KEYS": ("any other server that asks for a key", ("ALIGNBEAM_KEYS",), ""),
     "AWS": ("s3:// paths", ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"), "~/.aws/credentials"),
     "Google Cloud": (
         "gs:// paths and Dataflow",

@@ -1,7 +1,8 @@
 """What a settings file may say: plain data, and nothing by which code is run, files are read or keys are sent.
 
 A recipe or a squad file is often somebody else's. What its user types, a flag or `--set`, is the user's own, so these
-rules are for files alone. One holds for everybody: scripted models need ALIGNBEAM_SCRIPTED=1.
+rules are for files alone. Two hold for everybody: scripted models need ALIGNBEAM_SCRIPTED=1, and no setting names a
+key.
 
 Settings are walked by name at every depth, because an engine's `args` may stand in a recipe's models, in a squad's
 members or in what `compare` and `stages_of` change. A name that is not listed here is refused, so that an argument
@@ -167,6 +168,10 @@ def require_scripted(name: str) -> None:
 SCRIPTED_REFUSAL = (
     f"a scripted model calls a Python function, and is for tests: only where the environment says {SCRIPTED_VARIABLE}=1"
 )
+KEY_REFUSAL = (
+    "is no setting any more, because a file could send any variable anywhere; remove it, and bind the key to its "
+    "server in the environment: ALIGNBEAM_KEYS='HOST:PORT=VARIABLE' (docs/security.md)"
+)
 
 
 def check_settings(source: str, values: Mapping[str, Any], *, typed: bool) -> None:
@@ -199,6 +204,8 @@ def _of_key(key: Any, value: Any, name: str, typed: bool) -> Iterator[str]:
     if not (typed or isinstance(key, str | int)):
         yield f"{name}: {type(key).__name__} is no name; write it as a text"
         return
+    if key == "api_key_env":
+        yield f"{name}: {KEY_REFUSAL}"
     if key == "engine" and value == SCRIPTED and not scripted_allowed():
         yield f"{name} = {SCRIPTED!r}: {SCRIPTED_REFUSAL}"
     if not typed and key in ("args", "extra", "chat_template_kwargs"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import run
+from pipelines import align, run
 from schemas.config import Layer, parse_assignments, resolve
 from schemas.errors import UsageError
 from schemas.file_settings import ENGINE_ARGS, SAMPLING_EXTRA, check_settings
@@ -153,6 +153,15 @@ def test_some_arguments_are_refused_though_typed(tmp_path, secret, capsys):
     assert code == 2
     assert "hf_x" not in (text := capsys.readouterr().err)
     assert "trust_remote_code" in text or "hf_token" in text
+
+
+def test_a_key_is_no_setting(capsys):
+    engine = {"engine": "server", "base_url": "https://elsewhere", "api_key_env": "AWS_SECRET_ACCESS_KEY"}
+    for values in ({"models": {"teacher": engine}}, {"members": [{"engine": engine}]}):
+        assert "ALIGNBEAM_KEYS" in refused(values)
+    flags = ["corpus", "--aligner", "a", "--inspector", "i", "-o", "out", "--set", "engine.api_key_env=HOME"]
+    assert align.main(flags) == 2
+    assert "api_key_env: is no setting any more" in capsys.readouterr().err
 
 
 def test_the_lists_name_arguments_that_vllm_has():

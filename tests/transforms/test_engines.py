@@ -53,7 +53,7 @@ def closed_engines():
             "engine.args = {'dtype': 'auto'}: are a local vLLM's",
         ),
         ({**MODEL, "args": {"hf_token": "hf_private"}}, "engine.args.hf_token = '…': is a secret"),
-        ({"engine": "server", "model": "m", "base_url": "http://me:private@host/v1"}, "holds a password"),
+        ({"engine": "server", "model": "m", "base_url": "http://me:private@host/v1"}, "may hold no password"),
         ({"engine": "scripted"}, "engine.args.function = None: must be 'module:function'"),
     ],
 )

@@ -73,6 +73,7 @@ def failure(status, message, **headers):
 def service(monkeypatch):
     monkeypatch.setenv("TEST_KEY", "sk-secret-value")
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    monkeypatch.setenv("ALIGNBEAM_KEYS", f"127.0.0.1:{http.server_address[1]}=TEST_KEY")
     http.daemon_threads = True
     http.models = (200, {}, {"object": "list", "data": [{"id": "m", "object": "model"}]})
     http.script = lambda path, body, attempt: text_answer(f"echo {body['prompt']}")
@@ -87,7 +88,7 @@ def service(monkeypatch):
 def config_of(service, **settings):
     url = f"http://127.0.0.1:{service.server_address[1]}/v1"
     settings = {"model": "m", "timeout_seconds": 5.0, "concurrency": 4, **settings}
-    return EngineConfig(engine="server", base_url=url, api_key_env="TEST_KEY", **settings)
+    return EngineConfig(engine="server", base_url=url, **settings)
 
 
 def engine_of(service, **settings):
@@ -260,7 +261,10 @@ def test_nothing_listens(service):
 @pytest.mark.parametrize(
     ("models", "message"),
     [
-        (failure(401, "who are you, sk-secret-value?"), r"refuses the key in \$TEST_KEY: 401 who are you, \*\*\*"),
+        (
+            failure(401, "who are you, sk-secret-value?"),
+            r"refuses the key that is bound to it: 401 who are you, \*\*\*",
+        ),
         ((200, {}, {"object": "list", "data": [{"id": "other", "object": "model"}]}), "'m': the server has other"),
     ],
 )

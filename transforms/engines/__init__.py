@@ -18,6 +18,8 @@ import xxhash
 
 from schemas.errors import UsageError
 from schemas.file_settings import SCRIPTED, require_scripted
+from schemas.urls import redact_urls
+from transforms.engines.keys import BINDING_HINT, is_plain_url
 
 EngineKind = Literal["vllm", "server", "scripted"]
 PromptStyle = Literal["completion", "chat"]
@@ -86,6 +88,7 @@ class EngineConfig:
         `args["function"]`.
     adapters: folders of LoRA adapters on top of `model`, which requests may name.
     args: any engine argument of vLLM, by its name there (`tensor_parallel_size`, `dtype`, `reasoning_parser`, ...).
+    base_url: a server's address; which key it is sent is said by the environment alone (transforms.engines.keys).
     concurrency: requests that a server is sent at once.
     timeout_seconds: longest wait for one answer of a server.
     stall_seconds: a vLLM that works and gives no token for so long is started anew.
@@ -97,7 +100,6 @@ class EngineConfig:
     style: PromptStyle = "completion"
     args: dict[str, Any] = field(default_factory=dict)
     base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
     concurrency: int = 64
     timeout_seconds: float = 600.0
     stall_seconds: float = 180.0
@@ -118,11 +120,12 @@ class EngineConfig:
         _require(bool(self.model), "engine.model", self.model, "must name a model")
         if self.engine == "server":
             url = str(self.base_url)
-            _require(
-                url.startswith(("http://", "https://")), "engine.base_url", self.base_url, "must be an http(s) URL"
-            )
-            secret = "@" in url.split("/")[2]
-            _require(not secret, "engine.base_url", "…@…", "holds a password; keys come from api_key_env")
+            shown = None if self.base_url is None else redact_urls(url)
+            is_url = url.startswith(("http://", "https://"))
+            _require(is_url, "engine.base_url", shown, "must be an http(s) URL")
+            bare = not any(mark in url for mark in "@?#")
+            _require(bare, "engine.base_url", shown, f"may hold no password, query or fragment; {BINDING_HINT}")
+            _require(is_plain_url(url), "engine.base_url", shown, "must be plain, such as https://host:8000/v1")
             _require(not self.args, "engine.args", self.args, "are a local vLLM's; start the server with them instead")
             _require(
                 not self.adapters, "engine.adapters", self.adapters, "are a local vLLM's; name a served one as model"

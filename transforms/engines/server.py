@@ -2,17 +2,22 @@
 
 The client repeats a request after a timeout, a lost connection, 408, 409, 429 or 5xx, waiting as long as
 `Retry-After` says (up to two minutes) or ever longer (to 8 seconds). What still fails then is a failed row. An answer
-that says that no request can succeed (401, 403, 404) ends the stage, and so does a server that has gone.
+that says that no request can succeed (401, 403, 404, or one that sends it to another address) ends the stage, and so
+does a server that has gone.
+
+Nothing but the prompt and what `keys` binds to this server leaves: the client would add what the environment has for
+OpenAI's own (keys, organization, project, headers), and follow where an answer sends it.
 """
 
 import asyncio
-import os
 import threading
 from concurrent.futures import Future
 from typing import Any
 
 from schemas.errors import StageError, UsageError
+from schemas.urls import redact_urls
 from transforms.engines import Completion, EngineConfig, Request
+from transforms.engines.keys import OPENAI, address_of, how_to_bind, key_for, stays_here
 from transforms.engines.reasoning import split_reasoning
 
 MAX_RETRIES = 10  # about a minute in all
@@ -21,6 +26,9 @@ GONE_REQUESTS = 20  # so many failing in a row, beyond those at work at once, an
 PROBE_SECONDS = 10.0
 ERROR_CHARACTERS = 300
 SMALL_ANSWER = 256  # tokens: where not even these fit beside the prompt, the prompt is too long
+# What a request may carry beside the key; OpenAI's client and the environment (OPENAI_CUSTOM_HEADERS) have more.
+HEADERS = frozenset(("accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent"))
+OPENAI_HEADERS = frozenset(("openai-organization", "openai-project"))
 CONTEXT_MARKS = ("context length", "context_length", "maximum model length", "max_model_len", "too long")
 
 
@@ -33,15 +41,20 @@ class ServerEngine:
         self._config = config
         self._openai = openai
         self.concurrency = config.concurrency
+        self._key = key_for(str(config.base_url))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
         self._thread.start()
-        self._key = os.environ.get(config.api_key_env)
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
-            api_key=self._key or "none",
+            api_key="none",  # `_strip` puts the key in
             max_retries=MAX_RETRIES,
             timeout=config.timeout_seconds,
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False,
+                trust_env=not stays_here(str(config.base_url)),  # or a proxy would be sent the key in plain text
+                event_hooks={"request": [self._strip]},
+            ),
         )
         self._failed_in_a_row = 0
         self._slots = asyncio.Semaphore(config.concurrency)
@@ -69,15 +82,36 @@ class ServerEngine:
         await asyncio.gather(*pending, return_exceptions=True)
         await self._client.close()
 
+    async def _strip(self, request: Any) -> None:
+        """Leave in a request, as it goes out, the headers that every request has, and this server's key."""
+        is_openai = address_of(str(self._config.base_url)) == OPENAI
+        for name in set(request.headers) - HEADERS - (OPENAI_HEADERS if is_openai else set()):
+            del request.headers[name]
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+
     def _short(self, error: Exception) -> str:
         """Status, message and cause of an error in one line, without the key, which some servers repeat."""
         body = getattr(error, "body", None)
         message = body.get("message") if isinstance(body, dict) else None
         status, cause = getattr(error, "status_code", ""), error.__cause__
         text = f"{status} {message or error} {f'({type(cause).__name__}: {cause})' if cause else ''}"
+        return " ".join(self._without_key(text).split())[:ERROR_CHARACTERS]
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+    def _refusal(self, error: Any) -> str:
+        """Why no request to this server can succeed, and what to do about it."""
+        if 300 <= error.status_code < 400:
+            target = redact_urls(self._without_key(error.response.headers.get("Location", "elsewhere")))
+            return f"the server sends requests on to {target}, and none is sent there; name that address as base_url"
+        short = self._short(error)
+        if error.status_code not in (401, 403):
+            return short
         if self._key:
-            text = text.replace(self._key, "***")
-        return " ".join(text.split())[:ERROR_CHARACTERS]
+            return f"the server refuses the key that is bound to it: {short}"
+        return f"no key is bound to this server: {how_to_bind(str(self._config.base_url))}; it says: {short}"
 
     async def _probe(self) -> None:
         """Ask for the list of models once: a wrong address, key or model is known before any work starts."""
@@ -86,15 +120,15 @@ class ServerEngine:
         try:
             answer = await self._client.with_options(max_retries=1, timeout=PROBE_SECONDS).models.list()
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise UsageError(
-                f"{where}: the server refuses the key in ${config.api_key_env}: {self._short(error)}"
-            ) from error
+            raise UsageError(f"{where}: {self._refusal(error)}") from None
         except openai.APIStatusError as error:
+            if 300 <= error.status_code < 400:
+                raise UsageError(f"{where}: {self._refusal(error)}") from None
             if error.status_code < 500 and error.status_code not in (404, 405, 408, 409, 429):
-                raise UsageError(f"{where}: {self._short(error)}") from error
+                raise UsageError(f"{where}: {self._short(error)}") from None
             return  # it is there, and lists no models, or is busy
         except openai.APIConnectionError as error:
-            raise UsageError(f"{where}: no server answers there: {self._short(error)}") from error
+            raise UsageError(f"{where}: no server answers there: {self._short(error)}") from None
         except ValueError:
             return
         names = [model.id for model in getattr(answer, "data", None) or []]
@@ -118,8 +152,10 @@ class ServerEngine:
                     return Completion.failed(f"prompt_too_long: cut off at {tokens} tokens, for the server had no room")
                 return completion
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-                raise StageError(f"{config.base_url}: {self._short(error)}") from error
+                raise StageError(f"{config.base_url}: {self._refusal(error)}") from None
             except openai.APIStatusError as error:
+                if 300 <= error.status_code < 400:
+                    raise StageError(f"{config.base_url}: {self._refusal(error)}") from None
                 text = self._short(error)
                 if error.status_code >= 500 or error.status_code in (402, 429):  # the latter after all its retries
                     self._failed_in_a_row += 1
