@@ -30,6 +30,7 @@ from schemas.config import validated
 from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
+from schemas.urls import redact_urls
 from transforms import storage
 from transforms.alignment import Align, Member, Policy, SplitAligned
 from transforms.columns import bring_back, check_free, check_texts, set_aside
@@ -430,7 +431,7 @@ def align_corpus(
         )
     if not stage.is_complete:
         done = complete_entries(stage.directory, corpus.targets)
-        console.print(f"{len(done)} of {len(corpus.shards)} shards are done: {stage.directory}")
+        console.print(f"{len(done)} of {len(corpus.shards)} shards are done: {redact_urls(stage.directory)}")
         others = left_to_others(config, corpus)
         rejects = any(entry["rejects"] for index, entry in done.items() if index not in others)
         return DONE_WITH_REJECTS if rejects else DONE

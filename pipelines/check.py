@@ -21,6 +21,7 @@ from schemas.config import Layer, read_yaml, resolve
 from schemas.criteria import check_pack, load_pack
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
+from schemas.urls import redact_urls
 from transforms import corpora, records, storage
 from transforms.engines.weights import Weights
 from transforms.tables import MANIFEST, read_manifest, read_table
@@ -35,7 +36,7 @@ def check_recipe(path: str) -> int:
     if config.config.is_squad:
         list(parted(config.config, names))
     what = f"criterion {names[0]}" if len(names) == 1 else f"a squad of {', '.join(names)}"
-    console.print(f"{path}: a recipe for {what}; nothing wrong", markup=False)
+    console.print(f"{redact_urls(path)}: a recipe for {what}; nothing wrong", markup=False)
     return DONE
 
 
@@ -47,7 +48,7 @@ def check_squad(path: str) -> int:
         if member.pack:
             load_pack(member.pack)
     named = ", ".join(f"{member.criterion} ({aligner_kind(member, adapters)})" for member in squad.members)
-    console.print(f"{path}: a squad, routing {squad.routing}: {named}; nothing wrong", markup=False)
+    console.print(f"{redact_urls(path)}: a squad, routing {squad.routing}: {named}; nothing wrong", markup=False)
     return DONE
 
 
@@ -62,14 +63,15 @@ def check_criterion(path: str) -> int:
     problems = check_pack(path)
     for problem in problems:
         console.print(
-            f"{problem.level}: {problem.file}:{problem.line}: {problem.field}: {problem.message}", markup=False
+            f"{problem.level}: {redact_urls(problem.file)}:{problem.line}: {problem.field}: {problem.message}",
+            markup=False,
         )
     if any(problem.level == "error" for problem in problems):
         return WRONG_USE
     pack = load_pack(path)
     console.print(
-        f"{path}: a pack with {len(pack.principles)} principles, {len(pack.demonstrations)} demonstrations and "
-        f"{len(pack.seeds)} seeds; {'nothing wrong' if not problems else 'usable'}",
+        f"{redact_urls(path)}: a pack with {len(pack.principles)} principles, {len(pack.demonstrations)} "
+        f"demonstrations and {len(pack.seeds)} seeds; {'nothing wrong' if not problems else 'usable'}",
         markup=False,
     )
     return DONE
@@ -88,7 +90,7 @@ def check_corpus(path: str, kind: corpora.Kind) -> int:
             errors.update(error for error in chunk.batch.column("error").to_pylist() if error)
         named = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in columns.items())
         found = ", ".join(f"{count:,} {error}" for error, count in errors.most_common()) or "nothing wrong"
-        console.print(f"{file}: {named}; {rows:,} rows read: {found}", markup=False)
+        console.print(f"{redact_urls(file)}: {named}; {rows:,} rows read: {found}", markup=False)
         rejects += errors.total()
     return DONE_WITH_REJECTS if rejects else DONE
 
@@ -100,8 +102,8 @@ def check_table(path: str) -> int:
     for name in manifest["tables"]:
         table = read_table(path, name)
         console.print(
-            f"{path}: {name}, made by {manifest['stage']}: {table.rows:,} rows in {len(table.shards)} shards; "
-            f"columns {', '.join(table.schema.names)}",
+            f"{redact_urls(path)}: {name}, made by {manifest['stage']}: {table.rows:,} rows in "
+            f"{len(table.shards)} shards; columns {', '.join(table.schema.names)}",
             markup=False,
         )
     return DONE

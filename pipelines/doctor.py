@@ -65,6 +65,7 @@ def check_output(output: str) -> Iterator[Check]:
     """Whether results can be written to `output`, and how much fits there."""
     if "://" in output:
         from schemas.errors import UsageError
+        from schemas.urls import redact_urls
         from transforms.storage import check_writable
 
         try:
@@ -72,7 +73,7 @@ def check_output(output: str) -> Iterator[Check]:
         except UsageError as error:
             yield Check("output", "fail", str(error), "choose another path, or give its credentials")
         else:
-            yield Check("output", "ok", f"{output} can be written")
+            yield Check("output", "ok", f"{redact_urls(output)} can be written")
         return
     path = Path(output).absolute()
     folder = next(parent for parent in (path, *path.parents) if parent.exists())

@@ -10,6 +10,7 @@ from pipelines.stages import Stage, checked_options
 from pipelines.watch import console
 from schemas.command_line import DONE, DONE_WITH_REJECTS, config_parser, exit_code, resolve_flags
 from schemas.config import print_config
+from schemas.urls import redact_urls
 
 
 def main(
@@ -56,7 +57,7 @@ def report_stage(stage: Stage) -> int:
         for reason, rows in reasons.items():
             table.add_row(mark, f"{rows:,}  {reason}")
     console.print(table)
-    console.print(stage.directory, soft_wrap=True)
+    console.print(redact_urls(stage.directory), soft_wrap=True)
     return DONE_WITH_REJECTS if counts["rejects"] else DONE
 
 

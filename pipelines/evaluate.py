@@ -22,6 +22,7 @@ from pipelines import entrypoint, ingest, runs, stages
 from pipelines.watch import console
 from schemas.command_line import setting
 from schemas.errors import UsageError
+from schemas.urls import without_query
 from transforms import evaluation, progress, storage
 from transforms.engines.encoder import model_config, model_digest
 from transforms.tables import Chunk, ReadTable, Table, WriteTables, read_table
@@ -173,7 +174,7 @@ def measure(judges: Sequence[Judge], judgements: pa.Table, aligned: Table, seed:
 
 def import_two_way(config: Config, beam_arguments: Sequence[str]) -> dict[str, stages.Stage]:
     """The two-way files as tables, by the files' names; by their paths where two are called alike."""
-    names = [path.rsplit("/", 1)[-1].split(".")[0] for path in config.two_way]
+    names = [without_query(path).rsplit("/", 1)[-1].split(".")[0] for path in config.two_way]
     imported = {}
     for name, path in zip(names, config.two_way, strict=True):
         settings = ingest.Config(

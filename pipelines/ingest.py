@@ -22,6 +22,7 @@ from pipelines.at_work import at_work
 from pipelines.watch import console
 from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
+from schemas.urls import redact_urls, without_query
 from transforms import corpora, records, storage
 from transforms.identity import content_id
 from transforms.tables import MANIFEST, Chunk, Target, WriteTables, end_of_shard, read_entries
@@ -74,7 +75,7 @@ class Source:
 
     @cached_property
     def target(self) -> Target:
-        return Target(self.name, content_id(storage.mark(self.path), str(self.columns), str(self.batch_input)))
+        return Target(self.name, content_id(storage.mark(self.path), str(self.columns), redact_urls(self.batch_input)))
 
     def chunks(self) -> Iterator[Chunk]:
         rows = 0
@@ -145,7 +146,7 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
         path: look.columns if isinstance(look, corpora.Look) else looks[0].columns for path, look in kept.items()
     }
     root = config.corpus if storage.is_directory(config.corpus) else storage.fixed_part(config.corpus)
-    names = {path: storage.relative(path, root).removesuffix(".parquet") for path in kept}
+    names = {path: storage.relative(without_query(path), root).removesuffix(".parquet") for path in kept}
     for name, times in Counter(names.values()).items():
         if times > 1:
             raise UsageError(f"{root}: {name} and {name}.parquet would be one file in the output; rename one of them")
@@ -160,7 +161,7 @@ def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict
     known = storage.read_json(notes) if notes and storage.exists(notes) else {}
 
     def look(path: str) -> tuple[str, corpora.Look | records.NoRecord]:
-        key = content_id(path, storage.mark(path), config.kind, str(config.columns), str(config.limit))
+        key = content_id(redact_urls(path), storage.mark(path), config.kind, str(config.columns), str(config.limit))
         if key in known:
             return key, corpora.Look.from_json(known[key])
         try:

@@ -50,6 +50,7 @@ from schemas.criteria import load_pack
 from schemas.errors import UsageError
 from schemas.squads import Routing, Squad, SquadMember, squad_yaml
 from schemas.tables import TRIPLES
+from schemas.urls import redact_urls
 from training.run import base_digest
 from transforms import storage
 from transforms.engines import EngineConfig
@@ -477,7 +478,7 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
         names = [name for name in names if not name.endswith("_compared")]
     for name in names:
         if name == "report":
-            console.print(f"report: {report.write(config.output)}", soft_wrap=True)
+            console.print(f"report: {redact_urls(report.write(config.output))}", soft_wrap=True)
             continue
         started = time.monotonic()
         heading = f"{name} ({job.name})" if job.home != config.output else name

@@ -30,6 +30,7 @@ from pipelines.at_work import at_work
 from pipelines.flink import cancelled_if_interrupted, check_flink, roomy_flink
 from pipelines.watch import watch
 from schemas.errors import StageError, UsageError
+from schemas.urls import redacted
 from schemas.versions import installed_versions
 from transforms import storage
 from transforms.engines import close_engines
@@ -53,6 +54,9 @@ class Stage:
     name: str
     identity: dict = field(hash=False)
     inputs: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", redacted(self.identity))
 
     @classmethod
     def under(cls, output: str, name: str, identity: dict, inputs: str = "") -> "Stage":
@@ -131,7 +135,8 @@ def _is_as_listed(path: str, file: dict) -> bool:
 
 
 def identity_digest(identity: dict) -> str:
-    return content_id(json.dumps(identity, sort_keys=True))[:12]
+    """12 hexadecimal digits; a URL counts without its secrets, so that one that is signed anew is the same input."""
+    return content_id(json.dumps(redacted(identity), sort_keys=True))[:12]
 
 
 def versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ import yaml
 
 from schemas.errors import UsageError
 from schemas.file_settings import check_settings
+from schemas.urls import redact_urls, redacted
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ def read_yaml(path: str) -> Any:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start})") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not YAML: {error}") from error
-    except (OSError, ImportError, ValueError) as error:  # a folder, no permission, a store that is not installed
+    except Exception as error:  # a folder, no permission, no such store; and stores have errors of their own
         raise UsageError(f"{path}: cannot be read: {error}") from error
 
 
@@ -123,7 +124,8 @@ def print_config(resolved: Resolved) -> str:
     flat = flatten(to_dict(resolved.config))
     width = max(map(len, flat), default=0)
     return "\n".join(
-        f"{name:<{width}}  {json.dumps(value, ensure_ascii=False)}  # {_source(resolved.sources, name)}"
+        f"{name:<{width}}  {json.dumps(redacted(value), ensure_ascii=False)}  "
+        f"# {redact_urls(_source(resolved.sources, name))}"
         for name, value in flat.items()
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 SECRET = "***"
 WEB = ("http://", "https://")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-URL = re.compile(rf"{SCHEME.pattern}[^\s\"'<>`]*[^\s\"'<>`:;,.)\]]")  # in a sentence
+URL = re.compile(rf"{SCHEME.pattern}[^\s\"'<>`]*[^\s\"'<>`:;,.?)\]]")  # in a sentence
 USER = re.compile(r"(?<=://)[^/?#]*@")
 PASSWORD = re.compile(r"(?<=://)[^/?#@:]*:(?!\d+(?:/|$))[^@]*@")  # not a port; keys of S3 have slashes in them
 QUERY = re.compile(r"\?(?=[^/=]+=)")  # elsewhere than on the web a ? may be a glob's

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from schemas.errors import UsageError
 from schemas.tables import TRIPLES
+from schemas.urls import redact_urls
 from transforms.batch_results import Requests, open_requests, read_answer
 from transforms.column_types import ColumnTypes, has_empty_object, types_of_schema, types_of_values
 from transforms.columns import is_text
@@ -254,7 +255,7 @@ def read_chunks(
 
 def _reject(path: str, line: Line, error: str) -> dict[str, Any]:
     raw = line.raw or excerpt(json.dumps(line.values, default=str, ensure_ascii=False))
-    return {"source": path, "line": line.number, "raw": raw, "error": error}
+    return {"source": redact_urls(path), "line": line.number, "raw": raw, "error": error}
 
 
 def _row(

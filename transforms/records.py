@@ -19,8 +19,10 @@ from typing import Any, BinaryIO
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.utils import infer_compression
 
 from schemas.errors import StageError, UsageError
+from schemas.urls import without_query
 from transforms import storage
 from transforms.tables import MANIFEST
 
@@ -56,7 +58,7 @@ UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid, cs
 
 def format_of(path: str) -> str:
     """`parquet`, `jsonl`, `json`, `csv` or `tsv`, by the ending; UsageError for any other."""
-    name = path.lower()
+    name = without_query(path).lower()
     for ending in COMPRESSION:
         name = name.removesuffix(ending)
     for ending, found in (
@@ -145,8 +147,9 @@ def _check_content(path: str, error: Exception) -> None:
 
 @contextmanager
 def _open(path: str) -> Iterator[BinaryIO]:
-    is_zstd = path.lower().endswith(".zst")
-    with fsspec.open(path, "rb", compression=None if is_zstd else "infer") as file:
+    bare = without_query(path)
+    is_zstd = bare.lower().endswith(".zst")
+    with fsspec.open(path, "rb", compression=None if is_zstd else infer_compression(bare)) as file:
         # Arrow's reads on where one frame ends and the next begins.
         yield io.BufferedReader(pa.CompressedInputStream(file, "zstd")) if is_zstd else file
 

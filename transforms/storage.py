@@ -16,6 +16,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import StageError, UsageError
+from schemas.urls import redact_urls, redacted, without_query
 
 T = TypeVar("T")
 
@@ -31,7 +32,9 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def join(directory: str, *names: str) -> str:
-    return "/".join([directory.rstrip("/"), *names])
+    """A path below a directory; the query of a URL stays its end."""
+    bare = without_query(directory)
+    return "/".join([bare.rstrip("/"), *names]) + directory[len(bare) :]
 
 
 @contextmanager
@@ -65,6 +68,8 @@ def open_output(path: str) -> Iterator[BinaryIO]:
 
 
 def write_json(path: str, value: object) -> None:
+    """Write a plain value, with no URL's secret in it."""
+    value = redacted(value)
     with open_output(path) as file:
         file.write(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False).encode())
 
@@ -90,8 +95,12 @@ def exists(path: str) -> bool:
 
 
 def is_directory(path: str) -> bool:
+    """Whether a path is a directory; UsageError where its store refuses to say, as for a URL whose time is over."""
     fs, local = filesystem(path)
-    return fs.isdir(local)
+    try:
+        return fs.isdir(local)
+    except Exception as error:  # every store has errors of its own
+        raise UsageError(f"{path}: cannot be looked at: {error}") from error
 
 
 def list_files(pattern: str) -> list[str]:
@@ -137,11 +146,14 @@ def fixed_part(pattern: str) -> str:
 
 
 def relative(path: str, directory: str) -> str:
-    """The path as seen from a directory that holds it; of any other, the whole path, with the name of its store."""
+    """The path as seen from a directory that holds it; of any other, the whole path, with the name of its store.
+
+    It is for names and records, so that no URL's secret is in it.
+    """
     (fs, local), (_, home) = filesystem(path), filesystem(directory or ".")
     if local.startswith(inside := home.rstrip("/") + "/"):
         return local.removeprefix(inside)
-    return local if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(local)
+    return local if isinstance(fs, LocalFileSystem) else redact_urls(fs.unstrip_protocol(local))
 
 
 def content_digest(path: str) -> tuple[str, int]:

@@ -143,6 +143,16 @@ def test_a_file_loads_no_code_into_vllm(song, function, flags, capsys):
     assert not song.exists()
 
 
+def test_a_squad_file_and_a_recipe_load_no_code_into_vllm(song, function, capsys):
+    args = f"{{args: {{speculative_config: {{method: custom_class, model: {function.partition(':')[0]}}}}}}}"
+    squad, recipe = squad_file("i", args), recipe_file(models=f"{{teacher: {{model: m}}, aligner: {args}}}")
+    assert check.main([squad]) == align.main(["corpus.jsonl", "--squad", squad, "-o", "out"]) == 2
+    assert check.main([recipe]) == run.main([recipe, "-o", "out"]) == 2
+    text = capsys.readouterr().err
+    assert text.count("squad.yaml: members.0.engine.args.speculative_config.method: no file may set it so") == 2
+    assert text.count("recipe.yaml: models.aligner.args.speculative_config.model: no file may set it so") == 2
+
+
 @pytest.mark.slow
 def test_the_canary_sings_in_vllm_where_it_was_typed(song, function, flags):
     pytest.importorskip("vllm")

@@ -39,3 +39,10 @@ def test_a_step_that_says_no_keeps_its_kind_and_its_words(step, arguments, kind,
     with pytest.raises(kind, match=f"^{WORDS}$"):
         stages.run_pipeline(build, arguments)
     assert command_line.exit_code(lambda: stages.run_pipeline(build, arguments)) == code
+
+
+def test_a_stage_knows_a_url_without_its_secrets():
+    first, second = (stages.Stage.under("out", "s", {"requests": [f"https://h/a?sig={n}"]}) for n in (1, 2))
+    assert first.directory == second.directory
+    assert first.identity == {"requests": ["https://h/a?sig=***"]}
+    assert stages.Stage.under("out", "s", {"requests": ["https://h/b?sig=1"]}).directory != first.directory
