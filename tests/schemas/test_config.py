@@ -86,7 +86,10 @@ def test_a_broken_file_is_named(tmp_path):
         read_yaml("nostore://r.yaml")
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), ImportError("Install s3fs to access S3")])
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(13, "Permission denied"), ImportError("Install s3fs to access S3"), RuntimeError("key expired")],
+)
 def test_a_file_that_may_not_or_cannot_be_opened_is_named(monkeypatch, error):
     def refuse(*_, **__):
         raise error

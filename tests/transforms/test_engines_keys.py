@@ -10,7 +10,7 @@ import pytest
 from pipelines import align
 from schemas.errors import StageError, UsageError
 from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine
-from transforms.engines.keys import key_for
+from transforms.engines.keys import how_to_bind, key_for
 
 SECRETS = {
     "OPENAI_API_KEY": "sk-openai-secret",
@@ -137,6 +137,12 @@ def test_a_server_that_asks_for_a_key_is_told_how_to_get_one(serve):
     http = serve(lambda path: (401, {}, {"error": {"message": "who are you?"}}))
     with pytest.raises(UsageError, match=f"no key is bound .* ALIGNBEAM_KEYS='{address(http)}=VARIABLE'.* who are you"):
         ask(http)
+
+
+def test_how_a_key_is_bound():
+    assert how_to_bind("https://host/v1") == "set ALIGNBEAM_KEYS='host=VARIABLE' in the environment"
+    assert how_to_bind("https://host:8443") == "set ALIGNBEAM_KEYS='host:8443=VARIABLE' in the environment"
+    assert how_to_bind("http://host") == "reach it by https, and set ALIGNBEAM_KEYS='HOST=VARIABLE' in the environment"
 
 
 def test_a_key_that_a_server_repeats_stands_in_no_error_and_no_log(serve, monkeypatch, caplog):

@@ -68,7 +68,9 @@ def bindings() -> dict[str, str]:
 
 def how_to_bind(base_url: str) -> str:
     """Return how the environment binds a key to this server."""
-    return f"{VARIABLE}='{address_of(base_url).removesuffix(':443')}=VARIABLE'"
+    crosses = base_url.startswith("http://") and not stays_here(base_url)
+    address = "HOST" if crosses else address_of(base_url).removesuffix(":443")
+    return f"{'reach it by https, and ' if crosses else ''}set {VARIABLE}='{address}=VARIABLE' in the environment"
 
 
 def address_of(base_url: str) -> str:

@@ -111,7 +111,7 @@ class ServerEngine:
             return short
         if self._key:
             return f"the server refuses the key that is bound to it: {short}"
-        return f"no key is bound to this server: {how_to_bind(str(self._config.base_url))}; it says: {short}"
+        return f"no key is bound to this server ({how_to_bind(str(self._config.base_url))}); it says: {short}"
 
     async def _probe(self) -> None:
         """Ask for the list of models once: a wrong address, key or model is known before any work starts."""
