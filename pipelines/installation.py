@@ -13,6 +13,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from schemas.children import child_environment
+
 Status = Literal["ok", "info", "warn", "fail"]
 
 # The CPU build of vLLM is a distribution of its own.
@@ -114,7 +116,7 @@ def probe(code: str) -> tuple[object, str]:
 
     In a process of its own: what is broken enough may hang, or take the process with it.
     """
-    environment = os.environ | {"VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
+    environment = child_environment() | {"VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", code]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, env=environment)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
@@ -29,6 +28,7 @@ from pipelines.accelerators import place_accelerator, take_accelerator
 from pipelines.at_work import at_work
 from pipelines.flink import cancelled_if_interrupted, check_flink, roomy_flink
 from pipelines.watch import watch
+from schemas.children import as_child_environment
 from schemas.errors import StageError, UsageError
 from schemas.urls import redacted
 from schemas.versions import installed_versions
@@ -200,6 +200,7 @@ def run_pipeline(
         with (
             roomy_flink(options),
             cancelled_if_interrupted(options),
+            as_child_environment(),  # Beam may start workers and pip
             beam.Pipeline(runner=runner, options=options) as root,
         ):
             build(root)
@@ -235,12 +236,6 @@ def on_all_processors(arguments: Sequence[str]) -> tuple[str, ...]:
     if any(argument.startswith("--direct_num_workers") for argument in arguments):
         return tuple(arguments)
     return (*arguments, f"--direct_num_workers={min(os.cpu_count() or 1, MAX_THREADS)}")
-
-
-def child_environment() -> dict[str, str]:
-    """The environment of a program of our own: it finds our packages wherever it is started."""
-    root = str(Path(__file__).resolve().parent.parent)
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
 _listeners: list[Callable[[Stage], None]] = []

@@ -14,7 +14,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from pipelines import curate, stages
+from pipelines import curate
+from schemas.children import child_environment
 from schemas.command_line import DONE, INTERRUPTED, WRONG_USE, exit_code
 from schemas.errors import StageError, UsageError
 from training.command_line import LIFELINE
@@ -57,7 +58,7 @@ def run_trainer(method: str, arguments: Sequence[str]) -> None:
     command = [sys.executable, "-m", f"training.{method}", *arguments]
     lifeline, held = os.pipe()  # the trainer ends when nobody holds the other end any more
     try:
-        environment = stages.child_environment() | {LIFELINE: str(lifeline)}
+        environment = child_environment() | {LIFELINE: str(lifeline)}
         code = subprocess.run(command, env=environment, pass_fds=[lifeline]).returncode
     finally:
         os.close(lifeline)

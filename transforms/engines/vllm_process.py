@@ -13,9 +13,9 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from schemas.children import child_environment
 from schemas.errors import StageError, UsageError
 from transforms.engines import EngineConfig, Request, canonical_json
 from transforms.engines.vllm_shim import host_environment
@@ -24,7 +24,6 @@ from transforms.engines.weights import Weights
 LOG_TAIL_LINES = 30
 CLOSE_SECONDS = 10.0
 POLL_MS = 1000
-PACKAGE_ROOT = Path(__file__).parents[2]
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +47,7 @@ class VllmProcess:
         self._name = config.model
         lifeline, other_end = os.pipe()
         self._lifeline = os.fdopen(other_end, "wb")
-        environment = {**os.environ, **host_environment()}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
+        environment = child_environment() | host_environment()
         if gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpus
         with tempfile.NamedTemporaryFile("ab", prefix="alignbeam-vllm-") as sink:
