@@ -25,6 +25,7 @@ from schemas.errors import UsageError
 from schemas.urls import without_query
 from transforms import evaluation, progress, storage
 from transforms.engines.encoder import model_config, model_digest
+from transforms.report.run_directory import RUN_FILE, read_run_file
 from transforms.tables import Chunk, ReadTable, Table, WriteTables, read_table
 
 TEXT_ROWS = 100_000  # rows whose texts are compared word by word
@@ -93,8 +94,8 @@ def judges_of(config: Config) -> list[Judge]:
 
 def find_aligned(path: str) -> Table:
     """The aligned table of a run directory, or the table at the path itself; UsageError where columns are missing."""
-    if storage.exists(storage.join(path, runs.RUN_FILE)):
-        entries = storage.read_json(storage.join(path, runs.RUN_FILE))["stages"]
+    if storage.exists(storage.join(path, RUN_FILE)):
+        entries = read_run_file(path)["stages"]
         found = next((entry for entry in entries if entry["stage"] == "align" and entry["status"] == "complete"), None)
         if found is None:
             raise UsageError(f"{path}: no aligned corpus in this run; finish alignbeam align first")

@@ -146,7 +146,10 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
         path: look.columns if isinstance(look, corpora.Look) else looks[0].columns for path, look in kept.items()
     }
     root = config.corpus if storage.is_directory(config.corpus) else storage.fixed_part(config.corpus)
-    names = {path: storage.relative(without_query(path), root).removesuffix(".parquet") for path in kept}
+    names = {
+        path: storage.check_name(storage.relative(without_query(path), root), path).removesuffix(".parquet")
+        for path in kept
+    }
     for name, times in Counter(names.values()).items():
         if times > 1:
             raise UsageError(f"{root}: {name} and {name}.parquet would be one file in the output; rename one of them")

@@ -445,7 +445,7 @@ def parted(config: Config, names: Sequence[str]) -> Iterator[Config]:
         yield replace(
             config,
             criterion=criterion,
-            output=storage.join(config.output, name),
+            output=storage.join(config.output, storage.check_name(name, f"criterion pack {criterion}")),
             only=config.only if config.only in OF_ONE_CRITERION else None,
             stages=stages_of_one,
             stages_of={},

@@ -8,8 +8,7 @@ from typing import Any
 
 from pipelines.stages import Stage, versions
 from transforms import storage
-
-RUN_FILE = "run.json"
+from transforms.report.run_directory import RUN_FILE, read_run_file
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,8 @@ class Run:
     toy: bool | None = None
 
     def read(self) -> dict:
-        path = storage.join(self.output, RUN_FILE)
-        if storage.exists(path):
-            return storage.read_json(path)
+        if storage.exists(storage.join(self.output, RUN_FILE)):
+            return read_run_file(self.output)
         name = self.output.rstrip("/").rpartition("/")[2]
         return {"name": name, "criterion": "", "toy": False, "started": _now(), "models": {}, "stages": []}
 

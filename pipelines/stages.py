@@ -61,7 +61,8 @@ class Stage:
     @classmethod
     def under(cls, output: str, name: str, identity: dict, inputs: str = "") -> "Stage":
         """The stage of a run: a directory of its own for every identity, so that older results stay."""
-        return cls(storage.join(output, name, identity_digest(identity)), name, identity, inputs)
+        folder = storage.check_name(name, "the name of a stage")
+        return cls(storage.join(output, folder, identity_digest(identity)), name, identity, inputs)
 
     @cached_property
     def digest(self) -> str:

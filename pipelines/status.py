@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table as Grid
 
-from pipelines import runs
 from pipelines.watch import LOG_COLUMNS
 from schemas.command_line import DONE, DONE_WITH_REJECTS, FAILED, exit_code
 from schemas.errors import UsageError
 from transforms import storage
+from transforms.report.run_directory import RUN_FILE, read_run_file
 from transforms.tables import MANIFEST, read_entries
 
 
@@ -35,14 +35,13 @@ def rows_of(output: str, entry: dict) -> tuple[str, str, str, bool]:
 def print_status(output: str) -> int:
     """Print the stages of a run, after those of its criteria; gives 1 where one failed, else 3 where rows were
     rejected."""
-    path = storage.join(output, runs.RUN_FILE)
-    if not storage.exists(path):
-        raise UsageError(f"{output}: no run there (it has no {runs.RUN_FILE})")
-    run = storage.read_json(path)
+    if not storage.exists(storage.join(output, RUN_FILE)):
+        raise UsageError(f"{output}: no run there (it has no {RUN_FILE})")
+    run = read_run_file(output)
     codes = [
         print_status(folder)
         for name in run.get("criteria", [])
-        if storage.exists(storage.join(folder := storage.join(output, name), runs.RUN_FILE))
+        if storage.exists(storage.join(folder := storage.join(output, name), RUN_FILE))
     ]
     grid = Grid(title=f"{run['name']}, criterion {run['criterion']}", title_justify="left", box=None, pad_edge=False)
     for heading in ("stage", "status", "seconds", "in", "kept", "lost"):

@@ -207,6 +207,8 @@ def load_index(directory: str) -> Index:
         return empty
     try:
         saved = storage.read_json(storage.join(directory, INDEX))
+        for name in (saved["array"], *saved["segments"]):
+            storage.check_name(name, storage.join(directory, INDEX))
         fs, local = storage.filesystem(storage.join(directory, saved["array"]))
         if isinstance(fs, LocalFileSystem):
             return Index(saved["segments"], np.load(local, mmap_mode="r"))

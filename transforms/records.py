@@ -77,9 +77,7 @@ def format_of(path: str) -> str:
 def find_files(path: str) -> list[str]:
     """The corpus files at a path, a folder or a glob, sorted; UsageError where there is none."""
     if storage.is_directory(path):
-        files = [
-            file for file in storage.files_below(path) if "." in file.rsplit("/", 1)[-1].strip(".") and _is_corpus(file)
-        ]
+        files = storage.files_below(path, _is_corpus)
     elif any(mark in path for mark in "*?["):
         files = storage.list_files(path)
     else:
@@ -94,8 +92,9 @@ def find_files(path: str) -> list[str]:
 
 
 def _is_corpus(path: str) -> bool:
+    """Whether a file has an ending that is read, and a name before it."""
     try:
-        return bool(format_of(path))
+        return "." in path.rsplit("/", 1)[-1].strip(".") and bool(format_of(path))
     except UsageError:
         return False
 

@@ -4,11 +4,13 @@ import errno
 import glob
 import json
 import os
+import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
+from urllib.parse import unquote
 
 import fsspec
 import xxhash
@@ -21,6 +23,7 @@ from schemas.urls import redact_urls, redacted, without_query
 T = TypeVar("T")
 
 THREADS = 16
+DRIVE = re.compile("[A-Za-z]:")
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -35,6 +38,30 @@ def join(directory: str, *names: str) -> str:
     """A path below a directory; the query of a URL stays its end."""
     bare = without_query(directory)
     return "/".join([bare.rstrip("/"), *names]) + directory[len(bare) :]
+
+
+def check_name(name: object, source: str) -> str:
+    """Return a name that a file or a server gave, if it stays below the folder that it is joined to.
+
+    `source` says where it stands. UsageError where it would lead elsewhere on some store: `..`, absolute paths, drives,
+    home folders, protocols and chains of fsspec, backslashes, NUL, and all these URL-encoded.
+    """
+    text = str(name)
+    while True:
+        parts = text.split("/")
+        leads_away = (
+            {"", ".", ".."} & set(parts)  # an empty part: the first of an absolute path, or a protocol's ://
+            or "::" in text
+            or "\\" in text
+            or "\0" in text
+            or DRIVE.fullmatch(parts[0])
+            or (parts[0].startswith("~") and (len(parts) > 1 or text == "~"))
+        )
+        if leads_away or not isinstance(name, str):
+            raise UsageError(f"{source}: names {name!r}, which does not lie below its folder; rename or remove it")
+        if text == (decoded := unquote(text)):
+            return name
+        text = decoded
 
 
 @contextmanager
@@ -106,7 +133,7 @@ def is_directory(path: str) -> bool:
 def list_files(pattern: str) -> list[str]:
     """The paths that match a glob pattern, sorted, each usable wherever `pattern` was; none if there are none."""
     fs, local = filesystem(pattern)
-    return _usable(fs, fs.glob(local))
+    return _usable(fs, fs.glob(local), fixed_part(local), pattern)
 
 
 def is_inside(path: str, directory: str) -> bool:
@@ -122,14 +149,19 @@ def list_in(directory: str, pattern: str) -> list[str]:
     return list_files(join(glob.escape(directory), pattern))
 
 
-def files_below(directory: str) -> list[str]:
-    """The files in a directory and in those below it, sorted, each usable wherever `directory` was."""
+def files_below(directory: str, is_wanted: Callable[[str], bool]) -> list[str]:
+    """The wanted files in a directory and in those below it, sorted, each usable wherever `directory` was."""
     fs, local = filesystem(directory)
     found = fs.find(local, detail=True).items()  # of a link, a local disk does not say what it leads to
-    return _usable(fs, [path for path, info in found if info["type"] == "file" or not fs.isdir(path)])
+    files = [path for path, info in found if is_wanted(path) and (info["type"] == "file" or not fs.isdir(path))]
+    return _usable(fs, files, local, directory)
 
 
-def _usable(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> list[str]:
+def _usable(fs: fsspec.AbstractFileSystem, paths: Collection[str], home: str, asked: str) -> list[str]:
+    """The paths that a store listed below `home`, as they are used; UsageError for one that does not lie there."""
+    inside = home.rstrip("/") + "/"
+    for path in paths:
+        check_name(path.removeprefix(inside), asked)
     return sorted(paths if isinstance(fs, LocalFileSystem) else map(fs.unstrip_protocol, paths))
 
 
@@ -142,7 +174,8 @@ def for_each(function: Callable[[str], T], paths: Sequence[str]) -> list[T]:
 def fixed_part(pattern: str) -> str:
     """The folder below which all paths lie that match a glob pattern; of a plain path, its folder."""
     magic = min((place for mark in "*?[" if (place := pattern.find(mark)) >= 0), default=len(pattern))
-    return pattern[:magic].rpartition("/")[0]
+    folder, slash, _ = pattern[:magic].rpartition("/")
+    return folder + slash if not folder or folder.endswith(":/") else folder  # a root keeps its slash
 
 
 def relative(path: str, directory: str) -> str:

@@ -185,9 +185,11 @@ def read_table(path: str, name: str | None = None) -> Table:
         name = name or next(iter(tables))
         if name not in tables:
             raise UsageError(f"{path}: has no table {name!r}; it holds {', '.join(tables)}")
-        listed = tables[name]["shards"]
-        digests = {storage.join(path, shard["path"]): shard["digest"] for shard in listed}
-        files, root = list(digests), storage.join(path, name)
+        root = storage.join(path, storage.check_name(name, manifest_path))
+        for shard in tables[name]["shards"]:
+            inside = storage.check_name(str(shard["path"]).removeprefix(f"{name}/"), manifest_path)
+            digests[storage.join(root, inside)] = shard["digest"]
+        files = list(digests)
         if not files:
             return Table(path, (), pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(tables[name]["schema_ipc"]))))
     elif storage.is_directory(path):
@@ -519,10 +521,22 @@ def _entry_path(directory: str, name: str) -> str:
 
 
 def read_entries(directory: str) -> dict[str, dict]:
-    """What is known of the shards that are complete in a stage directory, by the name of their files, in order."""
-    files = [file for file in storage.files_below(storage.join(directory, "entries")) if file.endswith(".json")]
-    entries = storage.for_each(storage.read_json, files)
-    return {entry["name"]: entry for entry in entries}
+    """Return what is known of the shards that are complete in a stage directory, by the name of their files, in order.
+
+    UsageError where an entry tells of other files than those of its own name.
+    """
+    home = storage.join(directory, "entries")
+    files = storage.files_below(home, lambda path: path.endswith(".json"))
+    entries = {}
+    for file, entry in zip(files, storage.for_each(storage.read_json, files), strict=True):
+        name = storage.relative(file, home).removesuffix(".json")
+        shards = {storage.check_name(table, file): shard["path"] for table, shard in entry["tables"].items()}
+        if entry["name"] != name or shards != {table: f"{table}/{name}.parquet" for table in shards}:
+            raise UsageError(
+                f"{file}: names the files of another shard, {[entry['name'], *shards.values()]}; remove it"
+            )
+        entries[name] = entry
+    return entries
 
 
 def complete_entries(directory: str, targets: Mapping[int, Target]) -> dict[int, dict]:

@@ -7,6 +7,8 @@ from schemas.errors import UsageError
 from transforms import storage
 from transforms.tables import MANIFEST, Table, read_manifest, read_table
 
+RUN_FILE = "run.json"
+
 
 class Rows(NamedTuple):
     """How many rows went into a stage, and what became of them."""
@@ -74,11 +76,22 @@ class Run:
         return found.table(name) if found else None
 
 
+def read_run_file(path: str) -> dict[str, Any]:
+    """Return what `run.json` says; UsageError where a stage, or a criterion's run, lies outside the run directory."""
+    file = storage.join(path, RUN_FILE)
+    about = storage.read_json(file)
+    for entry in about.get("stages", []):
+        storage.check_name(entry.get("directory") or entry["stage"], file)
+    for criterion in about.get("criteria", []):
+        storage.check_name(criterion, file)
+    return about
+
+
 def open_run(path: str) -> Run:
     """Read `run.json` and the manifests below it. Raises UsageError where `path` is not a run directory."""
-    if not storage.exists(storage.join(path, "run.json")):
+    if not storage.exists(storage.join(path, RUN_FILE)):
         raise UsageError(f"{path}: no run.json there; name a directory that `alignbeam run` or `align` wrote (-o)")
-    about = storage.read_json(storage.join(path, "run.json"))
+    about = read_run_file(path)
     return Run(path, about, tuple(_open_stage(path, entry) for entry in about.get("stages", [])))
 
 

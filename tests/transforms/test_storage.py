@@ -1,0 +1,197 @@
+"""Names that come from files and servers, and files that are opened in place."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import evaluate, ingest, run, runs, stages, status
+from schemas.command_line import WRONG_USE
+from schemas.errors import UsageError
+from training.shards import read_split
+from transforms import cache_index, storage
+from transforms.report.run_directory import open_run
+from transforms.tables import read_entries, read_table, write_tables
+
+OUTSIDE = "which does not lie below its folder"
+AWAY = [
+    "../x",
+    "a/../../x",
+    "/etc/passwd",
+    "a//b",
+    ".",
+    "",
+    "..\\x",
+    "C:\\x",
+    "C:/x",
+    "~/x",
+    "~root/x",
+    "~",
+    "a\0b",
+    "file:///etc/passwd",
+    "x::file:///etc/passwd",
+    "..%2fx",
+    "%2e%2e/x",
+    "%252e%252e/x",
+    "a%5C..",
+    "a%00",
+    None,
+    3,
+]
+INSIDE = ["a", "a/b.parquet", "a..b", "...", "a b/c%20d.jsonl", "100%.jsonl", "~$a.csv", "ä:b", "a?b*[1]"]
+
+
+@pytest.mark.parametrize("name", AWAY)
+def test_a_name_that_leads_away_is_refused(name):
+    with pytest.raises(UsageError) as caught:
+        storage.check_name(name, "t/manifest.json")
+    assert str(caught.value).startswith(f"t/manifest.json: names {name!r}, {OUTSIDE}")
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_name_below_its_folder_passes(name):
+    assert storage.check_name(name, "t/manifest.json") == name
+
+
+def test_the_fixed_part_of_a_pattern_at_a_root():
+    parts = {"/*.x": "/", "memory://*.x": "memory://", "a/*.x": "a", "*.x": "", "/a/b.x": "/a", "s3://b/*": "s3://b"}
+    assert {pattern: storage.fixed_part(pattern) for pattern in parts} == parts
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A table that lies beside the folder `t` of the tests, and must be neither read nor written."""
+    pq.write_table(pa.table({"id": ["secret"]}), tmp_path / "secret.parquet")
+    return tmp_path / "secret.parquet"
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.parquet", "rows/../../secret.parquet", "{absolute}", "rows/%2e%2e/%2e%2e/secret.parquet"]
+)
+def test_a_manifest_reads_no_shard_outside_its_table(tmp_path, secret, path):
+    path = path.format(absolute=secret)
+    write_tables(str(tmp_path / "t"), {"rows": pa.table({"id": ["a"]})}, {}, 10)
+    manifest = storage.read_json(str(tmp_path / "t" / "manifest.json"))
+    assert read_table(str(tmp_path / "t")).to_arrow().to_pydict() == {"id": ["a"]}
+    manifest["tables"]["rows"]["shards"][0]["path"] = path
+    (tmp_path / "t" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match=rf"t/manifest\.json: names '.*secret\.parquet', {OUTSIDE}"):
+        read_table(str(tmp_path / "t"))
+
+
+def test_a_manifest_names_no_table_outside_its_folder(tmp_path, secret):
+    shards = {"shards": [{"path": "../secret.parquet", "digest": ""}]}
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "manifest.json").write_text(json.dumps({"tables": {"..": shards}}))
+    with pytest.raises(UsageError, match=rf"names '\.\.', {OUTSIDE}"):
+        read_table(str(tmp_path / "t"))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("../../x", "rows/../../x.parquet"), ("b", "rows/b.parquet"), ("a", "../rows/a.parquet")]
+)
+def test_an_entry_names_no_files_but_its_own(tmp_path, name, path):
+    entry = {"name": name, "mark": "", "rejects": {"e": 1}, "tables": {"rows": {"path": path}}}
+    storage.write_json(str(tmp_path / "entries" / "a.json"), entry)
+    with pytest.raises(UsageError, match=r"entries/a\.json: names the files of another shard"):
+        read_entries(str(tmp_path))
+
+
+@pytest.mark.parametrize("field", ["array", "segments"])
+def test_a_caches_index_maps_no_file_outside(tmp_path, field, caplog):
+    cache_index.save_index(str(tmp_path), cache_index.load_index(str(tmp_path)))
+    index = storage.read_json(str(tmp_path / "index.json"))
+    (tmp_path / index["array"]).rename(tmp_path.parent / "outside.npy")
+    changed = {"array": "../outside.npy", "segments": []} if field == "array" else {"array": "x", "segments": ["../y"]}
+    (tmp_path / "index.json").write_text(json.dumps(changed))
+    assert cache_index.load_index(str(tmp_path)).segments == []
+    assert f"index cannot be read and is made anew ({tmp_path}/index.json: names '../" in caplog.text
+
+
+@pytest.mark.parametrize("changed", [{"stages": [{"stage": "align", "directory": "../t"}]}, {"criteria": ["../t"]}])
+def test_run_json_names_no_folder_outside(tmp_path, changed):
+    folder = str(tmp_path / "run")
+    storage.write_json(f"{folder}/run.json", {"name": "r", "criterion": "", "stages": [], **changed})
+    readers = [open_run, status.print_status, evaluate.find_aligned, lambda path: runs.Run(path).read()]
+    for read in readers:
+        with pytest.raises(UsageError, match=rf"run/run\.json: names '\.\./t', {OUTSIDE}"):
+            read(folder)
+
+
+def test_a_stages_name_from_a_settings_file_stays_below_the_output(tmp_path):
+    with pytest.raises(UsageError, match=OUTSIDE):
+        stages.Stage.under(str(tmp_path / "out"), "../../x", {})
+
+
+def test_a_packs_name_stays_below_the_output(tmp_path, root):
+    pack = (root / "schemas" / "criteria" / "ethical.yaml").read_text().replace("name: ethical", "name: ../../x")
+    (tmp_path / "evil.yaml").write_text(pack)
+    recipe = run.Config(
+        name="r",
+        criterion=("factual", str(tmp_path / "evil.yaml")),
+        heldout="heldout.jsonl",
+        model="m",
+        output=str(tmp_path / "a" / "b"),
+    )
+    with pytest.raises(UsageError, match=rf"evil\.yaml: names '\.\./\.\./x', {OUTSIDE}"):
+        list(run.parted(recipe, ["factual", "../../x"]))
+
+
+@pytest.fixture
+def listing(request) -> Iterator[str]:
+    """A web server whose folder `data` lists a file of its own and those of the test's parameters."""
+    asked: list[str] = []
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            is_listing = self.path.rstrip("/") == "/data"
+            links = "".join(f'<a href="{name}">x</a>' for name in ("a.jsonl", "../about.html", *request.param))
+            body = links.encode() if is_listing else b'{"question": "q", "response": "r"}\n'
+            self.send_response(200 if is_listing or self.path == "/data/a.jsonl" else 404)
+            self.send_header("Content-Type", "text/html" if is_listing else "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/data"
+    server.shutdown()
+    server.server_close()
+    assert [path for path in asked if "secret" in path or "%2" in path] == []  # not even asked for
+
+
+@pytest.mark.parametrize("listing", [["../../secret.jsonl"], ["..%2f..%2fsecret.jsonl"]], indirect=True)
+@pytest.mark.parametrize("pattern", ["", "/**/*.jsonl"])
+def test_a_servers_listing_leads_to_no_file_outside(listing, pattern, tmp_path):
+    output = tmp_path / "a" / "b" / "out"
+    arguments = [listing + pattern, "-o", str(output), "--kind", "responses"]
+    with pytest.raises(UsageError, match=rf"/data.*: names '\.\..*secret\.jsonl', {OUTSIDE}"):
+        ingest.run(ingest.Config(corpus=listing + pattern, output=str(output)))
+    assert ingest.main(arguments) == WRONG_USE
+    assert sorted(path.name for path in tmp_path.rglob("*secret*")) == []
+
+
+@pytest.mark.parametrize("listing", [[]], indirect=True)
+def test_a_servers_honest_listing_is_read(listing, tmp_path):
+    stage = ingest.run(ingest.Config(corpus=listing, output=str(tmp_path / "out")))
+    assert stage.table("responses").to_arrow(["question", "response"]).to_pylist() == [
+        {"question": "q", "response": "r"}
+    ]
+    assert [shard.name for shard in stage.table("responses").shards] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("listing", [["..%2fsecret.parquet"]], indirect=True)
+def test_training_shards_of_a_server_lie_in_their_folder(listing):
+    with pytest.raises(UsageError, match=OUTSIDE):
+        read_split(listing.removesuffix("/data"), "data", pa.schema({"id": pa.string()}))
