@@ -6,7 +6,7 @@
     alignbeam status out ; alignbeam report out
     alignbeam check mine.yaml                                a criterion pack, a recipe or a corpus; loads no model
     alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --limit 50
-    alignbeam train inspector|aligner|squad … ; alignbeam evaluate … ; alignbeam import … ; alignbeam curate …
+    alignbeam train inspector|aligner|squad ... ; alignbeam evaluate ... ; alignbeam import ... ; alignbeam curate ...
 
 `alignbeam COMMAND --help` explains each. Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with rejects.
 """
@@ -51,7 +51,9 @@ def intruders() -> list[str]:
 def refuse_intruders() -> None:
     """Exit with code 2, naming them, where modules of other projects hide alignbeam's own."""
     if found := intruders():
-        print(f"error: modules of another project hide alignbeam's own: {', '.join(found)}", file=sys.stderr)
+        # Our console may be among what is hidden, so the path is made printable by hand.
+        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in ", ".join(found))
+        print(f"error: modules of another project hide alignbeam's own: {shown}", file=sys.stderr)
         print("start alignbeam from another directory, or take that one off PYTHONPATH", file=sys.stderr)
         raise SystemExit(WRONG_USE)
 
@@ -68,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_intruders()
     command, *rest = arguments
     if command not in COMMANDS:
-        print(f"error: no command {command!r}; one of {', '.join(COMMANDS)}", file=sys.stderr)
+        from schemas.console import messages
+
+        messages.print(f"error: no command {command!r}; one of {', '.join(COMMANDS)}", soft_wrap=True)
         return WRONG_USE
     return importlib.import_module(COMMANDS[command]).main(rest)
 

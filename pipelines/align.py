@@ -23,10 +23,10 @@ import pyarrow as pa
 
 from pipelines import conflicts, entrypoint, ingest, orders, plan, runs, stages
 from pipelines.at_work import at_work
-from pipelines.watch import console
 from schemas import tables
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.config import validated
+from schemas.console import messages
 from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
@@ -431,7 +431,7 @@ def align_corpus(
         )
     if not stage.is_complete:
         done = complete_entries(stage.directory, corpus.targets)
-        console.print(f"{len(done)} of {len(corpus.shards)} shards are done: {redact_urls(stage.directory)}")
+        messages.print(f"{len(done)} of {len(corpus.shards)} shards are done: {stage.directory}")
         others = left_to_others(config, corpus)
         rejects = any(entry["rejects"] for index, entry in done.items() if index not in others)
         return DONE_WITH_REJECTS if rejects else DONE

@@ -6,7 +6,6 @@ alignbeam check squad.yaml
 alignbeam check answers.jsonl.gz --kind responses
 """
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,9 @@ from typing import get_args
 from pipelines.align import check_models
 from pipelines.run import Config as RecipeConfig
 from pipelines.run import parted
-from pipelines.watch import console
-from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, exit_code
+from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, Parser, exit_code
 from schemas.config import Layer, read_yaml, resolve
+from schemas.console import messages
 from schemas.criteria import check_pack, load_pack
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
@@ -36,7 +35,7 @@ def check_recipe(path: str) -> int:
     if config.config.is_squad:
         list(parted(config.config, names))
     what = f"criterion {names[0]}" if len(names) == 1 else f"a squad of {', '.join(names)}"
-    console.print(f"{redact_urls(path)}: a recipe for {what}; nothing wrong", markup=False)
+    messages.print(f"{path}: a recipe for {what}; nothing wrong")
     return DONE
 
 
@@ -48,7 +47,7 @@ def check_squad(path: str) -> int:
         if member.pack:
             load_pack(member.pack)
     named = ", ".join(f"{member.criterion} ({aligner_kind(member, adapters)})" for member in squad.members)
-    console.print(f"{redact_urls(path)}: a squad, routing {squad.routing}: {named}; nothing wrong", markup=False)
+    messages.print(f"{path}: a squad, routing {squad.routing}: {named}; nothing wrong")
     return DONE
 
 
@@ -62,17 +61,13 @@ def check_criterion(path: str) -> int:
     """All mistakes of a pack, each with file, line and field."""
     problems = check_pack(path)
     for problem in problems:
-        console.print(
-            f"{problem.level}: {redact_urls(problem.file)}:{problem.line}: {problem.field}: {problem.message}",
-            markup=False,
-        )
+        messages.print(f"{problem.level}: {problem.file}:{problem.line}: {problem.field}: {problem.message}")
     if any(problem.level == "error" for problem in problems):
         return WRONG_USE
     pack = load_pack(path)
-    console.print(
-        f"{redact_urls(path)}: a pack with {len(pack.principles)} principles, {len(pack.demonstrations)} "
-        f"demonstrations and {len(pack.seeds)} seeds; {'nothing wrong' if not problems else 'usable'}",
-        markup=False,
+    messages.print(
+        f"{path}: a pack with {len(pack.principles)} principles, {len(pack.demonstrations)} demonstrations and "
+        f"{len(pack.seeds)} seeds; {'nothing wrong' if not problems else 'usable'}",
     )
     return DONE
 
@@ -90,7 +85,7 @@ def check_corpus(path: str, kind: corpora.Kind) -> int:
             errors.update(error for error in chunk.batch.column("error").to_pylist() if error)
         named = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in columns.items())
         found = ", ".join(f"{count:,} {error}" for error, count in errors.most_common()) or "nothing wrong"
-        console.print(f"{redact_urls(file)}: {named}; {rows:,} rows read: {found}", markup=False)
+        messages.print(f"{file}: {named}; {rows:,} rows read: {found}")
         rejects += errors.total()
     return DONE_WITH_REJECTS if rejects else DONE
 
@@ -101,10 +96,9 @@ def check_table(path: str) -> int:
     manifest = read_manifest(path)
     for name in manifest["tables"]:
         table = read_table(path, name)
-        console.print(
-            f"{redact_urls(path)}: {name}, made by {manifest['stage']}: {table.rows:,} rows in "
-            f"{len(table.shards)} shards; columns {', '.join(table.schema.names)}",
-            markup=False,
+        messages.print(
+            f"{path}: {name}, made by {manifest['stage']}: {table.rows:,} rows in {len(table.shards)} shards; "
+            f"columns {', '.join(table.schema.names)}",
         )
     return DONE
 
@@ -124,12 +118,7 @@ def check(path: str, kind: corpora.Kind) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="alignbeam check",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("alignbeam check", __doc__)
     parser.add_argument(
         "path",
         help="a pack, a recipe or a squad file (YAML), a corpus (file, folder or glob) or a table that a stage made",

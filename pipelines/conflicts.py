@@ -15,8 +15,8 @@ from rich.table import Table as Grid
 
 from pipelines import stages
 from pipelines.orders import ascending
-from pipelines.watch import console
 from schemas import tables
+from schemas.console import messages
 from schemas.errors import UsageError
 from transforms import storage
 from transforms.alignment import Align, Member, Policy, SplitAligned, score_matrix
@@ -140,6 +140,6 @@ def print_conflicts(found: Conflicts, rows: int) -> None:
         grid.add_row(criterion, *(f"{change:+.3f}" for change in changes))
     grid.add_row("squad, before", *(f"{mean:.3f}" for mean in found.before_M))
     grid.add_row("squad, after", *(f"{mean:.3f}" for mean in found.after_M))
-    console.print(grid)
-    console.print(f"suggested order (routing: fixed): {', '.join(found.order)}")
-    console.print(f"expected to stay below a threshold: {found.unmet:.0%}, about {round(found.unmet * rows):,} rows")
+    messages.print(grid)
+    messages.print(f"suggested order (routing: fixed): {', '.join(found.order)}")
+    messages.print(f"expected to stay below a threshold: {found.unmet:.0%}, about {round(found.unmet * rows):,} rows")

@@ -7,7 +7,6 @@
 The exit code is 1 where something that is needed fails.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -18,9 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.installation import (
     GIB,
@@ -32,6 +30,8 @@ from pipelines.installation import (
     check_transformers,
     check_vllm,
 )
+from schemas.command_line import DONE, FAILED, Parser, exit_code
+from schemas.console import messages, printable, results
 
 STYLES: dict[Status, str] = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
 MIN_MEMORY_GIB = 4
@@ -153,33 +153,38 @@ def examine(output: str, flink_jar: str | None) -> Iterator[Check]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the examination; 1 where something that is needed fails."""
-    parser = argparse.ArgumentParser(
-        prog="alignbeam doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("alignbeam doctor", __doc__)
     parser.add_argument(
         "-o", "--output", default=".", help="where results will go: a folder or s3://, gs:// (default: .)"
     )
     parser.add_argument("--flink-jar", metavar="FILE", help="Beam's Flink job server, if you use the Flink runner")
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     arguments = parser.parse_args(argv)
+    return exit_code(lambda: print_examination(arguments.output, arguments.flink_jar, as_json=arguments.json))
 
-    with Console(stderr=True).status("looking (torch and vLLM take some seconds to import)"):
-        checks = list(examine(arguments.output, arguments.flink_jar))
+
+def print_examination(output: str, flink_jar: str | None, *, as_json: bool) -> int:
+    with messages.status("looking (torch and vLLM take some seconds to import)"):
+        checks = list(examine(output, flink_jar))
     failed = [check.name for check in checks if check.status == "fail"]
-    if arguments.json:
-        print(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}, indent=2))
-        return int(bool(failed))
+    code = FAILED if failed else DONE
+    if as_json:
+        report = {"ok": not failed, "checks": [asdict(check) for check in checks]}
+        results.print(json.dumps(report, indent=2), soft_wrap=True)
+        return code
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in checks:
-        advice = f"[bold] → {escape(check.advice)}[/]" if check.advice else ""
-        table.add_row(f"[{STYLES[check.status]}]{check.status}[/]", escape(check.name), escape(check.found) + advice)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"\n[bold red]failed: {', '.join(failed)}[/]" if failed else "\nnothing that is needed is missing")
-    return int(bool(failed))
+        text = Text(printable(check.found))
+        if check.advice:
+            text.append(f" → {printable(check.advice)}", "bold")
+        table.add_row(Text(check.status, STYLES[check.status]), check.name, text)
+    results.print(table)
+    results.print()
+    if failed:
+        results.print(f"failed: {', '.join(failed)}", style="bold red")
+    else:
+        results.print("nothing that is needed is missing")
+    return code
 
 
 if __name__ == "__main__":

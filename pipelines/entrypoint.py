@@ -7,10 +7,9 @@ from typing import Any
 from rich.table import Table
 
 from pipelines.stages import Stage, checked_options
-from pipelines.watch import console
 from schemas.command_line import DONE, DONE_WITH_REJECTS, config_parser, exit_code, resolve_flags
 from schemas.config import print_config
-from schemas.urls import redact_urls
+from schemas.console import messages, results
 
 
 def main(
@@ -35,7 +34,7 @@ def main(
         parsed = parser.parse_args(own)
         resolved = resolve_flags(config_class, parsed, file_flag)
         if parsed.print_config:
-            print(print_config(resolved))
+            results.print(print_config(resolved), soft_wrap=True)
             return DONE
         checked_options(beam_arguments)
         result = run(resolved.config, beam_arguments)
@@ -49,15 +48,15 @@ def main(
 def report_stage(stage: Stage) -> int:
     """Say what a stage made, and why rows are missing; gives the exit code."""
     counts = stage.manifest["counts"]
-    console.print(f"[bold]{stage.name}[/bold]")
+    messages.print(stage.name, style="bold")
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("in", f"{counts['in']:,}")
     table.add_row("kept", f"{counts['kept']:,}")
     for mark, reasons in (("dropped", counts["drops"]), ("rejected", counts["rejects"])):
         for reason, rows in reasons.items():
             table.add_row(mark, f"{rows:,}  {reason}")
-    console.print(table)
-    console.print(redact_urls(stage.directory), soft_wrap=True)
+    messages.print(table)
+    messages.print(stage.directory, soft_wrap=True)
     return DONE_WITH_REJECTS if counts["rejects"] else DONE
 
 

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from rich.table import Table as Grid
 
 from pipelines import entrypoint, ingest, runs, stages
-from pipelines.watch import console
 from schemas.command_line import setting
+from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.urls import without_query
 from transforms import evaluation, progress, storage
@@ -244,9 +244,9 @@ def print_metrics(metrics: dict) -> None:
             *(f"{one[name]:,}" for name in ("wins", "losses", "ties")),
             f"{shift['shift']['mean']:+.3f}" if shift and shift["shift"]["mean"] is not None else "",
         )
-    console.print(grid)
+    messages.print(grid)
     for one in metrics["two_way"]:
-        console.print(f"two-way accuracy, {one['file']}, {one['judge']}: {_rate(one['accuracy'])} of {one['items']}")
+        messages.print(f"two-way accuracy, {one['file']}, {one['judge']}: {_rate(one['accuracy'])} of {one['items']}")
 
 
 def _rate(value: float | None) -> str:

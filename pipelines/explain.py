@@ -2,11 +2,11 @@
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as Grid
+from rich.text import Text
 
 from pipelines.stages import Stage
+from schemas.console import results
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
 from transforms.leakage import HeldOut, drop_leaked, quote_leaks
@@ -24,27 +24,26 @@ def explain_row(row_id: str, table: Table, rules: tuple[Rule, ...], held_out: He
     if row.column("drop_reason")[0].is_valid:
         grid.add_row(row.column("drop_reason")[0].as_py(), "", verdict(True), "bytes that are not UTF-8")
     for reason, columns, broken, seen in explain(row, rules):
-        grid.add_row(reason, columns, verdict(broken), escape(seen))
+        grid.add_row(reason, columns, verdict(broken), seen)
     if held_out.names:
         found = quote_leaks(drop_leaked(row.drop_columns(["drop_reason"]), held_out), held_out).to_pylist()[0]
         seen = f"{found['leaked_from']}: {found['leaked_question']}" if found["leaked_from"] else "no match"
         reason = found["drop_reason"] or "leaked"
-        grid.add_row(reason, "question", verdict(found["drop_reason"] is not None), escape(seen))
-    console = Console(highlight=False)
-    console.print(grid)
+        grid.add_row(reason, "question", verdict(found["drop_reason"] is not None), seen)
+    results.print(grid)
     if not stage.is_complete:
-        console.print("Duplicates, quotas and splits are known once the same command has run without --explain.")
+        results.print("Duplicates, quotas and splits are known once the same command has run without --explain.")
         return
     for name in stage.manifest["tables"]:
         fate = find_row(stage.table(name), row_id)
         if fate is not None:
             marks = fate.select([mark for mark in (*SPLIT_COLUMNS, *DROP_COLUMNS) if mark in fate.schema.names])
             said = ", ".join(f"{mark} {value}" for mark, value in marks.to_pylist()[0].items() if value is not None)
-            console.print(f"in the table {name}: {said}", markup=False, soft_wrap=True)
+            results.print(f"in the table {name}: {said}", soft_wrap=True)
 
 
-def verdict(broken: bool) -> str:
-    return "[red]drop[/red]" if broken else "pass"
+def verdict(broken: bool) -> Text:
+    return Text("drop", "red") if broken else Text("pass")
 
 
 def find_row(table: Table, row_id: str) -> pa.RecordBatch | None:

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
 from pipelines.at_work import at_work
-from pipelines.watch import console
 from schemas.command_line import setting
+from schemas.console import messages
 from schemas.errors import StageError, UsageError
 from schemas.urls import redact_urls, without_query
 from transforms import corpora, records, storage
@@ -137,9 +137,9 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
     if not looks:
         raise errors[0]
     for error in errors[:NAMED_FILES]:
-        console.print(f"left out: {error}", markup=False, soft_wrap=True)
+        messages.print(f"left out: {error}", soft_wrap=True)
     if len(errors) > NAMED_FILES:
-        console.print(f"left out: {len(errors) - NAMED_FILES:,} more files without a record that can be read")
+        messages.print(f"left out: {len(errors) - NAMED_FILES:,} more files without a record that can be read")
     schema = corpora.schema_of(config.kind, looks)
     kept = {path: look for path, look in found.items() if not isinstance(look, records.EmptyFile)}
     columns = {

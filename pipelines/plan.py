@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from rich.table import Table as Grid
 
-from pipelines.watch import console
+from schemas.console import messages
 from schemas.criteria import Pack
 from transforms.aligner_format import aligner_prompt
 from transforms.alignment import Member
@@ -194,8 +194,8 @@ def print_plan(estimates: Sequence[Estimate]) -> int:
             _unknown(one.hours(GPU_FLOPS), "{:,.1f}"),
             _unknown(one.hours(CPU_FLOPS), "{:,.1f}"),
         )
-    console.print(grid)
-    console.print(
+    messages.print(grid)
+    messages.print(
         "Tokens are estimated from text at four bytes each; hours assume "
         f"{GPU_FLOPS:.0e} FLOP/s per GPU and {CPU_FLOPS:.0e} per CPU, 2 FLOP per parameter and token; divide by GPUs."
     )

@@ -18,12 +18,11 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.markup import escape
 
 from pipelines import entrypoint, stages
-from pipelines.watch import console
 from schemas.command_line import setting
 from schemas.config import validated
+from schemas.console import messages
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.errors import StageError
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
@@ -298,7 +297,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
             counts,
         )
     if text := shortfall(config, stage.manifest["counts"]["kept"], stage.table("topics").rows):
-        console.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
+        messages.print(text, style="yellow", soft_wrap=True)
     return stage
 
 

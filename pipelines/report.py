@@ -20,6 +20,7 @@ from plotly.offline import get_plotlyjs
 import transforms.report
 from pipelines import entrypoint
 from schemas.command_line import DONE, setting
+from schemas.console import results
 from transforms import storage
 from transforms.report import charts, formats, sections
 from transforms.report.corpus import DECISIONS, Corpus, columns_of, summarise
@@ -134,7 +135,7 @@ def write(directory: str, samples: int = Config.samples) -> str:
 
 def run(config: Config, _: Sequence[str] = ()) -> int:
     """Write the report and print its path."""
-    print(write(config.run, config.samples))
+    results.print(write(config.run, config.samples), soft_wrap=True)
     return DONE
 
 

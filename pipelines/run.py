@@ -43,9 +43,9 @@ from pipelines.respond import Settings as RespondSettings
 from pipelines.train import run_trainer
 from pipelines.train_squad import ADAPTER, TRAINERS
 from pipelines.triples import Settings as TripleSettings
-from pipelines.watch import console
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.config import Layer, flatten, resolve, to_dict, validated
+from schemas.console import messages
 from schemas.criteria import load_pack
 from schemas.errors import UsageError
 from schemas.squads import Routing, Squad, SquadMember, squad_yaml
@@ -232,7 +232,7 @@ class Job:
             return
         if edits := list(changes(self.before.get(stage.name), stage.identity)):
             text = f"  stale: {', '.join(edits)}; done again, with every completion that still fits"
-            console.print(text, markup=False, soft_wrap=True)
+            messages.print(text, soft_wrap=True)
         self.record.record(stage, "running", 0.0, models_of(self.config))
 
     def directory(self, name: str) -> str:
@@ -478,11 +478,11 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
         names = [name for name in names if not name.endswith("_compared")]
     for name in names:
         if name == "report":
-            console.print(f"report: {redact_urls(report.write(config.output))}", soft_wrap=True)
+            messages.print(f"report: {report.write(config.output)}", soft_wrap=True)
             continue
         started = time.monotonic()
         heading = f"{name} ({job.name})" if job.home != config.output else name
-        console.print(f"[bold]{heading}[/bold]")
+        messages.print(heading, style="bold")
         try:
             with stages.observed(job.begin):
                 stage = getattr(job, name)()
@@ -492,7 +492,7 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
         job.results[name] = stage
         job.record.record(stage, "complete", time.monotonic() - started, models_of(config))
         counts = stage.manifest["counts"]
-        console.print(f"  {counts['kept']:,} of {counts['in']:,} rows")
+        messages.print(f"  {counts['kept']:,} of {counts['in']:,} rows")
         rejects += sum(counts["rejects"].values())
     if names:
         print_summary(job.record)
@@ -529,7 +529,7 @@ def say_plan(config: Config) -> int:
         _, topics = plan.topic_growth(wanted, pack)
         if text := questions.shortfall(wanted, topics, topics):
             text = f"{pack.name}: {text}" if config.is_squad else text
-            console.print(f"at most, {text}", markup=False, soft_wrap=True)
+            messages.print(f"at most, {text}", soft_wrap=True)
     return code
 
 
@@ -603,7 +603,7 @@ def print_summary(record: runs.Run) -> None:
         grid.add_row(
             entry["stage"], entry["status"], f"{counts['in']:,}", f"{counts['kept']:,}", f"{entry['seconds']:,.1f}"
         )
-    console.print(grid)
+    messages.print(grid)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

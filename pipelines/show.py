@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console, Group
+from rich.console import Group
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -20,6 +20,7 @@ from rich.text import Text
 
 from pipelines import entrypoint
 from schemas.command_line import DONE, setting
+from schemas.console import printable, results
 from schemas.errors import UsageError
 from transforms.report.corpus import Sample, Shown, columns_of, sample
 from transforms.report.formats import cell, spaced
@@ -29,18 +30,6 @@ from transforms.report.views import Comparison, View, views
 
 SUMMARY_CHARACTERS = 160
 DECISION_STYLES = {"rewritten": "green", "refused": "yellow", "failed": "red"}
-# Model output must not move the cursor, recolour the screen or reorder the line: control characters and those that
-# switch the writing direction are shown as what they are.
-_CONTROLS = [
-    *range(0x09),
-    *range(0x0B, 0x20),
-    *range(0x7F, 0xA0),
-    0x200E,
-    0x200F,
-    *range(0x202A, 0x202F),
-    *range(0x2066, 0x206A),
-]
-_VISIBLE = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _CONTROLS}
 
 
 class Marks(NamedTuple):
@@ -80,10 +69,6 @@ def select(batch: pa.RecordBatch, only: str | None, row_id: str | None) -> pa.Re
     return batch
 
 
-def printable(text: object) -> str:
-    return str(text).translate(_VISIBLE)
-
-
 def overview(samples: Sequence[Sample]) -> Table:
     """A line for every row: decision, scores before and after, the beginnings of its texts."""
     criteria = list(dict.fromkeys(name for entry in samples for name in entry.after))
@@ -116,7 +101,7 @@ def summary(shown: Shown | None) -> Text:
     """The beginning of a text on one line."""
     if shown is None:
         return Text("no text", "dim italic")
-    line = printable(" ".join(shown.text[: 2 * SUMMARY_CHARACTERS].split()))
+    line = " ".join(printable(shown.text[: 2 * SUMMARY_CHARACTERS]).split())  # some controls count as white space
     cut = len(line) > SUMMARY_CHARACTERS or shown.characters > 2 * SUMMARY_CHARACTERS
     return Text(line[:SUMMARY_CHARACTERS] + "…" if cut else line)
 
@@ -197,17 +182,16 @@ def follow_refused(found: Run, samples: Sequence[Sample]) -> None:
 
 def run(config: Config, _: Sequence[str] = ()) -> int:
     """Print the rows asked for."""
-    console = Console(highlight=False, markup=False)
     found = open_run(config.run)
     samples = list(find(found, config))
     if not samples:
-        console.print("No row fits.")
+        results.print("No row fits.")
     elif config.diff:
         follow_refused(found, samples)
         for view in views(found, samples):
-            console.print(difference(view, STYLED if console.is_terminal else PLAIN))
+            results.print(difference(view, STYLED if results.is_terminal else PLAIN))
     else:
-        console.print(overview(samples))
+        results.print(overview(samples))
     return DONE
 
 

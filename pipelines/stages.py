@@ -4,6 +4,8 @@ One rule serves skipping, resuming and noticing stale results: `<run>/<stage>/<d
 its manifest there, the stage is done; without, its complete shards stay and the others are done.
 """
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -153,10 +155,13 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     parser = _BeamArgumentParser(allow_abbrev=False, add_help=False)
     for options in [PipelineOptions, *PipelineOptions.__subclasses__()]:
         options._add_argparse_args(parser)
+    said = io.StringIO()
     try:
-        _, unknown = parser.parse_known_args(list(arguments))
+        with contextlib.redirect_stderr(said):  # all of Beam's flags, and then what is wrong
+            _, unknown = parser.parse_known_args(list(arguments))
     except SystemExit as error:
-        raise UsageError(f"Beam refuses {' '.join(arguments)}") from error
+        reason = said.getvalue().rpartition("error: ")[2].strip()
+        raise UsageError(f"Beam refuses {' '.join(arguments)}: {reason}") from error
     if unknown:
         raise UsageError(f"Beam knows no option {unknown[0]} (what stands after -- goes to Beam)")
     options = PipelineOptions(list(arguments))

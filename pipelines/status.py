@@ -3,15 +3,14 @@
 alignbeam status runs/mine
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table as Grid
 
-from pipelines.watch import LOG_COLUMNS
-from schemas.command_line import DONE, DONE_WITH_REJECTS, FAILED, exit_code
+from pipelines import runs
+from schemas.command_line import DONE, DONE_WITH_REJECTS, FAILED, Parser, exit_code
+from schemas.console import results
 from schemas.errors import UsageError
 from transforms import storage
 from transforms.report.run_directory import RUN_FILE, read_run_file
@@ -52,18 +51,13 @@ def print_status(output: str) -> int:
         grid.add_row(entry["stage"], entry["status"], f"{entry['seconds']:,.1f}", rows_in, rows_kept, lost)
         if rejected:
             code = DONE_WITH_REJECTS
-    Console(highlight=False, width=None if sys.stdout.isatty() else LOG_COLUMNS).print(grid)
+    results.print(grid)
     codes.append(FAILED if any(entry["status"] == "failed" for entry in run["stages"]) else code)
     return FAILED if FAILED in codes else max(codes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="alignbeam status",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("alignbeam status", __doc__)
     parser.add_argument("run", help="run directory")
     arguments = parser.parse_args(argv)
     return exit_code(lambda: print_status(arguments.run))

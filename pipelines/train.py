@@ -8,15 +8,13 @@ Triples that were not curated yet are curated first, beside the output. All othe
 `python -m training.inspector --help`. On several GPUs launch the trainer itself with torchrun.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from pipelines import curate
-from schemas.children import child_environment
-from schemas.command_line import DONE, INTERRUPTED, WRONG_USE, exit_code
+from pipelines import curate, stages
+from schemas.command_line import DONE, INTERRUPTED, WRONG_USE, Parser, exit_code
 from schemas.errors import StageError, UsageError
 from training.command_line import LIFELINE
 from transforms import storage
@@ -77,12 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipelines import train_squad
 
         return train_squad.main(arguments[1:])
-    parser = argparse.ArgumentParser(
-        prog="alignbeam train",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("alignbeam train", __doc__)
     parser.add_argument("method", choices=[*METHODS, "squad"])
     parser.add_argument("--data", required=True, help="training shards, a curate stage, or a table of triples")
     parser.add_argument("--output", "-o", required=True, help="folder of the trained model")

@@ -17,9 +17,9 @@ import yaml
 
 from pipelines import entrypoint
 from pipelines.train import METHODS, find_shards, run_trainer, shards_for
-from pipelines.watch import console
 from schemas.command_line import DONE, setting
-from schemas.config import Layer, read_yaml, resolve, to_dict
+from schemas.config import read_yaml, to_dict, validated
+from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
 from training import aligner as aligner_trainer
@@ -117,7 +117,7 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
     for method, given in planned:  # all before the first: an output of other settings must not be found hours later
         Run.open(method, to_dict(TRAINERS[method](**given)))
     for method, given in planned:
-        console.print(f"[bold]{given['output']}[/bold]")
+        messages.print(given["output"], style="bold")
         path = f"{given['output']}.yaml"
         with storage.open_output(path) as file:
             file.write(yaml.safe_dump(given).encode())
@@ -126,7 +126,7 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
     if not storage.exists(path):
         with storage.open_output(path) as file:
             file.write(squad_yaml(squad_of(config)).encode())
-    console.print(f"squad: {path}", soft_wrap=True)
+    messages.print(f"squad: {path}", soft_wrap=True)
     return DONE
 
 

@@ -1,19 +1,15 @@
 """What a user sees while a stage works: rows done, rate, tokens per second, time left."""
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from schemas.console import messages, printable
 from transforms import progress
-
-LOG_COLUMNS = 160
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else LOG_COLUMNS)
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 30.0
@@ -28,7 +24,7 @@ def watch(total: int) -> Iterator[None]:
     for step in progress.snapshot():
         progress.reset(step)
     stop = threading.Event()
-    show = _bars if console.is_terminal else _lines
+    show = _bars if messages.is_terminal else _lines
     thread = threading.Thread(target=show, args=(total, stop), daemon=True)
     thread.start()
     try:
@@ -51,12 +47,12 @@ def describe(counts: progress.Progress) -> str:
 
 def _bars(total: int, stop: threading.Event) -> None:
     bars = Bars(
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<24}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=console,
+        console=messages,
         transient=True,
     )
     tasks = {}
@@ -64,7 +60,7 @@ def _bars(total: int, stop: threading.Event) -> None:
         while not stop.wait(REFRESH_SECONDS):
             for step, counts in progress.snapshot().items():
                 if step not in tasks:
-                    tasks[step] = bars.add_task(step, total=total, rate="")
+                    tasks[step] = bars.add_task(printable(step), total=total, rate="")
                 bars.update(tasks[step], completed=counts.done, rate=describe(counts))
 
 
@@ -75,4 +71,4 @@ def _lines(total: int, stop: threading.Event) -> None:
             if counts.done:
                 left = (total - counts.done) * counts.seconds / counts.done
                 line += f", {describe(counts)}, about {left / 60:,.1f} min left"
-            console.print(line)
+            messages.print(line)

@@ -2,15 +2,16 @@
 
 import argparse
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from schemas.config import Layer, Resolved, parse_assignments, read_yaml, resolve
+from schemas.console import messages, results, take_over
 from schemas.errors import StageError, UsageError
 
 DONE, FAILED, WRONG_USE, DONE_WITH_REJECTS, INTERRUPTED = 0, 1, 2, 3, 130
@@ -21,17 +22,23 @@ def setting(help: str, default: Any = dataclasses.MISSING, *, positional: bool =
     return dataclasses.field(default=default, metadata={"help": help, "positional": positional, "short": short})
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that takes whole flags only, keeps the lines of its description, and prints through the console."""
+
+    def __init__(self, program: str, description: str | None, epilog: str = "") -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(program, description=description, epilog=epilog, formatter_class=layout, allow_abbrev=False)
+        self.color = False  # from Python 3.14 on argparse would put escapes of its own into the text
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (results if file is sys.stdout else messages).print(message, end="", soft_wrap=True)
+
+
 def config_parser(
     config_class: type, *, program: str, description: str, file_flag: str = "--config", epilog: str = ""
-) -> argparse.ArgumentParser:
+) -> Parser:
     """A parser with a flag for every field made by `setting`; `file_flag` names the file of settings."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=epilog,
-    )
+    parser = Parser(program, description, epilog)
     hints = typing.get_type_hints(config_class)
     for item in _flagged(config_class):
         names = [name for name in (item.metadata["short"], _flag(item)) if name]
@@ -58,17 +65,17 @@ def exit_code(
     command: Callable[[], int], *, interrupted: str = "what was done is kept; the same command goes on from there"
 ) -> int:
     """Run a command; what went wrong becomes one plain message and an exit code."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    take_over()
     try:
         return command()
     except UsageError as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}")
+        messages.print(Text("error:", "red"), str(error), soft_wrap=True)
         return WRONG_USE
     except StageError as error:
-        console.print(f"[red]failed:[/red] {escape(str(error))}")
+        messages.print(Text("failed:", "red"), str(error), soft_wrap=True)
         return FAILED
     except KeyboardInterrupt:
-        console.print(f"[yellow]interrupted:[/yellow] {interrupted}")
+        messages.print(Text("interrupted:", "yellow"), interrupted, soft_wrap=True)
         return INTERRUPTED
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from schemas.command_line import DONE, FAILED, config_parser, exit_code, resolve_flags
 from schemas.config import print_config
+from schemas.console import results
 
 LIFELINE = "ALIGNBEAM_LIFELINE"  # names the read end of a pipe whose other end only the parent holds
 
@@ -38,7 +39,7 @@ def main(
         end_with_parent()
         resolved = resolve_flags(config_class, parsed)
         if parsed.print_config:
-            print(print_config(resolved))
+            results.print(print_config(resolved), soft_wrap=True)
         else:
             train(resolved.config)
         return DONE

@@ -1,7 +1,6 @@
 """What the trainers ask of transformers' Trainer alike: precision, places, reproducibility and one line of progress."""
 
 import os
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from schemas.console import results
 from schemas.errors import StageError, UsageError
 from training.run import Run, is_main_process, processes
 
@@ -44,7 +44,7 @@ class TrainerSettings(Protocol):
 def say(line: str) -> None:
     """Print a line, once for all processes."""
     if is_main_process():
-        print(line, flush=True)
+        results.print(line, soft_wrap=True)
 
 
 def check_settings(settings: TrainerSettings, names: Iterable[str]) -> None:
@@ -187,7 +187,7 @@ def progress_callback() -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             now = time.monotonic()
-            if "loss" not in (logs or {}) or now - self.printed < (1.0 if sys.stdout.isatty() else PROGRESS_SECONDS):
+            if "loss" not in (logs or {}) or now - self.printed < (1.0 if results.is_terminal else PROGRESS_SECONDS):
                 return
             self.printed = now
             rate = (state.global_step - self.first_step) / max(now - self.started, 1e-9)
