@@ -31,7 +31,7 @@ from pipelines.installation import (
     check_vllm,
 )
 from schemas.command_line import DONE, FAILED, Parser, exit_code
-from schemas.console import messages, printable, results
+from schemas.console import messages, results
 
 STYLES: dict[Status, str] = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
 MIN_MEMORY_GIB = 4
@@ -174,9 +174,9 @@ def print_examination(output: str, flink_jar: str | None, *, as_json: bool) -> i
         return code
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in checks:
-        text = Text(printable(check.found))
+        text = Text(results.visible(check.found))
         if check.advice:
-            text.append(f" → {printable(check.advice)}", "bold")
+            text.append(results.visible(f" → {check.advice}"), "bold")
         table.add_row(Text(check.status, STYLES[check.status]), check.name, text)
     results.print(table)
     results.print()

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from pipelines import entrypoint
 from schemas.command_line import DONE, setting
-from schemas.console import printable, results
+from schemas.console import results
 from schemas.errors import UsageError
 from transforms.report.corpus import Sample, Shown, columns_of, sample
 from transforms.report.formats import cell, spaced
@@ -28,6 +28,7 @@ from transforms.report.run_directory import Run, open_run
 from transforms.report.trajectories import give_steps
 from transforms.report.views import Comparison, View, views
 
+visible = results.visible
 SUMMARY_CHARACTERS = 160
 DECISION_STYLES = {"rewritten": "green", "refused": "yellow", "failed": "red"}
 
@@ -75,13 +76,13 @@ def overview(samples: Sequence[Sample]) -> Table:
     table = Table(show_edge=False, pad_edge=False, header_style="bold", padding=(0, 2, 1, 0))
     table.add_column("decision", no_wrap=True)
     for name in criteria:
-        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     for name in ("question", "response", "aligned"):
         table.add_column(name, ratio=1, overflow="fold")
     for entry in samples:
         table.add_row(
             decision(entry),
-            *(Text(f"{cell(entry.before.get(name))} → {cell(entry.after.get(name))}") for name in criteria),
+            *(f"{cell(entry.before.get(name))} → {cell(entry.after.get(name))}" for name in criteria),
             summary(entry.question),
             summary(entry.response),
             Text("as before", "dim") if entry.unchanged else summary(entry.aligned),
@@ -91,9 +92,9 @@ def overview(samples: Sequence[Sample]) -> Table:
 
 def decision(entry: Sample) -> Text:
     return Text.assemble(
-        (spaced(printable(entry.decision)), DECISION_STYLES.get(entry.decision, "")),
+        (spaced(visible(entry.decision)), DECISION_STYLES.get(entry.decision, "")),
         "\n",
-        (printable(entry.id)[:12], "dim"),
+        (visible(entry.id)[:12], "dim"),
     )
 
 
@@ -101,18 +102,18 @@ def summary(shown: Shown | None) -> Text:
     """The beginning of a text on one line."""
     if shown is None:
         return Text("no text", "dim italic")
-    line = " ".join(printable(shown.text[: 2 * SUMMARY_CHARACTERS]).split())  # some controls count as white space
+    line = " ".join(visible(shown.text[: 2 * SUMMARY_CHARACTERS]).split())  # some controls count as white space
     cut = len(line) > SUMMARY_CHARACTERS or shown.characters > 2 * SUMMARY_CHARACTERS
-    return Text(line[:SUMMARY_CHARACTERS] + "…" if cut else line)
+    return Text(visible(line[:SUMMARY_CHARACTERS] + "…") if cut else line)
 
 
 def difference(view: View, marks: Marks) -> Group:
     """One row in full: question, the response against its rewrite, scores."""
     entry = view.sample
     heading = Text.assemble(
-        (spaced(printable(entry.decision)), DECISION_STYLES.get(entry.decision, "")),
-        (f"  {printable(entry.id)}", "dim"),
-        (f"  {spaced(printable(view.reason))}" if view.reason else ""),
+        (spaced(visible(entry.decision)), DECISION_STYLES.get(entry.decision, "")),
+        (f"  {visible(entry.id)}", "dim"),
+        (f"  {spaced(visible(view.reason))}" if view.reason else ""),
     )
     parts = [part for comparison in view.comparisons for part in compared(comparison, marks)]
     return Group(Rule(heading, align="left", style="dim"), Padding(whole(entry.question, "bold"), (1, 0)), *parts)
@@ -122,11 +123,11 @@ def compared(comparison: Comparison, marks: Marks) -> Iterator[Text | Padding]:
     """Whose turn it was, the text before and after, scores."""
     if step := comparison.step:
         said = " · ".join(part for part in (step.member, step.decision, step.reason) if part)
-        yield Text(f"step {step.step}: {spaced(printable(said))}", "dim")
+        yield Text(f"step {step.step}: {spaced(visible(said))}", "dim")
     yield marked(comparison, marks) if comparison.after.text else whole(comparison.before.text, "")
     scores = Table(show_header=False, box=None, pad_edge=False)
     for name, before, after, difference in comparison.scores:
-        scores.add_row(Text(printable(name)), cell(before), "→", cell(after), difference)
+        scores.add_row(name, cell(before), "→", cell(after), difference)
     yield Padding(scores, (1, 0))
 
 
@@ -135,9 +136,9 @@ def marked(comparison: Comparison, marks: Marks) -> Text:
     text = Text()
     for run in comparison.runs:
         if run.same:
-            text.append(printable(run.after))
+            text.append(visible(run.after))
             continue
-        old, new = printable(run.before), printable(run.after)
+        old, new = visible(run.before), visible(run.after)
         gap = " " if old.strip() and new.strip() else ""
         for words, mark, style in ((old, marks.old, "red strike"), (new, marks.new, "green underline")):
             if words.strip():
@@ -146,16 +147,17 @@ def marked(comparison: Comparison, marks: Marks) -> Text:
         text.append((new or old)[len((new or old).rstrip()) :])
     for side in (comparison.before, comparison.after):
         if side.text is not None and side.text.cut:
-            text.append(f"\n… {side.title.lower()}: {cell(side.text.characters)} characters in all", "dim italic")
+            more = f"\n… {side.title.lower()}: {cell(side.text.characters)} characters in all"
+            text.append(visible(more), "dim italic")
     return text
 
 
 def whole(shown: Shown | None, style: str) -> Text:
     if shown is None:
         return Text("no text", "dim italic")
-    text = Text(printable(shown.text), style)
+    text = Text(visible(shown.text), style)
     if shown.cut:
-        text.append(f"\n… {cell(shown.characters)} characters in all", "dim italic")
+        text.append(visible(f"\n… {cell(shown.characters)} characters in all"), "dim italic")
     return text
 
 

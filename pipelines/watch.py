@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from schemas.console import messages, printable
+from schemas.console import messages
 from transforms import progress
 
 REFRESH_SECONDS = 0.5
@@ -60,7 +60,7 @@ def _bars(total: int, stop: threading.Event) -> None:
         while not stop.wait(REFRESH_SECONDS):
             for step, counts in progress.snapshot().items():
                 if step not in tasks:
-                    tasks[step] = bars.add_task(printable(step), total=total, rate="")
+                    tasks[step] = bars.add_task(messages.visible(step), total=total, rate="")
                 bars.update(tasks[step], completed=counts.done, rate=describe(counts))
 
 

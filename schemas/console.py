@@ -52,8 +52,11 @@ class PlainConsole(Console):
             return super().size
         return ConsoleDimensions(LOG_COLUMNS, super().size.height)
 
-    def visible(self, text: str) -> str:
-        """Return a text as `printable` does, with escapes also for what the terminal's encoding lacks."""
+    def visible(self, text: object) -> str:
+        """Return a text as `printable` does, with escapes also for what the terminal's encoding lacks.
+
+        For what goes into a `Text`; strings are made visible as they are rendered.
+        """
         return printable(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
 
     def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
