@@ -45,7 +45,7 @@ def _escape(match: re.Match[str]) -> str:
 class PlainConsole(Console):
     """A rich Console whose strings are no markup, and which writes only what can be seen and encoded."""
 
-    @property
+    @property  # type: ignore[misc]
     def size(self) -> ConsoleDimensions:
         """Return the terminal's size; in logs and pipes lines are long unless COLUMNS says otherwise."""
         if self.is_terminal or "COLUMNS" in os.environ:

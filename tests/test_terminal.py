@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -295,10 +296,18 @@ def test_what_doctor_says_and_its_json(said, tmp_path, monkeypatch, capsys):
 def test_names_of_steps_in_bars_and_lines(monkeypatch, watching):
     screen = type("Screen", (io.StringIO,), {"isatty": lambda self: True})()
     monkeypatch.setattr(console.messages, "_file", screen)
+    monkeypatch.setattr(console.messages, "is_interactive", True)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(progress, "snapshot", lambda: {CANARY: progress.Progress(done=3, seconds=1.0)})
-    turns = iter([False, True])
-    watching(9, SimpleNamespace(wait=lambda seconds: next(turns)))
+    waits = iter(range(1000))
+
+    def stop_once_shown(_):
+        time.sleep(0.01)  # bars are drawn by a thread
+        turn = next(waits)
+        return turn > 0 and (turn == 999 or "taken" in screen.getvalue())
+
+    watching(9, SimpleNamespace(wait=stop_once_shown))
     shown = screen.getvalue()
     assert f"{SEEN}[/red][bold]fine[/bold]" in shown
     assert not set(shown) & set("\x07\x9b\u202e\u200b")
