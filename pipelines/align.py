@@ -30,7 +30,6 @@ from schemas.console import messages
 from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
-from schemas.urls import redact_urls
 from transforms import storage
 from transforms.alignment import Align, Member, Policy, SplitAligned
 from transforms.columns import bring_back, check_free, check_texts, set_aside

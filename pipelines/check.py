@@ -20,7 +20,6 @@ from schemas.console import messages
 from schemas.criteria import check_pack, load_pack
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
-from schemas.urls import redact_urls
 from transforms import corpora, records, storage
 from transforms.engines.weights import Weights
 from transforms.tables import MANIFEST, read_manifest, read_table

@@ -50,7 +50,6 @@ from schemas.criteria import load_pack
 from schemas.errors import UsageError
 from schemas.squads import Routing, Squad, SquadMember, squad_yaml
 from schemas.tables import TRIPLES
-from schemas.urls import redact_urls
 from training.run import base_digest
 from transforms import storage
 from transforms.engines import EngineConfig

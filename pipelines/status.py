@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from rich.table import Table as Grid
 
-from pipelines import runs
 from schemas.command_line import DONE, DONE_WITH_REJECTS, FAILED, Parser, exit_code
 from schemas.console import results
 from schemas.errors import UsageError

@@ -13,7 +13,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from pipelines import curate, stages
+from pipelines import curate
+from schemas.children import child_environment
 from schemas.command_line import DONE, INTERRUPTED, WRONG_USE, Parser, exit_code
 from schemas.errors import StageError, UsageError
 from training.command_line import LIFELINE

@@ -18,7 +18,7 @@ import yaml
 from pipelines import entrypoint
 from pipelines.train import METHODS, find_shards, run_trainer, shards_for
 from schemas.command_line import DONE, setting
-from schemas.config import read_yaml, to_dict, validated
+from schemas.config import Layer, read_yaml, resolve, to_dict
 from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.squads import Squad, SquadMember, load_squad, squad_yaml

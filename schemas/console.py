@@ -19,6 +19,8 @@ from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableT
 from rich.segment import Segment
 from rich.text import Text
 
+from schemas.urls import redact_urls
+
 LOG_COLUMNS = 160
 # Between letters of scripts that join, and in emoji, a joiner shapes what is seen; elsewhere it hides.
 _JOINS = "[\u0300-\U0010ffff]"
@@ -69,8 +71,16 @@ class PlainConsole(Console):
             yield segment if segment.control else segment._replace(text=self.visible(segment.text))
 
 
+class MessageConsole(PlainConsole):
+    """A console for what alignbeam says of its work: the URLs in it are shown without their secrets."""
+
+    def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
+        """Return a string as it stands, but for the secrets of URLs and what cannot be seen."""
+        return super().render_str(redact_urls(text), style=style, justify=justify, overflow=overflow)
+
+
 results = PlainConsole(highlight=False)  # what was asked for: stdout
-messages = PlainConsole(highlight=False, stderr=True)  # progress, results in short, errors: stderr
+messages = MessageConsole(highlight=False, stderr=True)  # progress, results in short, errors: stderr
 
 
 class _Handler(logging.Handler):
