@@ -50,7 +50,7 @@ from schemas.criteria import load_pack
 from schemas.errors import UsageError
 from schemas.squads import Routing, Squad, SquadMember, squad_yaml
 from schemas.tables import TRIPLES
-from training.run import base_digest
+from training.run_folder import base_digest
 from transforms import storage
 from transforms.engines import EngineConfig
 from transforms.engines.encoder import model_config, model_digest

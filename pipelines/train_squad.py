@@ -24,7 +24,7 @@ from schemas.errors import UsageError
 from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
 from training import aligner as aligner_trainer
 from training import inspector as inspector_trainer
-from training.run import Run, base_digest
+from training.run_folder import Run, base_digest
 from transforms import storage
 
 TRAINERS: dict[str, Any] = {"inspector": inspector_trainer.Config, "aligner": aligner_trainer.Config}

@@ -32,9 +32,7 @@ from schemas.errors import StageError, UsageError
 from schemas.tables import ALIGNER_ROWS
 from training import command_line
 from training.card import model_card
-from training.run import Run, base_name, is_main_process, processes, versions
-from training.shards import read_splits
-from training.trainer import (
+from training.fit import (
     check_settings,
     describe,
     load,
@@ -48,6 +46,8 @@ from training.trainer import (
     tokenized_dataset,
     train_to_end,
 )
+from training.run_folder import Run, base_name, is_main_process, processes, versions
+from training.shards import read_splits
 from transforms.aligner_format import DONE, SEPARATORS, aligner_completion, aligner_prompt
 
 MAX_RANK = 512

@@ -22,9 +22,7 @@ from schemas.errors import StageError, UsageError
 from schemas.tables import INSPECTOR_ROWS
 from training import command_line
 from training.card import model_card
-from training.run import Run, base_name, is_main_process, processes, versions
-from training.shards import read_splits
-from training.trainer import (
+from training.fit import (
     check_settings,
     describe,
     load,
@@ -38,6 +36,8 @@ from training.trainer import (
     tokenized_dataset,
     train_to_end,
 )
+from training.run_folder import Run, base_name, is_main_process, processes, versions
+from training.shards import read_splits
 from transforms.engines.inspector import encode_pairs
 from transforms.evaluation import classification
 

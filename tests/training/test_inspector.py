@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from schemas.errors import StageError, UsageError
 from schemas.tables import INSPECTOR_ROWS
-from training import trainer as shared
+from training import fit as shared
 from training.inspector import Config, main, scores_of, train, validation_metrics
 from transforms.engines.inspector import Inspector
 

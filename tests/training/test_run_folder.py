@@ -9,7 +9,7 @@ import pytest
 from schemas.command_line import FAILED
 from schemas.errors import UsageError
 from training.command_line import LIFELINE
-from training.run import Run
+from training.run_folder import Run
 
 HOLD = """
 import fcntl, sys

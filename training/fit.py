@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from schemas.console import results
 from schemas.errors import StageError, UsageError
-from training.run import Run, is_main_process, processes
+from training.run_folder import Run, is_main_process, processes
 
 if TYPE_CHECKING:
     from transformers import Trainer
