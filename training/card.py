@@ -1,21 +1,34 @@
 """The card of a trained model: what it is, what it saw, how it was made and how it fared; no path of any machine."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 
-def model_card(
-    *, title: str, summary: str, use: str, base: str, pipeline_tag: str, identity: dict, metrics: dict[str, Any]
-) -> str:
-    """README.md of a model folder, with the metadata header that hubs read."""
-    header = {"library_name": "transformers", "base_model": base, "pipeline_tag": pipeline_tag, "tags": ["alignbeam"]}
+class Card(NamedTuple):
+    """What a trainer says of its models; `base` is the base's name, `pipeline_tag` a word that hubs know."""
+
+    title: str
+    summary: str
+    use: str
+    base: str
+    pipeline_tag: str
+
+
+def model_card(card: Card, identity: dict, metrics: dict[str, Any]) -> str:
+    """Return README.md of a model folder, with the metadata header that hubs read."""
+    header = {
+        "library_name": "transformers",
+        "base_model": card.base,
+        "pipeline_tag": card.pipeline_tag,
+        "tags": ["alignbeam"],
+    }
     data = identity["data"]
     sections = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
-        f"# {title}",
-        summary,
-        f"## Use\n\n{use}",
+        f"# {card.title}",
+        card.summary,
+        f"## Use\n\n{card.use}",
         "## Data\n\n"
         + _table(
             {
@@ -25,7 +38,7 @@ def model_card(
             }
         ),
         "## Training\n\n"
-        + _table(identity["settings"] | {"processes": identity["processes"], "base": base, **metrics["versions"]}),
+        + _table(identity["settings"] | {"processes": identity["processes"], "base": card.base, **metrics["versions"]}),
     ]
     for split in ("validation", "test"):
         if metrics.get(split):

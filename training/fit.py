@@ -1,16 +1,26 @@
-"""What the trainers ask of transformers' Trainer alike: precision, places, reproducibility and one line of progress."""
+"""The life of a training: settings, quantities, training with resume, metrics, and the model's folder.
 
+Each trainer's own module says which texts, which loss and which arguments; `fit` does what is the same for all:
+
+    open the run's folder -> load the base -> print what the run amounts to -> train, from the last checkpoint if there
+    is one -> measure the kept checkpoint -> publish the model's folder
+"""
+
+import math
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from schemas.console import results
+from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
-from training.run_folder import Run, is_main_process, processes
+from training.card import Card, model_card
+from training.run_folder import Run, is_main_process, processes, versions
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -18,44 +28,111 @@ if TYPE_CHECKING:
 TOKENIZED_ROWS = 1000
 LOGGED_STEPS = 200
 PROGRESS_SECONDS = 10.0
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-class TrainerSettings(Protocol):
-    """The settings that every trainer has."""
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """The settings that all trainers have; a trainer's Config adds its own, and its own defaults."""
 
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def eval_batch_size(self) -> int: ...
-    @property
-    def gradient_accumulation(self) -> int: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def warmup_steps(self) -> int: ...
-    @property
-    def bf16(self) -> bool | None: ...
-    @property
-    def seed(self) -> int: ...
+    data: str = setting("folder of curated shards, with train/, validation/ and perhaps test/")
+    output: str = setting("folder of the trained model; it appears when training has ended")
+    base: str = setting("model to start from: a folder or a hub id")
+    learning_rate: float = setting("peak learning rate")
+    batch_size: int = setting("rows per device and forward pass", 8)
+    gradient_accumulation: int = setting("forward passes per optimizer step", 1)
+    eval_batch_size: int = setting("rows per device when evaluating", 8)
+    weight_decay: float = setting("of AdamW", 0.01)
+    warmup_steps: int = setting("steps of linear warm-up", 0)
+    max_tokens: int = setting("tokens of a row")
+    bf16: bool | None = setting("bfloat16 autocast (default: where a GPU supports it)", None)
+    seed: int = setting("of dropout and row order", 42)
 
-
-def say(line: str) -> None:
-    """Print a line, once for all processes."""
-    if is_main_process():
-        results.print(line, soft_wrap=True)
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate", "batch_size", "gradient_accumulation", "eval_batch_size", "max_tokens")
 
 
-def check_settings(settings: TrainerSettings, names: Iterable[str]) -> None:
-    """ValueError naming the first of these settings that is not above 0."""
+def check_positive(settings: TrainerSettings, *names: str) -> None:
+    """Raise ValueError naming the first of these settings that is not above 0."""
     for name in names:
         if not getattr(settings, name) > 0:
             raise ValueError(f"{name} = {getattr(settings, name)}: must be above 0")
 
 
+def check_max_tokens(max_tokens: int, limit: int) -> None:
+    """Raise UsageError where the base reads fewer tokens than `max_tokens`."""
+    if max_tokens > limit:
+        raise UsageError(f"max_tokens = {max_tokens}: this base reads {limit} tokens; --set max_tokens={limit}")
+
+
+def fit(
+    run: Run,
+    trainer: "Trainer",
+    datasets: Mapping[str, Any],
+    *,
+    tokens_per_row: float,
+    measure: Callable[["Trainer", Any], dict],
+    card: Card,
+    description: Mapping[str, str] = NOTHING,
+    facts: Mapping[str, Any] = NOTHING,
+    to_publish: Callable[[Any], Any] = lambda model: model,
+) -> dict:
+    """Train to the end, measure, publish the model's folder; return its metrics.
+
+    datasets: rows by split, `train` and `validation` at least.
+    measure: computes the metrics of one split other than `train`.
+    description: lines to print before the first step, see `print_quantities`.
+    facts: further metrics that are known before training.
+    to_publish: makes of the trained model what is written.
+    """
+    rows = {split: len(dataset) for split, dataset in datasets.items()}
+    tokens_per_step = rows_per_step(trainer.args) * tokens_per_row
+    print_quantities(trainer, rows, tokens_per_step, card.base, description)
+    run.begin()
+    train_to_end(trainer, run)
+    metrics = {
+        "method": run.identity["method"],
+        **{split: measure(trainer, dataset) for split, dataset in datasets.items() if split != "train"},
+        "rows": rows,
+        "steps": trainer.state.global_step,
+        "best_step": trainer.state.best_global_step,
+        "tokens_per_step": tokens_per_step,
+        "parameters": parameters(trainer.model)[0],
+        **facts,
+        "versions": versions(),
+        "history": trainer.state.log_history,
+    }
+    if is_main_process():
+        model = to_publish(trainer.accelerator.unwrap_model(trainer.model))
+        run.publish([model, trainer.processing_class], metrics, model_card(card, run.identity, metrics))
+    trainer.accelerator.wait_for_everyone()
+    return metrics
+
+
+def finished_metrics(run: Run) -> dict | None:
+    """Return the metrics of a finished run, and say that it is one; else None."""
+    metrics = run.metrics()
+    if metrics is not None:
+        say(f"{run.output}: is trained already")
+    return metrics
+
+
+def start(seed: int) -> None:
+    """Make training silent and reproducible, before the base is loaded: loading draws the weights of new heads."""
+    from transformers import set_seed
+
+    quiet()
+    set_seed(seed)
+
+
+def say(line: str) -> None:
+    """Print a line, in the main process only."""
+    if is_main_process():
+        print(line, flush=True)
+
+
 def load(loader: Any, base: str, **arguments: Any) -> Any:
-    """`loader.from_pretrained` without remote code or pickled weights; UsageError where that cannot be."""
+    """Load a base without remote code or pickled weights; raise UsageError where it cannot be."""
     try:
         return loader.from_pretrained(base, trust_remote_code=False, **arguments)
     except (OSError, ValueError, KeyError) as error:
@@ -64,7 +141,7 @@ def load(loader: Any, base: str, **arguments: Any) -> Any:
 
 
 def tokenized_dataset(batches: Iterable[dict[str, list]]) -> Any:
-    """A `datasets.Dataset` in memory from batches of columns of integers or of lists of them."""
+    """Return a `datasets.Dataset` in memory, from batches of columns: integers, or lists of integers."""
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
@@ -81,43 +158,64 @@ def _integers(values: list) -> pa.DataType:
 
 
 def slices(table: pa.Table) -> Iterator[dict[str, list]]:
-    """The columns of a table as lists, a thousand rows at a time."""
+    """Yield the columns of a table as lists, a thousand rows at a time."""
     for first in range(0, table.num_rows, TOKENIZED_ROWS):
         yield table.slice(first, TOKENIZED_ROWS).to_pydict()
 
 
-def steps_per_epoch(rows: int, settings: TrainerSettings) -> int:
-    """Optimizer steps for one pass, as the Trainer counts them."""
-    batches = -(-rows // (settings.batch_size * processes()))
-    return -(-batches // settings.gradient_accumulation)
+def rows_per_step(arguments: Any) -> int:
+    """Return the rows of one optimizer step, over all processes."""
+    return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes()
 
 
-def shared_arguments(run: Run, settings: TrainerSettings, steps: int) -> dict[str, Any]:
-    """Arguments of TrainingArguments for a run of so many steps; silent, seeded, best checkpoint loaded at the end."""
+def steps_per_epoch(arguments: Any, rows: int) -> int:
+    """Return the optimizer steps of one pass over `rows`, as the Trainer counts them.
+
+    10 rows in batches of 4 are 3 batches; with an accumulation of 2 they are 2 steps.
+    """
+    batches = math.ceil(rows / (arguments.per_device_train_batch_size * processes()))
+    return math.ceil(batches / arguments.gradient_accumulation_steps)
+
+
+def total_steps(arguments: Any, rows: int) -> int:
+    """Return the optimizer steps of a whole training on `rows`."""
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    return math.ceil(steps_per_epoch(arguments, rows) * arguments.num_train_epochs)
+
+
+def training_arguments(arguments_class: Any, run: Run, settings: TrainerSettings, rows: int, **own: Any) -> Any:
+    """Return a trainer's arguments: those of all trainers and its `own`, for `rows` of training data.
+
+    Training is silent and seeded, and the best checkpoint is loaded at its end.
+    """
     import torch
 
     has_cuda = torch.cuda.is_available()
     on_cpu = not torch.accelerator.is_available()
-    return {
-        "output_dir": str(run.checkpoints),
-        "learning_rate": settings.learning_rate,
-        "per_device_train_batch_size": settings.batch_size,
-        "per_device_eval_batch_size": settings.eval_batch_size,
-        "gradient_accumulation_steps": settings.gradient_accumulation,
-        "weight_decay": settings.weight_decay,
-        "warmup_steps": settings.warmup_steps,
-        "seed": settings.seed,
-        "bf16": has_cuda and torch.cuda.is_bf16_supported() if settings.bf16 is None else settings.bf16,
-        "use_cpu": on_cpu,
-        "ddp_backend": "gloo" if on_cpu and processes() > 1 else None,
-        "ddp_find_unused_parameters": False,
-        "dataloader_pin_memory": has_cuda,
-        "load_best_model_at_end": True,
-        "save_total_limit": 2,
-        "logging_steps": max(1, steps // LOGGED_STEPS),
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
+    arguments = arguments_class(
+        output_dir=str(run.checkpoints),
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.eval_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
+        seed=settings.seed,
+        bf16=has_cuda and torch.cuda.is_bf16_supported() if settings.bf16 is None else settings.bf16,
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and processes() > 1 else None,
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=has_cuda,
+        load_best_model_at_end=True,
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        **own,
+    )
+    arguments.logging_steps = max(1, total_steps(arguments, rows) // LOGGED_STEPS)
+    one_device(arguments)
+    return arguments
 
 
 def one_device(arguments: Any) -> None:
@@ -140,23 +238,36 @@ def quiet() -> None:
     datasets.disable_progress_bars()
 
 
-def describe(quantities: dict[str, str]) -> None:
-    """Print what a run amounts to, before its first step."""
-    width = max(map(len, quantities))
-    for name, value in quantities.items():
+def print_quantities(
+    trainer: "Trainer", rows: Mapping[str, int], tokens_per_step: float, base: str, description: Mapping[str, str]
+) -> None:
+    """Print what a run amounts to; `description` replaces the line of rows, or adds lines after it."""
+    arguments: Any = trainer.args
+    total, trained = parameters(trainer.model)
+    lines = {
+        "base": f"{base}, {total / 1e6:.1f}M parameters, {trained / 1e6:.1f}M of them trained",
+        "rows": ", ".join(f"{split} {count:,}" for split, count in rows.items()),
+        **description,
+        "step": f"{rows_per_step(arguments)} rows, about {tokens_per_step:,.0f} tokens, {processes()} processes",
+        "steps": f"{steps_per_epoch(arguments, rows['train']):,} an epoch, "
+        f"{total_steps(arguments, rows['train']):,} in all",
+        "device": f"{arguments.device}, {'bfloat16' if arguments.bf16 else 'float32'}",
+    }
+    width = max(map(len, lines))
+    for name, value in lines.items():
         say(f"{name:<{width}}  {value}")
 
 
 def parameters(model: Any) -> tuple[int, int]:
-    """All parameters of a model, and those that are trained."""
+    """Return how many parameters a model has, and how many of them are trained."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
 def train_to_end(trainer: "Trainer", run: Run) -> None:
-    """Train with one line of progress every few seconds, from the last checkpoint if there is one.
+    """Train with a line of progress every few seconds, from the last checkpoint if there is one.
 
-    Raises StageError where the memory or the disk does not hold it.
+    Raises StageError where memory or disk is full.
     """
     import torch
     from safetensors import SafetensorError
@@ -177,6 +288,7 @@ def train_to_end(trainer: "Trainer", run: Run) -> None:
 
 
 def progress_callback() -> Any:
+    """Return the Trainer's callback that prints progress; its class needs transformers, which is loaded late."""
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):

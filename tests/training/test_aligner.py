@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from schemas.errors import StageError, UsageError
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from training import fit as shared
-from training.aligner import IGNORED, Config, add_separators, encoded_pairs, main, train
+from training.aligner import Config, add_separators, encoded_pairs, main, train
+from training.causal import IGNORED
 from transforms.aligner_format import DONE, SEPARATORS, aligner_completion, aligner_prompt, read_correction
 from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine
 from transforms.engines.weights import find_weights
