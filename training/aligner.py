@@ -178,6 +178,7 @@ def train(config: Config) -> dict:
 
 
 def card(config: Config) -> Card:
+    """Return what the model's card says of an aligner."""
     end = "its base's end of sequence" if config.adapter else "`[DONE]`"
     return Card(
         title="Aligner",

@@ -1,4 +1,4 @@
-"""The command line of a trainer: that of its Config, and the end of the process with its parent."""
+"""The command line of a trainer, made from its Config; a trainer ends with the process that started it."""
 
 import os
 import threading
@@ -9,11 +9,11 @@ from schemas.command_line import DONE, FAILED, config_parser, exit_code, resolve
 from schemas.config import print_config
 from schemas.console import results
 
-LIFELINE = "ALIGNBEAM_LIFELINE"  # names the read end of a pipe whose other end only the parent holds
+LIFELINE = "ALIGNBEAM_LIFELINE"  # names the read end of a pipe; only the parent holds the other end
 
 
 def end_with_parent() -> None:
-    """End this process once the one that started it is gone, if that one asked for it."""
+    """End this process when its parent ends, if the parent set LIFELINE."""
 
     def wait(lifeline: int) -> None:
         os.read(lifeline, 1)
@@ -31,7 +31,7 @@ def main(
     program: str,
     description: str,
 ) -> int:
-    """Parse, train, and give the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    """Parse, train, and return the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     parser = config_parser(config_class, program=program, description=description)
 
     def command() -> int:

@@ -185,7 +185,7 @@ def total_steps(arguments: Any, rows: int) -> int:
 
 
 def training_arguments(arguments_class: Any, run: Run, settings: TrainerSettings, rows: int, **own: Any) -> Any:
-    """Return a trainer's arguments: those of all trainers and its `own`, for `rows` of training data.
+    """Return a trainer's arguments for `rows` of training data: those of all trainers, and its own, which win.
 
     Training is silent and seeded, and the best checkpoint is loaded at its end.
     """
@@ -193,45 +193,45 @@ def training_arguments(arguments_class: Any, run: Run, settings: TrainerSettings
 
     has_cuda = torch.cuda.is_available()
     on_cpu = not torch.accelerator.is_available()
-    arguments = arguments_class(
-        output_dir=str(run.checkpoints),
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.eval_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup_steps,
-        seed=settings.seed,
-        bf16=has_cuda and torch.cuda.is_bf16_supported() if settings.bf16 is None else settings.bf16,
-        use_cpu=on_cpu,
-        ddp_backend="gloo" if on_cpu and processes() > 1 else None,
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=has_cuda,
-        load_best_model_at_end=True,
-        save_total_limit=2,
-        report_to="none",
-        disable_tqdm=True,
-        **own,
-    )
+    shared = {
+        "output_dir": str(run.checkpoints),
+        "learning_rate": settings.learning_rate,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.eval_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation,
+        "weight_decay": settings.weight_decay,
+        "warmup_steps": settings.warmup_steps,
+        "seed": settings.seed,
+        "bf16": has_cuda and torch.cuda.is_bf16_supported() if settings.bf16 is None else settings.bf16,
+        "use_cpu": on_cpu,
+        "ddp_backend": "gloo" if on_cpu and processes() > 1 else None,
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": has_cuda,
+        "load_best_model_at_end": True,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    arguments = arguments_class(**shared | own)
     arguments.logging_steps = max(1, total_steps(arguments, rows) // LOGGED_STEPS)
     one_device(arguments)
     return arguments
 
 
 def one_device(arguments: Any) -> None:
-    """Have a process drive one GPU: spreading one process over all would multiply the batch behind the user's back."""
+    """Use one GPU a process: a process that spreads over all of them multiplies the batch unasked."""
     if arguments.n_gpu > 1:
         say(f"{arguments.n_gpu} GPUs are visible and one is used; torchrun --nproc-per-node {arguments.n_gpu} uses all")
         arguments._n_gpu = 1
 
 
 def quiet() -> None:
-    """No progress bars and no load reports: what matters is printed here, a line at a time."""
+    """Silence progress bars and load reports: this module prints what matters, a line at a time."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import datasets
     import transformers
 
-    # peft says at every checkpoint that it saves the embeddings, which is what we asked it to do.
+    # PEFT warns at every checkpoint that it saves the embeddings, as it was asked to.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"peft\.")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -292,7 +292,7 @@ def progress_callback() -> Any:
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):
-        """Prints losses every few seconds and every evaluation."""
+        """Print losses every few seconds, and every evaluation."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.started, self.first_step, self.printed = time.monotonic(), state.global_step, 0.0

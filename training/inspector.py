@@ -185,6 +185,7 @@ def split_metrics(trainer: Any, dataset: Any) -> dict:
 
 
 def card(config: Config) -> Card:
+    """Return what the model's card says of an inspector."""
     return Card(
         title="Inspector",
         summary="Scores in [0, 1] how far an answer to a question meets the criterion that its training data embodies: "

@@ -22,31 +22,36 @@ from transforms import storage
 from transforms.engines.encoder import model_config, model_digest
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
-_locks: dict[Path, IO[str]] = {}  # by work folder
+# By work folder. A lock is held until its process ends, so that a crash leaves no folder locked.
+_locks: dict[Path, IO[str]] = {}
 PATHS = ("data", "base", "output")  # where things lie decides nothing; digests of what lies there do
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that prints and writes, under torchrun, accelerate or neither."""
+    """Return whether this process prints and writes: the first under torchrun or accelerate, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def processes() -> int:
+    """Return how many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide what a trainer computes."""
+    """Return the versions of the packages that decide what a trainer computes."""
     return installed_versions(VERSIONED)
 
 
 def base_name(base: str) -> str:
-    """What a model card calls the base: its hub id, or its folder's name without the way there."""
+    """Return the base's name for a model card: its hub id, or its folder's name without the path."""
     return Path(base).resolve().name if Path(base).is_dir() else base
 
 
 def base_digest(base: str) -> str:
-    """A digest of a base's weights and tokenizer, or of its hub id; UsageError where it is a folder and no model."""
+    """Return a digest of a base's weights and tokenizer, or of its hub id.
+
+    Raises UsageError where the base is a folder that holds no model.
+    """
     if Path(base).exists() or base.startswith((".", "/", "~")):
         model_config(base)
     return model_digest(base)
@@ -61,9 +66,9 @@ class Run:
 
     @classmethod
     def open(cls, method: str, settings: dict) -> "Run":
-        """The run of these settings, checked before any work.
+        """Return the run of these settings, checked before any work.
 
-        Raises UsageError where the base is no model, the output may not be written, or is that of another run.
+        Raises UsageError where the base is no model, or the output cannot be written or belongs to another run.
         """
         run = cls(
             Path(settings["output"]),
@@ -104,7 +109,7 @@ class Run:
             )
 
     def metrics(self) -> dict | None:
-        """The metrics of the finished run; None where it is not finished."""
+        """Return the metrics of the finished run; None where it is not finished."""
         path = self.output / "metrics.json"
         return storage.read_json(str(path)) if path.is_file() else None
 
@@ -123,7 +128,7 @@ class Run:
         _locks[self.work] = lock
 
     def last_checkpoint(self) -> str | None:
-        """The newest checkpoint that was written to its end; its state is what is written last."""
+        """Return the newest checkpoint that is whole: the Trainer writes a checkpoint's state last."""
         for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
             try:
                 json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
@@ -133,7 +138,11 @@ class Run:
         return None
 
     def publish(self, parts: Sequence[Any], metrics: dict, card: str) -> None:
-        """Write the model's parts (each with `save_pretrained`), card and metrics; name them; drop the checkpoints."""
+        """Write the model's parts (each with `save_pretrained`), card and metrics; then remove the checkpoints.
+
+        The folder is renamed to `output` when it is whole. After a crash before that, the same command goes on from
+        the last checkpoint and writes it anew.
+        """
         from safetensors import SafetensorError
 
         model = self.work / "model"
@@ -152,7 +161,7 @@ class Run:
 
 
 def _changes(before: dict, now: dict, prefix: str = "") -> list[str]:
-    """`name: old -> new` for every value that differs."""
+    """Return `name: old -> new` of every value that differs."""
     changes = []
     for name in dict.fromkeys([*before, *now]):
         old, new = before.get(name), now.get(name)

@@ -13,12 +13,12 @@ SPLITS = (*REQUIRED, "test")
 
 
 def shard_paths(data: str, split: str) -> list[str]:
-    """The Parquet files of a split, sorted by name; none where the split does not exist."""
+    """Return the Parquet files of a split, sorted by name; none where the split does not exist."""
     return storage.list_in(storage.join(data, split), "*.parquet")
 
 
 def read_split(data: str, split: str, schema: pa.Schema) -> pa.Table:
-    """The rows of a split with the columns of `schema`, other columns left out.
+    """Read the rows of a split, with the columns of `schema` only.
 
     Raises UsageError where the split has no rows, a file is no Parquet, or a column is missing, of another type, or
     null anywhere.
@@ -56,14 +56,14 @@ def _read_shard(path: str, schema: pa.Schema) -> pa.Table:
 
 
 def read_splits(data: str, schema: pa.Schema) -> dict[str, pa.Table]:
-    """Every split by name; `test` only where it exists."""
+    """Read every split, by name; `test` only where it exists."""
     if not storage.is_directory(data):
         raise UsageError(f"{data}: no such folder of training shards")
     return {split: read_split(data, split, schema) for split in SPLITS if split in REQUIRED or shard_paths(data, split)}
 
 
 def data_digest(data: str) -> str:
-    """32 hexadecimal digits of the content of all shards, whatever their folder is called."""
+    """Return 32 hexadecimal digits of the shards' content; the name of their folder does not count."""
     parts = []
     for split in SPLITS:
         for path in shard_paths(data, split):
@@ -72,8 +72,8 @@ def data_digest(data: str) -> str:
 
 
 def manifest_digest(data: str) -> str | None:
-    """The digest in the manifest of the stage that wrote the shards; None where they came without one."""
-    for place in (data, data.rstrip("/").rpartition("/")[0]):
-        if place and storage.exists(path := storage.join(place, "manifest.json")):
+    """Return the digest in the manifest beside or above the shards; None where they came without one."""
+    for folder in (data, data.rstrip("/").rpartition("/")[0]):
+        if folder and storage.exists(path := storage.join(folder, "manifest.json")):
             return storage.read_json(path).get("digest")
     return None
