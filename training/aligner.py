@@ -3,17 +3,19 @@
     python -m training.aligner --config training/configs/aligner_gpt2_large.yaml --data curated/aligner --output aligner
     torchrun --nproc-per-node 8 -m training.aligner --data curated/aligner --output aligner --gradient-accumulation 2
 
-The text is that of `transforms.aligner_format`, with the separators as special tokens and the loss on the correction
-and its end mark only. Pairs too long for the model are left out and counted: a correction is never cut. Defaults are
-the paper's settings for GPT-2 Large. The checkpoint with the least validation loss is kept.
+`transforms.aligner_format` renders the texts. The separators are special tokens, and the loss is on the correction and
+its end mark only. Pairs too long for the model are left out and counted: a correction is never cut. Defaults are the
+paper's settings for GPT-2 Large. The checkpoint with the least validation loss is kept.
 
-The output is one model folder that vLLM and transformers load as it is and that ends at `[DONE]` by itself. That holds
-with LoRA too: the adapter is merged, because the separators' embeddings are trained as well and vLLM loads no adapter
-that changes embeddings.
+The output is one model folder, which vLLM and transformers load as it is; the model ends at `[DONE]` by itself. A LoRA
+adapter is merged into it, because the separators' embeddings are trained as well and vLLM loads no adapter that changes
+embeddings.
 
-With `adapter` it is kept apart, for squads, whose adapters share one base: the tokenizer is the base's own, the
-separators are plain text, the base's end of sequence ends a correction, and nothing but the adapter is trained. The
+With `adapter` the adapter stays apart, because a squad's adapters share one base. The tokenizer is then the base's own,
+the separators are plain text, the base's end of sequence ends a correction, and the adapter alone is trained. The
 output is a PEFT folder that names its base.
+
+Axes of tensors: V tokens of the vocabulary, D dimensions of an embedding.
 """
 
 import sys
@@ -77,8 +79,8 @@ class Config(CausalSettings):
 def add_separators(tokenizer: Any, model: Any) -> str:
     """Make the separators special tokens, with the mean as embedding; return what ends a correction.
 
-    `[DONE]` becomes the end of sequence. The token before a separator takes up the space between, so that no lone space
-    is left to be learnt.
+    `[DONE]` becomes the end of sequence. A separator's token includes the space before it, so that no lone space is
+    left to be learnt.
     """
     from tokenizers import AddedToken
     from transformers import GenerationConfig
@@ -95,14 +97,14 @@ def add_separators(tokenizer: Any, model: Any) -> str:
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     ids = tokenizer.convert_tokens_to_ids(new)
-    # Weights are [V, D]. Rows that the base had to spare are set as well: they are noise that was never trained.
+    # Weights are [V, D]. Spare rows of the base are set as well, because they are noise that was never trained.
     for layer in {model.get_input_embeddings(), model.get_output_embeddings()}:
         if ids:
             layer.weight.data[ids] = layer.weight.data[: min(ids)].mean(0)
-    marks = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    for name, token_id in marks.items():
+    mark_ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    for name, token_id in mark_ids.items():
         setattr(model.config, name, token_id)
-    model.generation_config = GenerationConfig(**marks)
+    model.generation_config = GenerationConfig(**mark_ids)
     return f" {DONE}"
 
 

@@ -43,7 +43,7 @@ def load_causal(settings: CausalSettings) -> tuple[Any, Any]:
     tokenizer = load(AutoTokenizer, settings.base)
     model = load(AutoModelForCausalLM, settings.base, use_safetensors=True, dtype=torch.float32)
     kinds = model.config.architectures or []
-    if not any(kind.endswith(CAUSAL) for kind in kinds):  # an encoder would be loaded too, and read what it is to write
+    if not any(kind.endswith(CAUSAL) for kind in kinds):  # an encoder loads too, but sees the tokens that it predicts
         raise UsageError(f"base = {settings.base!r}: is {', '.join(kinds) or 'unnamed'}, not a causal language model")
     check_max_tokens(settings.max_tokens, getattr(model.config, "max_position_embeddings", settings.max_tokens))
     return tokenizer, model

@@ -86,8 +86,8 @@ def load_classifier(config: Config) -> tuple[Any, Any]:
         id2label=LABELS,
         label2id={name: label for label, name in LABELS.items()},
     )
-    # The classifiers' loss is the mean over a forward pass, yet they seem to take the count of all rows of a step; the
-    # Trainer believes them and would then sum over accumulation and processes instead of averaging.
+    # A classifier's loss is the mean over a forward pass, yet its `forward` seems to accept the rows of a step.
+    # The Trainer would therefore sum losses over accumulation and processes, where it has to average them.
     model.accepts_loss_kwargs = False
     positions = getattr(model.config, "max_position_embeddings", config.max_tokens)
     check_max_tokens(config.max_tokens, min(tokenizer.model_max_length, positions))
