@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from schemas.command_line import setting
+from schemas.console import results
 from schemas.errors import StageError, UsageError
 from training.card import Card, model_card
 from training.run_folder import Run, is_main_process, processes, versions
@@ -128,7 +129,7 @@ def start(seed: int) -> None:
 def say(line: str) -> None:
     """Print a line, in the main process only."""
     if is_main_process():
-        print(line, flush=True)
+        results.print(line, soft_wrap=True)
 
 
 def load(loader: Any, base: str, **arguments: Any) -> Any:
