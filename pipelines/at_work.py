@@ -51,9 +51,8 @@ def at_work(directory: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(local: str, directory: str) -> Iterator[BinaryIO]:
-    os.makedirs(os.path.dirname(local), exist_ok=True)
     while True:
-        with open(local, "a+b") as file:
+        with storage.open_lock(local) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -65,7 +64,7 @@ def _locked(local: str, directory: str) -> Iterator[BinaryIO]:
             except OSError as error:
                 if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
                     raise
-            if os.path.exists(local) and os.path.samestat(os.fstat(file.fileno()), os.stat(local)):
+            if os.path.lexists(local) and os.path.samestat(os.fstat(file.fileno()), os.lstat(local)):
                 yield file
                 return
         # The one before removed the file just then: this lock is on no file, so once more.

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from schemas.errors import StageError, UsageError
 from schemas.versions import installed_versions
@@ -22,8 +22,7 @@ from transforms import storage
 from transforms.engines.encoder import model_config, model_digest
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
-# By work folder. A lock is held until its process ends, so that a crash leaves no folder locked.
-_locks: dict[Path, IO[str]] = {}
+_locks: dict[Path, BinaryIO] = {}  # by work folder
 PATHS = ("data", "base", "output")  # where things lie decides nothing; digests of what lies there do
 
 
@@ -120,7 +119,7 @@ class Run:
         storage.write_json(str(self.work / "run.json"), self.identity)
         if held := _locks.pop(self.work, None):
             held.close()
-        lock = open(self.work / "lock", "w")  # noqa: SIM115  (held until the process ends)
+        lock = storage.open_lock(str(self.work / "lock"))  # held until the process ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 THREADS = 16
 DRIVE = re.compile("[A-Za-z]:")
+NO_LOCK = "is no plain file of one name, as a lock is; remove it if nobody is at work there"
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -76,7 +78,7 @@ def open_output(path: str) -> Iterator[BinaryIO]:
     try:
         if is_local:
             os.makedirs(os.path.dirname(local) or ".", exist_ok=True)
-        with fs.open(target, "wb") as file:
+        with fs.open(target, "xb" if is_local else "wb") as file:  # x: not into a link that waits under that name
             yield file
         if is_local:
             os.replace(target, local)
@@ -92,6 +94,26 @@ def open_output(path: str) -> Iterator[BinaryIO]:
         if is_local and os.path.exists(target):
             os.remove(target)
         raise
+
+
+def open_lock(path: str) -> BinaryIO:
+    """Open a local file to lock it and write into it, made empty where it is absent.
+
+    In a folder that others can write to, the name may be a link to a file of the user's, which would be emptied.
+    UsageError where it is anything but a plain file of one name.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # a link, a folder, a socket
+            raise
+        raise UsageError(f"{path}: {NO_LOCK}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise UsageError(f"{path}: {NO_LOCK}")
+    return os.fdopen(descriptor, "r+b")
 
 
 def write_json(path: str, value: object) -> None:

@@ -1,17 +1,22 @@
 """Names that come from files and servers, and files that are opened in place."""
 
 import json
+import os
 import threading
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines import evaluate, ingest, run, runs, stages, status
+from pipelines.at_work import at_work
 from schemas.command_line import WRONG_USE
 from schemas.errors import UsageError
+from training.run import Run
 from training.shards import read_split
 from transforms import cache_index, storage
 from transforms.report.run_directory import open_run
@@ -195,3 +200,62 @@ def test_a_servers_honest_listing_is_read(listing, tmp_path):
 def test_training_shards_of_a_server_lie_in_their_folder(listing):
     with pytest.raises(UsageError, match=OUTSIDE):
         read_split(listing.removesuffix("/data"), "data", pa.schema({"id": pa.string()}))
+
+
+def make_link(lock: Path, victim: Path) -> None:
+    lock.symlink_to(victim)
+
+
+def make_dangling_link(lock: Path, victim: Path) -> None:
+    lock.symlink_to(victim.parent / "new")
+
+
+def make_hard_link(lock: Path, victim: Path) -> None:
+    lock.hardlink_to(victim)
+
+
+def make_pipe(lock: Path, victim: Path) -> None:
+    os.mkfifo(lock)
+
+
+def make_folder(lock: Path, victim: Path) -> None:
+    lock.mkdir()
+
+
+def lock_a_directory(folder: Path) -> None:
+    with at_work(str(folder)):
+        pass
+
+
+def lock_a_training_run(folder: Path) -> None:
+    folder.rename(folder.with_name("m.training"))
+    Run(folder.with_name("m"), {"method": "inspector"}).begin()
+
+
+@pytest.mark.parametrize("plant", [make_link, make_dangling_link, make_hard_link, make_pipe, make_folder])
+@pytest.mark.parametrize(("name", "take"), [("at_work.lock", lock_a_directory), ("lock", lock_a_training_run)])
+def test_a_lock_is_a_plain_file_or_refused(tmp_path, name, take, plant):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "work").mkdir()
+    plant(tmp_path / "work" / name, tmp_path / "victim")
+    with pytest.raises(UsageError, match=f"/{name}: is no plain file of one name.*remove it"):
+        take(tmp_path / "work")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_is_not_written_through_a_link_that_has_its_temporary_name(tmp_path, monkeypatch):
+    (tmp_path / "victim").write_text("precious")
+    monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(int=0))
+    (tmp_path / "t.json.tmp-00000000").symlink_to(tmp_path / "victim")
+    with pytest.raises(FileExistsError):
+        storage.write_json(str(tmp_path / "t.json"), {"a": 1})
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_what_is_written_replaces_a_link_and_not_its_target(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "report.html").symlink_to(tmp_path / "victim")
+    with storage.open_output(str(tmp_path / "report.html")) as file:
+        file.write(b"page")
+    assert ((tmp_path / "victim").read_text(), (tmp_path / "report.html").read_text()) == ("precious", "page")
