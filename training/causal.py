@@ -41,7 +41,7 @@ def load_causal(settings: CausalSettings) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = load(AutoTokenizer, settings.base)
-    model = load(AutoModelForCausalLM, settings.base, use_safetensors=True, dtype=torch.float32)
+    model = load(AutoModelForCausalLM, settings.base, dtype=torch.float32)
     kinds = model.config.architectures or []
     if not any(kind.endswith(CAUSAL) for kind in kinds):  # an encoder loads too, but sees the tokens that it predicts
         raise UsageError(f"base = {settings.base!r}: is {', '.join(kinds) or 'unnamed'}, not a causal language model")

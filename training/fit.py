@@ -22,6 +22,7 @@ from schemas.console import results
 from schemas.errors import StageError, UsageError
 from training.card import Card, model_card
 from training.run_folder import Run, is_main_process, processes, versions
+from transforms.engines import pretrained
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -133,9 +134,9 @@ def say(line: str) -> None:
 
 
 def load(loader: Any, base: str, **arguments: Any) -> Any:
-    """Load a base without remote code or pickled weights; raise UsageError where it cannot be."""
+    """Load a base as transforms.engines.pretrained does; raise UsageError where it cannot be."""
     try:
-        return loader.from_pretrained(base, trust_remote_code=False, **arguments)
+        return pretrained.load(loader, base, **arguments)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"base = {base!r}: cannot be loaded by {loader.__name__}: {reason}") from error

@@ -81,7 +81,6 @@ def load_classifier(config: Config) -> tuple[Any, Any]:
     model = load(
         AutoModelForSequenceClassification,
         config.base,
-        use_safetensors=True,
         dtype=torch.float32,
         id2label=LABELS,
         label2id={name: label for label, name in LABELS.items()},

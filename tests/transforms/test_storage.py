@@ -16,7 +16,7 @@ from pipelines import evaluate, ingest, run, runs, stages, status
 from pipelines.at_work import at_work
 from schemas.command_line import WRONG_USE
 from schemas.errors import UsageError
-from training.run import Run
+from training.run_folder import Run
 from training.shards import read_split
 from transforms import cache_index, storage
 from transforms.report.run_directory import open_run

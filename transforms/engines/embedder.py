@@ -17,9 +17,9 @@ from transforms.engines.encoder import (
     open_once,
     padded_inputs,
     pick_device,
-    read_json,
     token_batches,
 )
+from transforms.engines.pretrained import load, read_object
 
 
 class Embedder:
@@ -32,14 +32,14 @@ class Embedder:
         model_config(folder)
         self.folder = Path(folder)
         pooling = self.folder / "1_Pooling" / "config.json"
-        if pooling.is_file() and not read_json(pooling).get("pooling_mode_mean_tokens"):
+        if pooling.is_file() and not read_object(pooling).get("pooling_mode_mean_tokens"):
             raise UsageError(f"{pooling}: not mean pooling; choose an embedding model that pools by the mean")
         self.device = pick_device(device)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+        self.tokenizer = load(AutoTokenizer, folder, local_files_only=True)
+        self.model = load(AutoModel, folder, local_files_only=True, dtype=torch.float32)
         self.model.to(self.device).eval()
         limits = self.folder / "sentence_bert_config.json"
-        trained_with = read_json(limits).get("max_seq_length") if limits.is_file() else None
+        trained_with = read_object(limits).get("max_seq_length") if limits.is_file() else None
         positions = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
         self.max_tokens = min(trained_with or positions, positions)
         self._lock = threading.Lock()

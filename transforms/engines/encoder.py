@@ -4,7 +4,6 @@ Rows are sorted by length and token ids before they are cut into batches, so nei
 decides which rows are padded together. Scores of one row in two different batches agree to about 1e-6 in float32.
 """
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import xxhash
 
 from schemas.errors import UsageError
 from transforms.engines import digest_of
+from transforms.engines.pretrained import read_object, refuse_code
 from transforms.engines.weights import find_weights
 
 if TYPE_CHECKING:
@@ -38,19 +38,8 @@ _opened: dict[tuple[Callable, str], Any] = {}
 _opening = threading.Lock()
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a model folder."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path}: expected a JSON object")
-    return value
-
-
 def model_config(folder: str | Path) -> dict:
-    """`config.json` of a model folder; UsageError where the folder holds no model in safetensors with a tokenizer."""
+    """`config.json` of a model folder; UsageError where it is none in safetensors with a tokenizer, or has code."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such model folder")
@@ -60,7 +49,8 @@ def model_config(folder: str | Path) -> dict:
         raise UsageError(f"{folder}: has no *.safetensors; pickled weights are not loaded, convert them first")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
         raise UsageError(f"{folder}: has no tokenizer files beside its weights")
-    return read_json(folder / "config.json")
+    refuse_code(folder)
+    return read_object(folder / "config.json")
 
 
 def model_digest(folder: str | Path) -> str:

@@ -26,6 +26,7 @@ from transforms.engines.encoder import (
     token_batches,
     tokenizer_digest,
 )
+from transforms.engines.pretrained import load
 from transforms.engines.scripted import ScriptedInspector, is_scripted
 
 if TYPE_CHECKING:
@@ -74,10 +75,8 @@ class Inspector:
         self.folder = Path(folder)
         self.device = pick_device(device)
         self.bf16 = bf16
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
+        self.tokenizer = load(AutoTokenizer, folder, local_files_only=True)
+        self.model = load(AutoModelForSequenceClassification, folder, local_files_only=True, dtype=torch.float32)
         self.model.to(self.device).eval()
         self.max_tokens = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
         self._lock = threading.Lock()

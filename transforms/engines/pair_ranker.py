@@ -25,9 +25,9 @@ from transforms.engines.encoder import (
     open_once,
     padded_inputs,
     pick_device,
-    read_json,
     token_batches,
 )
+from transforms.engines.pretrained import load, read_object
 
 # In the order in which the published model's vocabulary was extended; the last one only occurred in its training code.
 MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
@@ -60,11 +60,11 @@ class PairRanker:
         self.device = pick_device(device)
         self.limits = (settings["source_maxlength"], settings["candidate_maxlength"])
         self.mark_ids = tuple(settings[name] for name in MARK_IDS)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.tokenizer = load(AutoTokenizer, folder, local_files_only=True)
         state: dict[str, Any] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
             state |= load_file(path)
-        encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        encoder = AutoModel.from_config(load(AutoConfig, folder, local_files_only=True))
         width, tasks = encoder.config.hidden_size, len(state.get("head_layer.4.bias", [0]))
         # The places in the head are the published ones, its two dropouts included: they name its weights.
         layers = (Dropout(0), Linear(2 * width, width), Tanh(), Dropout(0), Linear(width, tasks))
@@ -145,10 +145,10 @@ def convert(checkpoint: str | Path, backbone: str | Path, output: str | Path) ->
     from transformers import AutoTokenizer
 
     checkpoint, backbone, output = Path(checkpoint), Path(backbone), Path(output)
-    ranker = read_json(checkpoint / "config.json")
+    ranker = read_object(checkpoint / "config.json")
     if ranker.get("ranker_type") != "pairranker":
         raise UsageError(f"{checkpoint}/config.json: ranker_type is {ranker.get('ranker_type')!r}, not 'pairranker'")
-    tokenizer = AutoTokenizer.from_pretrained(backbone, local_files_only=True)
+    tokenizer = load(AutoTokenizer, backbone, local_files_only=True)
     tokenizer.add_tokens(list(MARKS))
     state = torch.load(checkpoint / "pytorch_model.bin", map_location="cpu", weights_only=True)
     # Buffers that older releases of transformers stored and newer ones compute.
@@ -156,7 +156,7 @@ def convert(checkpoint: str | Path, backbone: str | Path, output: str | Path) ->
     rows = len(state["pretrained_model.embeddings.word_embeddings.weight"])
     if rows < len(tokenizer):
         raise UsageError(f"{checkpoint}: {rows} embeddings for {len(tokenizer)} tokens; is {backbone} its backbone?")
-    config = read_json(backbone / "config.json") | {"vocab_size": rows}
+    config = read_object(backbone / "config.json") | {"vocab_size": rows}
     config |= {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in zip(MARK_IDS, MARKS, strict=False)}
     config |= {name: ranker.get(name, 128) for name in LIMITS}
     output.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,14 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import StageError, UsageError
 from transforms.engines import Completion, EngineConfig, Request
+from transforms.engines.pretrained import refuse_code
 from transforms.engines.vllm_process import HostDied, VllmProcess
 from transforms.engines.vllm_shim import is_cpu_build
 from transforms.engines.weights import Weights, find_weights, has_chat_template
@@ -33,6 +35,8 @@ class VllmEngine:
         if importlib.util.find_spec("vllm") is None:
             raise UsageError("engine.engine = 'vllm': vLLM is not installed; install alignbeam[vllm] or use a server")
         weights = find_weights(config.model, config.args.get("revision"))
+        for folder in _texts(config.args):  # of a tokenizer, a draft model and the like
+            refuse_code(folder)
         for adapter in config.adapters:
             if (base := find_weights(adapter, config.args.get("revision"))).model != weights.model or not base.adapter:
                 raise UsageError(f"engine.adapters: {adapter} is no LoRA adapter of {weights.model}")
@@ -54,6 +58,15 @@ class VllmEngine:
     def close(self) -> None:
         for replica in self._replicas:
             replica.close()
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield every text among the values of some arguments, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def visible_gpus() -> list[str]:

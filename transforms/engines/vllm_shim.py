@@ -93,7 +93,7 @@ class Vllm:
                 "max_loras": len(folders),
                 "max_lora_rank": min(n for n in get_args(MaxLoRARanks) if n >= rank),
             } | arguments
-        self._llm = LLM(model=model, **arguments)
+        self._llm = LLM(model=model, **arguments | {"trust_remote_code": False})
         self._engine = self._llm.llm_engine
         self._tokenizer = self._llm.get_tokenizer()
         self._chat = chat

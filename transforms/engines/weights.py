@@ -9,7 +9,9 @@ from typing import NamedTuple
 import xxhash
 
 from schemas.errors import UsageError
+from transforms import storage
 from transforms.engines import digest_of
+from transforms.engines.pretrained import refuse_code
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 DECISIVE_FILES = (
@@ -41,20 +43,24 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
     """Find `model`: a model folder, a LoRA adapter's folder (which names its base), or a hub id.
 
     A hub id stands for itself with its revision: nothing is fetched here. Raises UsageError where there is no such
-    folder, or it is not a model's.
+    folder, it is not a model's, or its settings ask for code to be run.
     """
     folder = Path(model).expanduser()
     if not folder.exists():
         if not HUB_ID.fullmatch(model):
             raise UsageError(f"{model}: no such model folder")
         return Weights(model, None, digest_of(model, revision))
+    refuse_code(folder)
     if not any(folder.glob("*.safetensors")):
         raise UsageError(f"{folder}: not a model folder: it has no *.safetensors")
     if (folder / "config.json").is_file():
         return Weights(str(folder), None, digest_of(_folder_digest(folder)))
     if not (folder / "adapter_config.json").is_file():
         raise UsageError(f"{folder}: not a model folder: it has no config.json")
-    base = find_weights(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"], revision)
+    name = storage.read_json(str(folder / "adapter_config.json")).get("base_model_name_or_path")
+    if not isinstance(name, str) or (Path(name).is_dir() and not (Path(name) / "config.json").is_file()):
+        raise UsageError(f"{folder}/adapter_config.json: base_model_name_or_path = {name!r}: names no model")
+    base = find_weights(name, revision)
     return Weights(base.model, str(folder), digest_of(base.digest, _folder_digest(folder)))
 
 

@@ -1,0 +1,92 @@
+"""Models and tokenizers of transformers, loaded without running code of theirs.
+
+A folder's settings may name Python of its own (`auto_map`), modules to import, or kernels of the hub. Such a folder is
+refused before a library sees it, also as the base of an adapter, whether or not that library would run the code: left
+to itself, transformers asks on the terminal.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import UsageError
+from transforms import storage
+
+SETTINGS = ("*config*.json", "modules.json")
+INDEX = "*.safetensors.index.json"
+# Python files of the folder, or of another; an import; consent in the name of the user.
+CODE = frozenset(("auto_map", "custom_generate", "custom_pipelines", "megatron_config", "trust_remote_code"))
+IMPLEMENTATION = ("_implementation", "_implementation_internal")  # of attention and the like: a kernel of the hub
+
+
+def load(loader: Any, model: str | Path, **arguments: Any) -> Any:
+    """Load by `loader.from_pretrained` from a folder or a hub id: safetensors alone, and no code.
+
+    Raises UsageError as `refuse_code`, and what transformers raises where it cannot load the model.
+    """
+    refuse_code(model)
+    if "Model" in loader.__name__:  # a tokenizer would keep the argument among its settings
+        arguments["use_safetensors"] = True
+    return loader.from_pretrained(model, trust_remote_code=False, **arguments)
+
+
+def refuse_code(model: str | Path) -> None:
+    """Raise UsageError, naming file and key, where a model folder or an adapter's base asks for code to be run.
+
+    A hub id passes: its files are not here yet, and nothing loads it with its code.
+    """
+    folder: Path | None = Path(os.path.expanduser(model))
+    seen: set[Path] = set()
+    while folder and os.path.isdir(folder) and folder.resolve() not in seen:
+        seen.add(folder.resolve())
+        for path in sorted({path for pattern in SETTINGS for path in folder.glob(pattern)}):
+            for key, value in _code(read_settings(path)):
+                raise UsageError(
+                    f"{path}: {key} = {json.dumps(value)[:200]} asks for code to be run, and no such model is loaded; "
+                    "take the key out if transformers knows this kind of model by itself"
+                )
+        for path in sorted(folder.glob(INDEX)):
+            files = read_object(path).get("weight_map")
+            for name in dict.fromkeys(map(str, files.values() if isinstance(files, dict) else ())):
+                if not storage.check_name(name, str(path)).endswith(".safetensors"):
+                    raise UsageError(f"{path}: names {name!r}; weights are loaded from *.safetensors alone")
+        adapter = folder / "adapter_config.json"
+        base = read_object(adapter).get("base_model_name_or_path") if adapter.is_file() else None
+        folder = Path(os.path.expanduser(base)) if isinstance(base, str) else None
+
+
+def read_settings(path: Path) -> Any:
+    """Return the JSON of a model folder's file; UsageError where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a model folder's file; UsageError where it is none."""
+    if not isinstance(settings := read_settings(path), dict):
+        raise UsageError(f"{path}: expected a JSON object")
+    return settings
+
+
+def _code(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every key of some settings, at any depth, under which they ask for code, with its value."""
+    items = settings if isinstance(settings, dict) else dict(enumerate(settings if isinstance(settings, list) else ()))
+    for key, value in items.items():
+        name = f"{prefix}{key}"
+        if value and _runs_code(str(key), value):
+            yield name, value
+        elif isinstance(value, dict | list):
+            yield from _code(value, f"{name}.")
+
+
+def _runs_code(key: str, value: Any) -> bool:
+    if key == "auto_mapping":  # of an adapter: the module that holds its base's class
+        library = value.get("parent_library") if isinstance(value, dict) else value
+        return not str(library).startswith("transformers.")
+    if key == "type":  # of a part of a sentence-transformers model
+        return "." in str(value) and not str(value).startswith("sentence_transformers.")
+    return key in CODE or (key.endswith(IMPLEMENTATION) and "/" in json.dumps(value))
