@@ -12,6 +12,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -86,12 +87,18 @@ def page(run: Run, samples: int) -> str:
                 numbers(name.capitalize(), run.about[name]) for name in ("models", "versions") if run.about.get(name)
             ],
             plots=charts.to_json(drawn),
-            plotly=base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode(),
+            plotly=packed_plotly(),
             style=(PARTS / "report.css").read_text(encoding="utf-8"),
             script=script,
             policy=policy([script, plotly]),
         )
     )
+
+
+@cache
+def packed_plotly() -> str:
+    """Return plotly's script compressed, as base64; a run of several criteria writes a report for each."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
 def environment() -> jinja2.Environment:

@@ -12,10 +12,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")
 
 import importlib.util
+import sys
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """Where a test to be run has Beam, spare it the work that it does anew for every pipeline."""
+    if "apache_beam" in sys.modules:
+        import quick_beam
+
+        quick_beam.remember()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -27,57 +28,93 @@ OF_ONE = ["questions", "triples", "curate", "train_inspector", "train_aligner"]
 OF_ALL = ["respond", "align", "align_compared", "evaluate", "evaluate_compared"]
 
 
-@pytest.fixture
-def settings(tmp_path, monkeypatch):
-    """A recipe of three criteria; its trainers write untrained models, and note what they were asked for."""
-    monkeypatch.setenv("ALIGNBEAM_TEST_LOG", str(tmp_path / "requests.log"))
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """Folders of the bases that all tests here train on, and held-out questions."""
+    folder = tmp_path_factory.mktemp("bases")
     rows = [{"question": f"What about case {number} of {number % 7}?"} for number in range(20)]
-    (tmp_path / "heldout.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    base = tiny_models.llama(tmp_path / "base")
+    (folder / "heldout.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tiny_models.llama(folder / "base")
+    tiny_models.encoder(folder / "encoder")
+    return folder
 
-    def train(method, arguments):
-        given = read_yaml(arguments[-1])
-        folder, name = Path(given["output"]), Path(given["output"]).parent.parent.name
-        with open(tmp_path / "trained.log", "a") as log:
-            log.write(f"{name}/{method} {given.get('adapter')}\n")
-        if method == "inspector":
-            tiny_models.classifier(folder)
-            weights = load_file(folder / "model.safetensors")
-            turn = CRITERIA.index(name) + 1 if name in CRITERIA else 0  # no two inspectors find alike
-            weights["classifier.weight"] = np.roll(weights["classifier.weight"], turn)
-            save_file(weights, folder / "model.safetensors", {"format": "pt"})
-        else:
-            folder.mkdir()
-            (folder / "adapter_model.safetensors").write_bytes(b"")
-            adapter = {"base_model_name_or_path": str(base), "r": given["lora_rank"]}
-            (folder / "adapter_config.json").write_text(json.dumps(adapter))
-        metrics = {"rows": {"train": 8, "validation": 2}, "steps": 1, "validation": {"loss": 1.0}}
-        (folder / "metrics.json").write_text(json.dumps(metrics))
 
-    monkeypatch.setattr(recipe, "run_trainer", train)
+def recipe_of(bases):
+    """A recipe of three criteria."""
     return {
         "name": "test",
         "criterion": list(CRITERIA),
-        "heldout": str(tmp_path / "heldout.jsonl"),
+        "heldout": str(bases / "heldout.jsonl"),
         "models": {"teacher": TEACHER, "upstream": TEACHER, "aligner": ALIGNER},
         "stages": {
             "questions": {"count": 40, "topic_rounds": 1, "hints": 5},
-            "train_inspector": {"base": str(tiny_models.encoder(tmp_path / "encoder"))},
-            "train_aligner": {"base": str(base)},
+            "train_inspector": {"base": str(bases / "encoder")},
+            "train_aligner": {"base": str(bases / "base")},
             "align": {"rounds": 2, "guard": False, "threshold": 0.9, "compare": {"guard": True, "guard_margin": 0.1}},
         },
     }
 
 
+def stand_in(patch, folder, bases):
+    """Have trainers write untrained models, and note what they were asked for in `folder`, as the teacher does."""
+    patch.setenv("ALIGNBEAM_TEST_LOG", str(folder / "requests.log"))
+
+    def train(method, arguments):
+        given = read_yaml(arguments[-1])
+        output, name = Path(given["output"]), Path(given["output"]).parent.parent.name
+        with open(folder / "trained.log", "a") as log:
+            log.write(f"{name}/{method} {given.get('adapter')}\n")
+        if method == "inspector":
+            tiny_models.classifier(output)
+            weights = load_file(output / "model.safetensors")
+            turn = CRITERIA.index(name) + 1 if name in CRITERIA else 0  # no two inspectors find alike
+            weights["classifier.weight"] = np.roll(weights["classifier.weight"], turn)
+            save_file(weights, output / "model.safetensors", {"format": "pt"})
+        else:
+            output.mkdir()
+            (output / "adapter_model.safetensors").write_bytes(b"")
+            adapter = {"base_model_name_or_path": str(bases / "base"), "r": given["lora_rank"]}
+            (output / "adapter_config.json").write_text(json.dumps(adapter))
+        metrics = {"rows": {"train": 8, "validation": 2}, "steps": 1, "validation": {"loss": 1.0}}
+        (output / "metrics.json").write_text(json.dumps(metrics))
+
+    patch.setattr(recipe, "run_trainer", train)
+
+
+def run_recipe(settings, folder, *flags):
+    (folder / "r.yaml").write_text(yaml.safe_dump(settings))
+    return recipe.main([str(folder / "r.yaml"), "-o", str(folder / "run"), *flags])
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch, bases):
+    stand_in(monkeypatch, tmp_path, bases)
+    return recipe_of(bases)
+
+
 @pytest.fixture
 def run(tmp_path, settings):
     """Runs the recipe with flags; gives the exit code."""
+    return lambda *flags, changed=settings: run_recipe(changed, tmp_path, *flags)
 
-    def run(*flags, changed=settings):
-        (tmp_path / "r.yaml").write_text(yaml.safe_dump(changed))
-        return recipe.main([str(tmp_path / "r.yaml"), "-o", str(tmp_path / "run"), *flags])
 
-    return run
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, bases):
+    """The recipe done once, with its logs."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in(patch, folder, bases)
+        assert run_recipe(recipe_of(bases), folder) == 0
+    return folder
+
+
+@pytest.fixture
+def done(whole, tmp_path):
+    """Where it lies; what a test does to it is undone."""
+    shutil.copytree(whole, tmp_path / "before")
+    yield whole
+    shutil.rmtree(whole)
+    shutil.move(tmp_path / "before", whole)
 
 
 def lines(path):
@@ -88,11 +125,10 @@ def stages_of(folder):
     return [stage.name for stage in open_run(str(folder)).stages]
 
 
-def test_each_criterion_is_a_run_of_its_own_and_together_they_are_a_squad(tmp_path, run, capsys):
-    assert run() == 0
-    folder = tmp_path / "run"
+def test_each_criterion_is_a_run_of_its_own_and_together_they_are_a_squad(done, capsys):
+    folder = done / "run"
     assert stages_of(folder) == OF_ALL
-    assert lines(tmp_path / "trained.log") == [
+    assert lines(done / "trained.log") == [
         f"{criterion}/{method}" for criterion in CRITERIA for method in ("inspector None", "aligner True")
     ]
     squad = load_squad(str(folder / "squad.yaml"))
@@ -128,17 +164,18 @@ def test_each_criterion_is_a_run_of_its_own_and_together_they_are_a_squad(tmp_pa
     assert show.main([str(folder)]) == 0
 
 
-def test_nothing_is_asked_or_trained_twice_and_an_edit_redoes_only_what_it_touches(tmp_path, run, settings):
-    assert run() == 0
-    trained, requests = lines(tmp_path / "trained.log"), lines(tmp_path / "requests.log")
-    assert run() == 0
-    assert (lines(tmp_path / "trained.log"), lines(tmp_path / "requests.log")) == (trained, requests)
-    before = {stage.name: stage.path for stage in open_run(str(tmp_path / "run")).stages}
+def test_nothing_is_asked_or_trained_twice_and_an_edit_redoes_only_what_it_touches(done, bases, monkeypatch):
+    stand_in(monkeypatch, done, bases)
+    settings = recipe_of(bases)
+    trained, requests = lines(done / "trained.log"), lines(done / "requests.log")
+    assert run_recipe(settings, done) == 0
+    assert (lines(done / "trained.log"), lines(done / "requests.log")) == (trained, requests)
+    before = {stage.name: stage.path for stage in open_run(str(done / "run")).stages}
     settings["stages"]["align"]["compare"] = {"guard": True, "guard_margin": 0.5}
-    assert run() == 0
-    after = {stage.name: stage.path for stage in open_run(str(tmp_path / "run")).stages}
+    assert run_recipe(settings, done) == 0
+    after = {stage.name: stage.path for stage in open_run(str(done / "run")).stages}
     assert {name for name in before if before[name] != after[name]} == {"align_compared", "evaluate_compared"}
-    assert lines(tmp_path / "trained.log") == trained
+    assert lines(done / "trained.log") == trained
 
 
 def test_one_stage_is_done_for_every_criterion_or_for_the_squad(tmp_path, run, capsys):
@@ -205,18 +242,17 @@ def test_a_plan_has_the_data_of_each_criterion_and_the_turns_of_the_squad(tmp_pa
     assert "a recipe for a squad of ethical, factual, helpful" in capsys.readouterr().err
 
 
-def test_the_report_shows_both_alignments_beside_the_responses(tmp_path, run):
-    assert run() == 0
-    html = (tmp_path / "run" / "report.html").read_text()
+def test_the_report_shows_both_alignments_beside_the_responses(done):
+    html = (done / "run" / "report.html").read_text()
     for text in ("Mean score, with 95 % intervals", "Share of rows that score 0.5 or more", "<th>compared</th>"):
         assert text in html
-    run_directory = open_run(str(tmp_path / "run"))
+    run_directory = open_run(str(done / "run"))
     for stage in ("evaluate", "evaluate_compared"):
         level = run_directory.stage(stage).json("metrics.json")["score_level"]["ethical"]["after"]
         low, high = level["mean_interval"]
         assert f"{level['mean']:.3f} ({low:.3f}–{high:.3f})" in html
-    assert report.main([str(tmp_path / "run")]) == 0
-    assert evaluate.find_aligned(str(tmp_path / "run")).rows == 20
+    assert report.main([str(done / "run")]) == 0
+    assert evaluate.find_aligned(str(done / "run")).rows == 20
 
 
 @pytest.mark.parametrize(

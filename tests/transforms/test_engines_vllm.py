@@ -20,7 +20,8 @@ from transforms.engines.vllm_engine import replica_gpus
 
 pytest.importorskip("vllm")
 
-ARGS = {"dtype": "float32", "max_num_seqs": 8}
+# Room for the keys and values of 65,536 tokens: the default of some GB takes as long to fill as all else of a start.
+ARGS = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_memory_bytes": 64 << 20}
 SAMPLED = Sampling(max_tokens=12, temperature=1.0)
 
 
@@ -247,7 +248,8 @@ def test_chat_style_needs_a_template(model):
 
 def test_chat_style(tmp_path):
     folder = write_random_model(tmp_path, CHAT_TEMPLATE)
-    config = EngineConfig(model=str(folder), args=ARGS, style="chat", chat_template_kwargs={"thinking": True})
+    args = {name: value for name, value in ARGS.items() if name != "kv_cache_memory_bytes"}  # as users have it
+    config = EngineConfig(model=str(folder), args=args, style="chat", chat_template_kwargs={"thinking": True})
     extra = {"structured_outputs": {"choice": ["Hm, salt.</think>Yes."]}}
     requests = [Request("Salt?", Sampling(max_tokens=tokens, extra=extra), None) for tokens in (40, 9)]
     thought, unended = answers(open_engine(config), requests)
