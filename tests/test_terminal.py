@@ -269,7 +269,7 @@ def test_a_servers_error(said, tmp_path, status, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     http = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
     http.status = status
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
     try:
         engine = {"engine": "server", "base_url": f"http://127.0.0.1:{http.server_address[1]}/v1", "model": "m"}
         settings = {"name": "test", "criterion": "ethical", "models": {"teacher": engine, "upstream": engine}}

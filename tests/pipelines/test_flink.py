@@ -45,7 +45,7 @@ def answer():
                 pass
 
         servers.append(HTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
         return f"--flink_master=127.0.0.1:{servers[-1].server_port}"
 
     yield start

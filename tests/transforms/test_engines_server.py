@@ -78,7 +78,7 @@ def service(monkeypatch):
     http.models = (200, {}, {"object": "list", "data": [{"id": "m", "object": "model"}]})
     http.script = lambda path, body, attempt: text_answer(f"echo {body['prompt']}")
     http.lock, http.seen, http.attempts, http.at_once, http.most_at_once = threading.Lock(), [], {}, 0, 0
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
     yield http
     close_engines()
     http.shutdown()
