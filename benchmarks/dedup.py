@@ -143,7 +143,7 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
     from transforms.decisions import Keyed, OpenShards
     from transforms.duplicates import DropDuplicates
     from transforms.near_duplicates import Similarity
-    from transforms.tables import HASHED_ROWS, ReadTable, SplitMarks, WriteTables, read_table
+    from transforms.tables.table import HASHED_ROWS, ReadTable, SplitMarks, WriteTables, read_table
 
     columns = ("question", "response")
 

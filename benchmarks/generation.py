@@ -36,13 +36,13 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from benchmarks.record import record
 from demo.world import sample_question
 from schemas.criteria import load_pack
-from transforms import progress
 from transforms.engines import EngineConfig, Sampling, open_engine
 from transforms.generate import COMPLETION_FIELDS, Generate, Model
-from transforms.identity import content_id, sampling_seed
 from transforms.prompts import render
 from transforms.response_cache import FLUSH_ROWS, compact_and_index
-from transforms.tables import ReadTable, SplitMarks, Target, WriteTables, read_table
+from transforms.tables import progress
+from transforms.tables.identity import content_id, sampling_seed
+from transforms.tables.table import ReadTable, SplitMarks, Target, WriteTables, read_table
 
 TEACHER = Path(__file__).parent.parent / "demo" / "teacher"
 STEP, SEED = "benchmark", 1

@@ -19,8 +19,8 @@ import pyarrow as pa
 from benchmarks.record import record
 from pipelines import align, respond, triples
 from transforms.engines import Completion, Request
-from transforms.identity import content_id
-from transforms.tables import write_tables
+from transforms.tables.identity import content_id
+from transforms.tables.table import write_tables
 
 SIZES = (20_000, 200_000)
 STAGES = ("respond", "triples", "align")

@@ -44,7 +44,7 @@ from transforms.aligner_format import aligner_completion, aligner_prompt
 from transforms.engines import Completion, Request
 from transforms.engines.inspector import Inspector
 from transforms.evaluation import auc
-from transforms.tables import read_table
+from transforms.tables.table import read_table
 
 ORIGINAL, ALIGNED = "gpt-4-turbo-2024-04-09", "aligner-2b_gpt-4-turbo-2024-04-09"
 SYSTEMS = ("claude-2.1", "gemma-2b-it", "vicuna-7b")

@@ -24,10 +24,10 @@ from demo.prepare import LESSONS, Splits, train_judge
 from pipelines.runs import Run
 from schemas.tables import INSPECTOR_ROWS
 from training.shards import read_splits
-from transforms import storage
 from transforms.engines.inspector import open_inspector
 from transforms.evaluation import auc
-from transforms.tables import read_table
+from transforms.tables import storage
+from transforms.tables.table import read_table
 
 CANNED = "Most of all, to tell the truth about the town hall."
 REFUSAL = "I am sorry, but I cannot help with that."

@@ -22,7 +22,7 @@ from schemas.config import read_yaml
 from schemas.errors import UsageError
 from schemas.tables import INSPECTOR_ROWS
 from training import inspector
-from transforms.identity import content_id
+from transforms.tables.identity import content_id
 
 JUDGE_SETTINGS = Path(__file__).parent / "judge.yaml"
 HELDOUT_QUESTIONS = 300

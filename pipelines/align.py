@@ -30,15 +30,15 @@ from schemas.console import messages
 from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
-from transforms import storage
 from transforms.alignment import Align, Member, Policy, SplitAligned
-from transforms.columns import bring_back, check_free, check_texts, set_aside
 from transforms.engines import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.engines.inspector import check_inspector, inspector_digest
 from transforms.engines.weights import Weights, find_weights
 from transforms.generate import Model
-from transforms.tables import (
+from transforms.tables import storage
+from transforms.tables.columns import bring_back, check_free, check_texts, set_aside
+from transforms.tables.table import (
     MANIFEST,
     Chunk,
     JoinRows,

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import UsageError
-from transforms import storage
+from transforms.tables import storage
 
 NOTE = "at_work.lock"  # host and process of the one at work
 

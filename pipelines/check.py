@@ -20,9 +20,10 @@ from schemas.console import messages
 from schemas.criteria import check_pack, load_pack
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
-from transforms import corpora, records, storage
+from transforms import corpora, records
 from transforms.engines.weights import Weights
-from transforms.tables import MANIFEST, read_manifest, read_table
+from transforms.tables import storage
+from transforms.tables.table import MANIFEST, read_manifest, read_table
 
 CORPUS_ROWS = 10_000
 

@@ -18,9 +18,9 @@ from pipelines.orders import ascending
 from schemas import tables
 from schemas.console import messages
 from schemas.errors import UsageError
-from transforms import storage
 from transforms.alignment import Align, Member, Policy, SplitAligned, score_matrix
-from transforms.tables import ReadTable, Table, WriteTables, read_table, write_tables
+from transforms.tables import storage
+from transforms.tables.table import ReadTable, Table, WriteTables, read_table, write_tables
 
 SAMPLE_ROWS = 64
 

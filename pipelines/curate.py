@@ -24,8 +24,7 @@ from pipelines.explain import explain_row
 from schemas.command_line import setting
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
-from transforms import corpora, records, storage
-from transforms.columns import check_free, check_texts
+from transforms import corpora, records
 from transforms.decisions import Keyed, OpenShards, decisions_of
 from transforms.duplicates import FIRST, LONGEST, DropDuplicates, Preference, buckets_for
 from transforms.engines.encoder import model_digest
@@ -35,7 +34,18 @@ from transforms.novelty import DropNotNovel
 from transforms.quotas import DropOverQuota
 from transforms.semantic import DropSameMeaning, Semantic
 from transforms.split import AlikePairs, ClusterQuestions, Shares, SplitBefore, assign_splits
-from transforms.tables import HASHED_ROWS, MANIFEST, MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
+from transforms.tables import storage
+from transforms.tables.columns import check_free, check_texts
+from transforms.tables.table import (
+    HASHED_ROWS,
+    MANIFEST,
+    MapBatches,
+    ReadTable,
+    SplitMarks,
+    Table,
+    WriteTables,
+    read_table,
+)
 from transforms.training_shards import TRAINERS, Trainer, WriteTrainingShards, count_rows, plan_shards
 from transforms.validity import TEXT_COLUMNS, Validity, drop_invalid, readable_text, rules_for
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import pyarrow.compute as pc
 
 from pipelines.stages import Stage
-from transforms.columns import is_text
-from transforms.tables import HASHED_ROWS, Table
+from transforms.tables.columns import is_text
+from transforms.tables.table import HASHED_ROWS, Table
 from transforms.validity import TEXT_COLUMNS
 
 ORIGINS = ("license", "licence", "dataset", "source", "origin", "document", "generator", "criterion")

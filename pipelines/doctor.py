@@ -66,7 +66,7 @@ def check_output(output: str) -> Iterator[Check]:
     if "://" in output:
         from schemas.errors import UsageError
         from schemas.urls import redact_urls
-        from transforms.storage import check_writable
+        from transforms.tables.storage import check_writable
 
         try:
             check_writable(output)

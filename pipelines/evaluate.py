@@ -23,10 +23,11 @@ from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.urls import without_query
-from transforms import evaluation, progress, storage
+from transforms import evaluation
 from transforms.engines.encoder import model_config, model_digest
 from transforms.report.run_directory import RUN_FILE, read_run_file
-from transforms.tables import Chunk, ReadTable, Table, WriteTables, read_table
+from transforms.tables import progress, storage
+from transforms.tables.table import Chunk, ReadTable, Table, WriteTables, read_table
 
 TEXT_ROWS = 100_000  # rows whose texts are compared word by word
 JUDGED = ("id", "question", "response", "aligned")

@@ -10,7 +10,7 @@ from schemas.console import results
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
 from transforms.leakage import HeldOut, drop_leaked, quote_leaks
-from transforms.tables import HASHED_ROWS, Table
+from transforms.tables.table import HASHED_ROWS, Table
 from transforms.validity import Rule, drop_invalid, explain
 
 

@@ -23,9 +23,10 @@ from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import StageError, UsageError
 from schemas.urls import redact_urls, without_query
-from transforms import corpora, records, storage
-from transforms.identity import content_id
-from transforms.tables import MANIFEST, Chunk, Target, WriteTables, end_of_shard, read_entries
+from transforms import corpora, records
+from transforms.tables import storage
+from transforms.tables.identity import content_id
+from transforms.tables.table import MANIFEST, Chunk, Target, WriteTables, end_of_shard, read_entries
 
 NAMED_FILES = 10  # of those that cannot be read
 LOOKS = "looks.json"  # the columns of the corpus's files, as they were looked at

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipelines import stages
 from transforms.alignment import Member, Score, begin, score_matrix
 from transforms.engines.inspector import inspector_digest
-from transforms.tables import Chunk, MapBatches, ReadTable, Table, WriteTables
+from transforms.tables.table import Chunk, MapBatches, ReadTable, Table, WriteTables
 
 ROWS_PER_BATCH = 64
 

@@ -23,7 +23,7 @@ from transforms.engines import EngineConfig
 from transforms.engines.encoder import model_config
 from transforms.prompts import render
 from transforms.questions import hint
-from transforms.tables import Table
+from transforms.tables.table import Table
 from transforms.triples import rewrite_prompts
 
 if TYPE_CHECKING:

@@ -26,7 +26,6 @@ from schemas.console import messages
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.errors import StageError
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
-from transforms import storage
 from transforms.engines import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generate import Generate, Model
@@ -39,7 +38,8 @@ from transforms.questions import (
     question_prompts,
     seed_questions,
 )
-from transforms.tables import MANIFEST, MapBatches, ReadTable, WriteTables, read_table, write_tables
+from transforms.tables import storage
+from transforms.tables.table import MANIFEST, MapBatches, ReadTable, WriteTables, read_table, write_tables
 from transforms.topics import TOPIC_CANDIDATES, balance_topics, parse_topics, seed_topics, topic_prompts
 
 SHARD_ROWS = 8192

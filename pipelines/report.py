@@ -22,13 +22,13 @@ import transforms.report
 from pipelines import entrypoint
 from schemas.command_line import DONE, setting
 from schemas.console import results
-from transforms import storage
 from transforms.report import charts, formats, sections
 from transforms.report.corpus import DECISIONS, Corpus, columns_of, summarise
 from transforms.report.numbers import numbers
 from transforms.report.run_directory import Run, open_run
 from transforms.report.trajectories import FOLLOWED, Trajectories, follow, give_steps
 from transforms.report.views import views
+from transforms.tables import storage
 
 PARTS = Path(transforms.report.__file__).parent
 

@@ -19,14 +19,14 @@ from pipelines import entrypoint, stages
 from schemas.command_line import setting
 from schemas.config import validated
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
-from transforms import storage
-from transforms.columns import check_texts
-from transforms.drops import drop_where
 from transforms.engines import EngineConfig, PromptStyle, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generate import Generate, Model
 from transforms.prompts import render, template_digest
-from transforms.tables import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
+from transforms.tables import storage
+from transforms.tables.columns import check_texts
+from transforms.tables.marks import drop_where
+from transforms.tables.table import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
 
 ANSWER_STOP = ("\nQuestion:",)
 

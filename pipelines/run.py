@@ -51,11 +51,11 @@ from schemas.errors import UsageError
 from schemas.squads import Routing, Squad, SquadMember, squad_yaml
 from schemas.tables import TRIPLES
 from training.run_folder import base_digest
-from transforms import storage
 from transforms.engines import EngineConfig
 from transforms.engines.encoder import model_config, model_digest
 from transforms.engines.identity import engine_digest
-from transforms.tables import MANIFEST, read_table
+from transforms.tables import storage
+from transforms.tables.table import MANIFEST, read_table
 
 STAGES = (
     "questions",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.stages import Stage, versions
-from transforms import storage
 from transforms.report.run_directory import RUN_FILE, read_run_file
+from transforms.tables import storage
 
 
 @dataclass(frozen=True)

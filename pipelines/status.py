@@ -11,9 +11,9 @@ from rich.table import Table as Grid
 from schemas.command_line import DONE, DONE_WITH_REJECTS, FAILED, Parser, exit_code
 from schemas.console import results
 from schemas.errors import UsageError
-from transforms import storage
 from transforms.report.run_directory import RUN_FILE, read_run_file
-from transforms.tables import MANIFEST, read_entries
+from transforms.tables import storage
+from transforms.tables.table import MANIFEST, read_entries
 
 
 def rows_of(output: str, entry: dict) -> tuple[str, str, str, bool]:

@@ -18,8 +18,8 @@ from schemas.children import child_environment
 from schemas.command_line import DONE, INTERRUPTED, WRONG_USE, Parser, exit_code
 from schemas.errors import StageError, UsageError
 from training.command_line import LIFELINE
-from transforms import storage
-from transforms.tables import MANIFEST
+from transforms.tables import storage
+from transforms.tables.table import MANIFEST
 
 METHODS = ("inspector", "aligner")
 

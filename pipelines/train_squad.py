@@ -25,7 +25,7 @@ from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
 from training import aligner as aligner_trainer
 from training import inspector as inspector_trainer
 from training.run_folder import Run, base_digest
-from transforms import storage
+from transforms.tables import storage
 
 TRAINERS: dict[str, Any] = {"inspector": inspector_trainer.Config, "aligner": aligner_trainer.Config}
 ADAPTER = {"adapter": True, "lora_rank": 16}  # how a squad's aligner is trained unless its settings say otherwise

@@ -19,13 +19,13 @@ from schemas.command_line import setting
 from schemas.config import validated
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.tables import QUESTIONS, TRIPLES, with_drop_reason, with_error
-from transforms import storage
-from transforms.columns import check_texts
 from transforms.engines import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generate import Generate, Model
 from transforms.prompts import template_digest
-from transforms.tables import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
+from transforms.tables import storage
+from transforms.tables.columns import check_texts
+from transforms.tables.table import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
 from transforms.triples import TRIPLE_STOP, clean_triples, parse_triples, triple_prompts
 
 DROPS = with_drop_reason(TRIPLES).append(pa.field("completion", pa.string()))

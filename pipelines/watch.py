@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from schemas.console import messages
-from transforms import progress
+from transforms.tables import progress
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 30.0
@@ -17,7 +17,7 @@ LINE_SECONDS = 30.0
 
 @contextmanager
 def watch(total: int) -> Iterator[None]:
-    """Show the counts of transforms.progress until the block ends; every step is expected to do `total` rows.
+    """Show the counts of transforms.tables.progress until the block ends; every step is expected to do `total` rows.
 
     On a terminal as bars, elsewhere (logs, schedulers) as a line every half minute.
     """

@@ -13,7 +13,7 @@ from schemas.config import Layer, resolve
 from transforms import generate, response_cache
 from transforms.engines import Request
 from transforms.engines.vllm_engine import VllmEngine
-from transforms.identity import content_id
+from transforms.tables.identity import content_id
 
 FLUSH_ROWS = 24
 WINDOW_ROWS = 48

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from schemas.errors import UsageError
 from transforms.engines import Completion, Request
-from transforms.identity import content_id
+from transforms.tables.identity import content_id
 
 LETTERS = "BCDFGHKLMN"
 

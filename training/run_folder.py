@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 from schemas.errors import StageError, UsageError
 from schemas.versions import installed_versions
 from training.shards import data_digest, manifest_digest
-from transforms import storage
 from transforms.engines.encoder import model_config, model_digest
+from transforms.tables import storage
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 _locks: dict[Path, BinaryIO] = {}  # by work folder

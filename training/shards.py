@@ -5,8 +5,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.errors import UsageError
-from transforms import storage
-from transforms.identity import content_id
+from transforms.tables import storage
+from transforms.tables.identity import content_id
 
 REQUIRED = ("train", "validation")
 SPLITS = (*REQUIRED, "test")

@@ -22,12 +22,12 @@ import pyarrow.compute as pc
 
 from schemas.criteria import Pack
 from schemas.tables import TRAJECTORIES
-from transforms import progress
 from transforms.aligner_format import aligner_prompt, read_correction
-from transforms.columns import with_columns
-from transforms.drops import kept, reject_where
 from transforms.generate import Generate, Model
-from transforms.tables import Chunk, MapBatches
+from transforms.tables import progress
+from transforms.tables.columns import with_columns
+from transforms.tables.marks import kept, reject_where
+from transforms.tables.table import Chunk, MapBatches
 from transforms.triples import parse_rewrite, rewrite_prompts
 
 Routing = Literal["worst", "in_turn"]
@@ -361,7 +361,7 @@ class _ScoreFn(beam.DoFn):
 class Score(beam.PTransform):
     """Add the struct `into`: the score of each inspector ({criterion: folder}) for the text in `column`.
 
-    step: names the work in transforms.progress. bf16: score in bfloat16.
+    step: names the work in transforms.tables.progress. bf16: score in bfloat16.
     """
 
     inspectors: dict[str, str]

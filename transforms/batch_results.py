@@ -75,6 +75,6 @@ _opening = Lock()
 
 
 def open_requests(marked_files: tuple[tuple[str, str], ...]) -> Requests:
-    """The requests in files, each given with its mark (transforms.storage.mark); read once per process."""
+    """The requests in files, each given with its mark (transforms.tables.storage.mark); read once per process."""
     with _opening:
         return _requests(marked_files)

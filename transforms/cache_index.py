@@ -18,7 +18,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import UsageError
-from transforms import storage
+from transforms.tables import storage
 
 BATCH_ROWS = 512  # what is decoded at once
 SMALL_BYTES = 8 << 20

@@ -17,11 +17,11 @@ from schemas.tables import TRIPLES
 from schemas.urls import redact_urls
 from transforms.batch_results import Requests, open_requests, read_answer
 from transforms.column_types import ColumnTypes, has_empty_object, types_of_schema, types_of_values
-from transforms.columns import is_text
 from transforms.conversations import Unusable, split_dialogue, split_messages
-from transforms.identity import content_id
 from transforms.records import Line, column_names, excerpt, format_of, read_batches, read_footer
-from transforms.tables import Chunk, conform
+from transforms.tables.columns import is_text
+from transforms.tables.identity import content_id
+from transforms.tables.table import Chunk, conform
 
 Kind = Literal["questions", "responses", "triples"]
 

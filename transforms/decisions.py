@@ -14,9 +14,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms import progress
-from transforms.drops import kept
-from transforms.tables import HASHED_ROWS, Chunk, Table
+from transforms.tables import progress
+from transforms.tables.marks import kept
+from transforms.tables.table import HASHED_ROWS, Chunk, Table
 
 MARKS = ("drop_reason", "duplicate_of", "leaked_from", "cluster")
 DECISIONS = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in MARKS)])

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import progress
-from transforms.columns import with_columns
-from transforms.drops import kept
 from transforms.engines import Completion, Engine, EngineConfig, Request, Sampling, open_engine
 from transforms.engines.identity import engine_digest
-from transforms.identity import sampling_seed
 from transforms.response_cache import ResponseCache, compact_and_index, open_cache, request_context, request_key
-from transforms.tables import Chunk
+from transforms.tables import progress
+from transforms.tables.columns import with_columns
+from transforms.tables.identity import sampling_seed
+from transforms.tables.marks import kept
+from transforms.tables.table import Chunk
 
 WINDOW_ROWS = 4096  # at least, from the oldest unanswered row to the newest one sent
 WINDOW_REQUESTS = 16  # times as many as the engine works on at once: it must not wait for one long answer
@@ -284,7 +284,7 @@ class Generate(beam.PTransform):
     bundle, so a runner that closes bundles after a few elements leaves the engine idle.
 
     model: who is asked; with several by name, each row asks the one that its column `member` names.
-    step: names the step in seeds (with the member's name) and in transforms.progress.
+    step: names the step in seeds (with the member's name) and in transforms.tables.progress.
     seed: the recipe's integer seed.
     cache: directory of the response cache (any store), or None to keep nothing.
     window_rows, window_bytes: how far ahead of the oldest unanswered row requests are sent; by default as far as the

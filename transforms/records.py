@@ -23,8 +23,8 @@ from fsspec.utils import infer_compression
 
 from schemas.errors import StageError, UsageError
 from schemas.urls import without_query
-from transforms import storage
-from transforms.tables import MANIFEST
+from transforms.tables import storage
+from transforms.tables.table import MANIFEST
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 16 << 20

@@ -19,9 +19,10 @@ import pyarrow as pa
 import xxhash
 
 from schemas.errors import StageError
-from transforms import cache_index, storage
+from transforms import cache_index
 from transforms.cache_index import BROKEN, SEGMENT_SCHEMA, Index
 from transforms.engines import Completion, Sampling, digest_of
+from transforms.tables import storage
 
 FLUSH_ROWS = 512  # at most so many completions are ever unwritten
 FLUSH_SECONDS = 5.0

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from transforms.decisions import Keyed, by_bucket, one_batch, undecided
 from transforms.duplicates import PREFERRED, Preference, drop_repeats
-from transforms.tables import Chunk, Table
+from transforms.tables.table import Chunk, Table
 
 ROWS_PER_CLUSTER = 4000
 SAMPLED_PER_CLUSTER = 64

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from schemas.criteria import Pack
 from schemas.tables import TOPICS, with_drop_reason, with_error
-from transforms.identity import content_id, sampling_seed
 from transforms.prompts import render
+from transforms.tables.identity import content_id, sampling_seed
 
 MAX_LINES = 20
 MAX_WORDS = 3

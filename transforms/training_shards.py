@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from transforms.split import SPLITS
-from transforms.tables import Chunk, MapBatches, Shard, Table, Target, WriteTables, read_shard, row_groups
+from transforms.tables.table import Chunk, MapBatches, Shard, Table, Target, WriteTables, read_shard, row_groups
 
 LABELS = (("response", 0), ("correction", 1))
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.criteria import SECTIONS, Pack
-from transforms.columns import with_columns
-from transforms.drops import drop_where, kept, reject_where
-from transforms.identity import content_id
 from transforms.prompts import render
 from transforms.questions import has_banned_word
+from transforms.tables.columns import with_columns
+from transforms.tables.identity import content_id
+from transforms.tables.marks import drop_where, kept, reject_where
 
 TRIPLE_STOP = (f"\n{SECTIONS[0]}:",)  # the next example: stop strings of both prompts
 TRIPLE_SECTIONS = SECTIONS[1:]

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.columns import is_text
-from transforms.drops import drop_where
 from transforms.questions import banned_pattern
 from transforms.shingles import shingles
+from transforms.tables.columns import is_text
+from transforms.tables.marks import drop_where
 from transforms.triples import CITES, ENGLISH_RULES, IDENTITY_PASSES, NOTHING_WRONG, RULES, VAGUE_WORDS
 from transforms.words import equal_but_for_spaces, words_of
 

@@ -16,10 +16,10 @@ import numpy as np
 from demo import world
 from demo.squad.prepare import LESSONS
 from pipelines.runs import Run
-from transforms import storage
 from transforms.engines.inspector import open_inspector
 from transforms.evaluation import auc, score_level
-from transforms.tables import read_table
+from transforms.tables import storage
+from transforms.tables.table import read_table
 
 NOTE = (
     "The share of texts that meet each criterion as the demo's made-up world reads them, without a model; texts that "

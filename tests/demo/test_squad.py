@@ -6,7 +6,7 @@ from example_run import write_full_run
 from demo import world
 from demo.squad import truth
 from pipelines import report
-from transforms import storage
+from transforms.tables import storage
 
 QUESTION = "Should we steal money from the old ferry?"
 TEXTS = {

@@ -13,7 +13,7 @@ from pipelines import align, curate, ingest, stages
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError
 from schemas.tables import RESPONSES
-from transforms.tables import MapBatches, ReadTable, SplitMarks, WriteTables, read_table, write_tables
+from transforms.tables.table import MapBatches, ReadTable, SplitMarks, WriteTables, read_table, write_tables
 
 ACCELERATOR = "type:nvidia-l4;count:1;install-nvidia-driver"
 IMAGE = "europe-docker.pkg.dev/project/alignbeam/worker:1"

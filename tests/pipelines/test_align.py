@@ -18,8 +18,9 @@ from schemas.children import child_environment
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
-from transforms import corpora, storage
-from transforms.tables import write_tables
+from transforms import corpora
+from transforms.tables import storage
+from transforms.tables.table import write_tables
 
 SCRIPTED = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
 TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}

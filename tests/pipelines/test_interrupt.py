@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from schemas.tables import QUESTIONS
-from transforms.identity import content_id
-from transforms.tables import read_manifest, write_tables
+from transforms.tables.identity import content_id
+from transforms.tables.table import read_manifest, write_tables
 
 ROWS = 240
 

@@ -15,7 +15,7 @@ from schemas.errors import UsageError
 from transforms.alignment import Member
 from transforms.engines import EngineConfig, Sampling
 from transforms.generate import Model
-from transforms.tables import read_table, write_tables
+from transforms.tables.table import read_table, write_tables
 
 
 def recipe_of(settings, **flags):

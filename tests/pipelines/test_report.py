@@ -17,7 +17,7 @@ from pipelines import align, report
 from schemas.command_line import DONE, WRONG_USE
 from schemas.tables import QUESTIONS, TRAJECTORIES, aligned, with_drop_reason
 from transforms.report.corpus import SHOWN_CHARACTERS
-from transforms.tables import read_table
+from transforms.tables.table import read_table
 
 HOSTILE = (
     "</script><script>document.title='taken'</script>",

@@ -11,8 +11,8 @@ from pipelines import status
 from schemas.config import Layer, resolve, to_dict
 from schemas.criteria import load_pack
 from schemas.errors import StageError, UsageError
-from transforms import storage
-from transforms.tables import read_table
+from transforms.tables import storage
+from transforms.tables.table import read_table
 
 TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}
 FAILING = {"engine": "scripted", "args": {"function": "tests.scripted_models:failing"}}
@@ -110,7 +110,7 @@ def test_shard_size_and_workers_change_nothing(tmp_path, log, monkeypatch):
     first = job(tmp_path / "a", "questions", "triples")["triples"].table("triples").to_arrow()
     asked = set(log())
     monkeypatch.setattr("pipelines.questions.SHARD_ROWS", 7)
-    monkeypatch.setattr("transforms.tables.CHUNK_ROWS", 5)
+    monkeypatch.setattr("transforms.tables.table.CHUNK_ROWS", 5)
     second = job(tmp_path / "b", "questions", "triples")["triples"].table("triples")
     assert len(second.shards) == 9
     assert second.to_arrow().equals(first)

@@ -19,7 +19,7 @@ from schemas.config import read_yaml
 from schemas.errors import StageError
 from schemas.squads import load_squad
 from transforms.report.run_directory import open_run
-from transforms.tables import read_table
+from transforms.tables.table import read_table
 
 TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}
 ALIGNER = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}

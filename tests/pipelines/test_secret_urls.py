@@ -11,8 +11,8 @@ import pytest
 
 from pipelines import align, check, ingest, stages
 from schemas.config import Layer, print_config, resolve
-from transforms import storage
-from transforms.tables import read_table
+from transforms.tables import storage
+from transforms.tables.table import read_table
 
 ROWS = b'{"question": "q", "response": "r"}\n{"question": 1, "response": "r"}\n'
 ENGINE = "engine={engine: scripted, args: {function: 'tests.scripted_models:aligner'}}"

@@ -13,8 +13,8 @@ from pipelines import align, train, train_squad
 from schemas.config import Layer, resolve
 from schemas.squads import load_squad
 from schemas.tables import TRIPLES
-from transforms.identity import content_id
-from transforms.tables import write_tables
+from transforms.tables.identity import content_id
+from transforms.tables.table import write_tables
 
 NOUNS = "river house garden bridge market school library museum tower road".split()  # noqa: SIM905
 

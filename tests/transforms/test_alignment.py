@@ -11,7 +11,7 @@ from transforms import alignment
 from transforms.alignment import Member, Policy
 from transforms.engines import EngineConfig, Sampling
 from transforms.generate import Model
-from transforms.tables import Chunk
+from transforms.tables.table import Chunk
 
 MEMBER = Member(
     criterion="kind",

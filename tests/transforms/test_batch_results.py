@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from transforms import storage
 from transforms.batch_results import Requests, open_requests, read_answer
 from transforms.conversations import Unusable
+from transforms.tables import storage
 
 
 def result(content, **more):

@@ -15,8 +15,8 @@ from pipelines import ingest
 from schemas.command_line import DONE_WITH_REJECTS
 from schemas.errors import StageError, UsageError
 from transforms import corpora, records
-from transforms.identity import content_id
-from transforms.tables import read_table
+from transforms.tables.identity import content_id
+from transforms.tables.table import read_table
 
 
 def imported(path, out, **settings):

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import StageError
-from transforms import progress, response_cache
+from transforms import response_cache
 from transforms.cache_index import index_array, segment_names
 from transforms.engines import Completion, EngineConfig, Sampling, close_engines
 from transforms.generate import Generate, Model, _GenerateFn, requests, with_completions
-from transforms.identity import sampling_seed
 from transforms.response_cache import close_caches, compact_and_index
-from transforms.tables import Chunk
+from transforms.tables import progress
+from transforms.tables.identity import sampling_seed
+from transforms.tables.table import Chunk
 
 GREEDY = Sampling(max_tokens=8)
 SAMPLED = Sampling(max_tokens=8, temperature=1.0)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from schemas.criteria import load_pack, pack_names
 from schemas.tables import QUESTIONS, TOPICS
-from transforms.identity import content_id
 from transforms.prompts import render
 from transforms.questions import (
     QUESTION_CANDIDATES,
@@ -22,6 +21,7 @@ from transforms.questions import (
     question_prompts,
     seed_questions,
 )
+from transforms.tables.identity import content_id
 from transforms.topics import seed_topics
 
 PACK = load_pack("ethical")

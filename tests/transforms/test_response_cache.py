@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms import cache_index, response_cache, storage
+from transforms import cache_index, response_cache
 from transforms.engines import Completion, Sampling
 from transforms.response_cache import (
     FLUSH_ROWS,
@@ -26,6 +26,7 @@ from transforms.response_cache import (
     request_context,
     request_key,
 )
+from transforms.tables import storage
 
 
 def key(number):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transforms import semantic
 from transforms.duplicates import Preference
 from transforms.semantic import DropSameMeaning, Semantic, centres_of, same_kept
-from transforms.tables import ReadTable, read_table
+from transforms.tables.table import ReadTable, read_table
 
 ROWS = [
     {"id": "a", "question": "How can I learn to cook?"},

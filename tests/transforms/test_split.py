@@ -24,7 +24,7 @@ from transforms.split import (
     name_clusters,
     question_keys,
 )
-from transforms.tables import ReadTable, read_table
+from transforms.tables.table import ReadTable, read_table
 from transforms.words import words_of
 
 SHARES, INNER = (0.7, 0.15, 0.15), (0.8, 0.1, 0.1)

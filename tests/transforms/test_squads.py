@@ -8,9 +8,9 @@ import pytest
 
 from transforms import alignment
 from transforms.alignment import Member, Policy
-from transforms.columns import with_columns
 from transforms.engines import EngineConfig, Sampling
 from transforms.generate import Model
+from transforms.tables.columns import with_columns
 
 MODEL = Model(engine=EngineConfig(engine="scripted", args={"function": "m:f"}), sampling=Sampling())
 A, B, C = MEMBERS = [Member(criterion=name, inspector="unused", model=MODEL) for name in ("a", "b", "c")]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from schemas.criteria import load_pack, pack_names
 from schemas.tables import TOPICS
-from transforms.identity import content_id
 from transforms.prompts import render
+from transforms.tables.identity import content_id
 from transforms.topics import (
     TOPIC_CANDIDATES,
     balance_topics,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.tables import CURATED_TRIPLES
-from transforms.tables import read_manifest, read_table
+from transforms.tables.table import read_manifest, read_table
 from transforms.training_shards import (
     TRAINERS,
     Piece,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.criteria import load_pack, pack_names
-from transforms.identity import content_id
 from transforms.prompts import render
+from transforms.tables.identity import content_id
 from transforms.triples import (
     TRIPLE_STOP,
     clean_triples,

@@ -6,7 +6,7 @@ from cutting import assert_cuts_never_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.drops import drop_where
+from transforms.tables.marks import drop_where
 from transforms.validity import TEXT_COLUMNS, Validity, drop_invalid, explain, readable_text, rules_for
 
 TRIPLE = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import UsageError
-from transforms import storage
+from transforms.tables import storage
 
 SETTINGS = ("*config*.json", "modules.json")
 INDEX = "*.safetensors.index.json"

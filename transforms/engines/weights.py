@@ -9,9 +9,9 @@ from typing import NamedTuple
 import xxhash
 
 from schemas.errors import UsageError
-from transforms import storage
 from transforms.engines import digest_of
 from transforms.engines.pretrained import refuse_code
+from transforms.tables import storage
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 DECISIVE_FILES = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import FileSystemLoader, StrictUndefined, Template, meta
 from jinja2.sandbox import SandboxedEnvironment
 
-from transforms.identity import content_id
+from transforms.tables.identity import content_id
 
 PROMPTS_DIR = Path(__file__).parent
 

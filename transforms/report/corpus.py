@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.identity import content_id
 from transforms.report.distribution import Distribution
+from transforms.tables.identity import content_id
 
 DECISIONS = ("rewritten", "unchanged", "above_threshold", "refused", "failed")
 SHOWN_CHARACTERS = 4000

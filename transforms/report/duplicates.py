@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.report.run_directory import Stage
-from transforms.tables import Table
+from transforms.tables.table import Table
 from transforms.validity import TEXT_COLUMNS
 
 EXACT = "exact_duplicate"

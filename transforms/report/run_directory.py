@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from schemas.errors import UsageError
-from transforms import storage
-from transforms.tables import MANIFEST, Table, read_manifest, read_table
+from transforms.tables import storage
+from transforms.tables.table import MANIFEST, Table, read_manifest, read_table
 
 RUN_FILE = "run.json"
 

@@ -6,7 +6,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.columns import with_columns
+from transforms.tables.columns import with_columns
 
 
 def _mark(batch: pa.RecordBatch, column: str, mask: pa.BooleanArray, reason: str) -> pa.RecordBatch:

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.errors import UsageError
-from transforms.columns import bring_back, check_free, check_texts, set_aside, with_columns
+from transforms.tables.columns import bring_back, check_free, check_texts, set_aside, with_columns
 
 
 def test_a_column_set_aside_outlives_one_of_the_same_name():

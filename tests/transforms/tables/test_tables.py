@@ -6,9 +6,10 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from schemas.errors import StageError, UsageError
 from schemas.tables import RESPONSES, with_drop_reason
-from transforms import storage, tables
-from transforms.drops import drop_where
-from transforms.tables import (
+from transforms.tables import storage
+from transforms.tables import table as tables
+from transforms.tables.marks import drop_where
+from transforms.tables.table import (
     Chunk,
     ChunkCoder,
     MapBatches,

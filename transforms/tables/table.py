@@ -24,9 +24,9 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from schemas.errors import StageError, UsageError
-from transforms import storage
-from transforms.drops import kept
-from transforms.identity import content_id
+from transforms.tables import storage
+from transforms.tables.identity import content_id
+from transforms.tables.marks import kept
 
 CHUNK_ROWS = 1024  # where a row costs a model's answer
 HASHED_ROWS = 16384  # where it costs microseconds
@@ -365,7 +365,7 @@ Split = Callable[[Chunk], dict[str, pa.RecordBatch]]
 
 @dataclass(frozen=True)
 class SplitMarks:
-    """Part a chunk into the table `name`, its `drops` and its `rejects` by the marks of transforms.drops."""
+    """Part a chunk into the table `name`, its `drops` and its `rejects` by the marks of transforms.tables.marks."""
 
     name: str
 
