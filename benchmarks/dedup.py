@@ -142,8 +142,8 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
     from pipelines.stages import on_all_processors, run_pipeline
     from transforms.decisions import Keyed, OpenShards
     from transforms.duplicates import DropDuplicates
-    from transforms.near_duplicates import Similarity
     from transforms.tables.table import HASHED_ROWS, ReadTable, SplitMarks, WriteTables, read_table
+    from transforms.texts.near_duplicates import Similarity
 
     columns = ("question", "response")
 
@@ -165,7 +165,7 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
 
 def run_curate(corpus: Path, output: Path) -> Callable[[], None]:
     from pipelines import curate
-    from transforms.near_duplicates import Similarity
+    from transforms.texts.near_duplicates import Similarity
 
     config = curate.Config(
         input=str(corpus / "*.parquet"),

@@ -17,7 +17,7 @@ from rapidfuzz.distance import LCSseq
 from benchmarks.record import record
 from transforms import records
 from transforms.novelty import similar_kept
-from transforms.words import Words, words_of
+from transforms.texts.words import Words, words_of
 
 THRESHOLD = 0.7
 SAMPLE = 2_000

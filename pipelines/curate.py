@@ -29,7 +29,6 @@ from transforms.decisions import Keyed, OpenShards, decisions_of
 from transforms.duplicates import FIRST, LONGEST, DropDuplicates, Preference, buckets_for
 from transforms.engines.encoder import model_digest
 from transforms.leakage import HeldOut, drop_leaked, index_held_out, quote_leaks, read_held_out
-from transforms.near_duplicates import Similarity
 from transforms.novelty import DropNotNovel
 from transforms.quotas import DropOverQuota
 from transforms.semantic import DropSameMeaning, Semantic
@@ -46,6 +45,7 @@ from transforms.tables.table import (
     WriteTables,
     read_table,
 )
+from transforms.texts.near_duplicates import Similarity
 from transforms.training_shards import TRAINERS, Trainer, WriteTrainingShards, count_rows, plan_shards
 from transforms.validity import TEXT_COLUMNS, Validity, drop_invalid, readable_text, rules_for
 

@@ -23,14 +23,14 @@ import pyarrow.compute as pc
 from numpy import ndarray
 
 from transforms.decisions import Keyed, by_bucket, decide, one_batch, open_shard
-from transforms.kernels import kernel
-from transforms.minhash import band_keys, bands_for
-from transforms.near_duplicates import Similarity, connect, connected, kept_neighbours
-from transforms.shingles import Shingles, offsets_of, scramble, shingles
 from transforms.tables.columns import is_text
 from transforms.tables.marks import kept
 from transforms.tables.table import Chunk, Table
-from transforms.words import GOLDEN, Words, byte_hashes, words_of_row
+from transforms.texts.kernels import kernel
+from transforms.texts.minhash import band_keys, bands_for
+from transforms.texts.near_duplicates import Similarity, connect, connected, kept_neighbours
+from transforms.texts.shingles import Shingles, offsets_of, scramble, shingles
+from transforms.texts.words import GOLDEN, Words, byte_hashes, words_of_row
 
 ROWS_PER_BUCKET = 100_000
 MAX_BUCKETS = 64

@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 
 from schemas.errors import UsageError
 from transforms import corpora, records
-from transforms.near_duplicates import Similarity
-from transforms.shingles import Shingles, expand, jaccard, shingles
 from transforms.tables import storage
 from transforms.tables.columns import check_texts
 from transforms.tables.identity import content_id
 from transforms.tables.marks import drop_where, kept
 from transforms.tables.table import MANIFEST, read_table
-from transforms.words import words_of
+from transforms.texts.near_duplicates import Similarity
+from transforms.texts.shingles import Shingles, expand, jaccard, shingles
+from transforms.texts.words import words_of
 
 ENDINGS = 1 << 20
 

@@ -17,9 +17,9 @@ from numpy import ndarray
 
 from transforms.decisions import Keyed, one_batch, undecided
 from transforms.duplicates import PREFERRED, Preference, drop_repeats
-from transforms.kernels import kernel
 from transforms.tables.table import Chunk
-from transforms.words import Words, words_of
+from transforms.texts.kernels import kernel
+from transforms.texts.words import Words, words_of
 
 BITS = 64
 

@@ -12,9 +12,9 @@ import xxhash
 
 from transforms.decisions import Keyed, by_bucket, decide, one_batch, undecided
 from transforms.duplicates import row_hashes
-from transforms.shingles import scramble
 from transforms.tables.table import Chunk
-from transforms.words import byte_hashes
+from transforms.texts.shingles import scramble
+from transforms.texts.words import byte_hashes
 
 
 @dataclass

@@ -23,11 +23,11 @@ import xxhash
 from schemas.errors import UsageError
 from transforms.decisions import Keyed, decide
 from transforms.duplicates import BandKeys, Comparison, GroupCandidates
-from transforms.near_duplicates import Similarity, near_duplicate_groups
-from transforms.shingles import Shingles, scramble
 from transforms.tables.columns import check_texts, with_columns
 from transforms.tables.table import HASHED_ROWS, ReadTable, Table
-from transforms.words import byte_hashes, words_of
+from transforms.texts.near_duplicates import Similarity, near_duplicate_groups
+from transforms.texts.shingles import Shingles, scramble
+from transforms.texts.words import byte_hashes, words_of
 
 SPLITS = ("train", "validation", "test")
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.questions import banned_pattern
-from transforms.shingles import shingles
 from transforms.tables.columns import is_text
 from transforms.tables.marks import drop_where
+from transforms.texts.shingles import shingles
+from transforms.texts.words import equal_but_for_spaces, words_of
 from transforms.triples import CITES, ENGLISH_RULES, IDENTITY_PASSES, NOTHING_WRONG, RULES, VAGUE_WORDS
-from transforms.words import equal_but_for_spaces, words_of
 
 TEXT_COLUMNS = ("question", "response", "correction")
 ANSWERS = ("response", "correction")
@@ -55,7 +55,9 @@ class Validity:
 
     max_chars: int = 100_000  # of every text
     chars: dict[str, tuple[int, int]] = field(default_factory=dict)  # by column
-    words: dict[str, tuple[int, int]] = field(default_factory=dict)  # by column; see transforms.words for what one is
+    words: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # by column; see transforms.texts.words for what one is
     scripts: tuple[str, ...] = ()  # Unicode scripts, such as Latin, to which at least half of a text's letters belong
     max_repetition: float = 0.7  # share of a text's word 3-grams that stand in it before
     banned_words: tuple[str, ...] = ()  # whole words, in any case

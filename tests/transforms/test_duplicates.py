@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from transforms import decisions
 from transforms.decisions import DECISIONS, Keyed, OpenShards, by_bucket, decisions_of, with_decisions
 from transforms.duplicates import DropDuplicates, row_hashes
-from transforms.near_duplicates import Similarity
 from transforms.tables.marks import drop_where
 from transforms.tables.table import Chunk, ReadTable, WriteTables, read_table
+from transforms.texts.near_duplicates import Similarity
 
 SIMILARITY = Similarity(words=2, jaccard=0.7)
 OTHER = "a very long way from one, and from all else"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import LCSseq
 
 from transforms.novelty import similar_kept
-from transforms.words import words_of
+from transforms.texts.words import words_of
 
 
 def rouge_l(one: list[str], other: list[str]) -> float:

@@ -12,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.decisions import Keyed
-from transforms.near_duplicates import Similarity
-from transforms.shingles import shingles
 from transforms.split import (
     AlikePairs,
     ClusterQuestions,
@@ -25,7 +23,9 @@ from transforms.split import (
     question_keys,
 )
 from transforms.tables.table import ReadTable, read_table
-from transforms.words import words_of
+from transforms.texts.near_duplicates import Similarity
+from transforms.texts.shingles import shingles
+from transforms.texts.words import words_of
 
 SHARES, INNER = (0.7, 0.15, 0.15), (0.8, 0.1, 0.1)
 SIMILARITY = Similarity(words=2, jaccard=0.7)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.words import equal_but_for_spaces, words_of, words_of_row
+from transforms.texts.words import equal_but_for_spaces, words_of, words_of_row
 
 TEXTS = st.lists(st.one_of(st.text(max_size=12), st.text("abA .?日👍", max_size=12), st.none()), max_size=12)
 

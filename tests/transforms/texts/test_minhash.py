@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from transforms.minhash import Bands, band_keys, bands_for, signatures
-from transforms.shingles import Shingles, jaccard, offsets_of, scrambled
+from transforms.texts.minhash import Bands, band_keys, bands_for, signatures
+from transforms.texts.shingles import Shingles, jaccard, offsets_of, scrambled
 
 
 def pairs_at(similarity: float, pairs: int, size: int = 100) -> Shingles:

@@ -5,8 +5,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.shingles import Shingles, jaccard, shingles
-from transforms.words import words_of
+from transforms.texts.shingles import Shingles, jaccard, shingles
+from transforms.texts.words import words_of
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=90).map(" ".join), max_size=8)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from transforms.kernels import kernel
-from transforms.words import GOLDEN, Words, mix
+from transforms.texts.kernels import kernel
+from transforms.texts.words import GOLDEN, Words, mix
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from transforms.kernels import inlined, kernel
-from transforms.minhash import band_keys, bands_for
-from transforms.shingles import Shingles, expand, jaccard, offsets_of, similarity
+from transforms.texts.kernels import inlined, kernel
+from transforms.texts.minhash import band_keys, bands_for
+from transforms.texts.shingles import Shingles, expand, jaccard, offsets_of, similarity
 
 MAX_PIVOTS = 16
 SMALL_GROUP = 64  # up to which comparing all pairs is faster than hashing

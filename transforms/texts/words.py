@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy import ndarray
 
-from transforms.kernels import inlined, kernel
+from transforms.texts.kernels import inlined, kernel
 
 INVISIBLE = r"\p{Cf}+"
 BETWEEN_WORDS = r"[\p{P}\p{Z}\p{Cc}]+"

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.minhash import band_keys, bands_for
-from transforms.near_duplicates import Similarity, connect, connected, kept_neighbours, near_duplicate_groups
-from transforms.shingles import Shingles, jaccard, shingles
-from transforms.words import words_of
+from transforms.texts.minhash import band_keys, bands_for
+from transforms.texts.near_duplicates import Similarity, connect, connected, kept_neighbours, near_duplicate_groups
+from transforms.texts.shingles import Shingles, jaccard, shingles
+from transforms.texts.words import words_of
 
 
 def brute_force(sets: Shingles, threshold: float, *, met: np.ndarray | None = None) -> list[int]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from transforms.kernels import inlined, kernel
-from transforms.shingles import Shingles, scrambled
-from transforms.words import mix
+from transforms.texts.kernels import inlined, kernel
+from transforms.texts.shingles import Shingles, scrambled
+from transforms.texts.words import mix
 
 MAX_HASHES = 160
 MAX_MISS = 0.01
