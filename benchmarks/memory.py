@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from benchmarks.record import record
 from pipelines import align, respond, triples
-from transforms.engines import Completion, Request
+from transforms.engines.engine import Completion, Request
 from transforms.tables.identity import content_id
 from transforms.tables.table import write_tables
 

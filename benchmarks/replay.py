@@ -41,7 +41,7 @@ from benchmarks.real_data import command, results, shuffle_labels
 from benchmarks.record import record, table
 from schemas.errors import UsageError
 from transforms.aligner_format import aligner_completion, aligner_prompt
-from transforms.engines import Completion, Request
+from transforms.engines.engine import Completion, Request
 from transforms.engines.inspector import Inspector
 from transforms.evaluation import auc
 from transforms.tables.table import read_table

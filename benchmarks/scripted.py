@@ -3,7 +3,7 @@
 A response begins with the mark of its score, and a question with the mark of what its rewrite is worth.
 """
 
-from transforms.engines import Completion, Request
+from transforms.engines.engine import Completion, Request
 
 GOOD, BAD = "+", "-"
 SCORES = {GOOD: 0.9, BAD: 0.3, "*": 0.8, "/": 0.2}  # of responses, then of better and worse rewrites

@@ -31,7 +31,7 @@ from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
 from transforms.alignment import Align, Member, Policy, SplitAligned
-from transforms.engines import EngineConfig, Sampling
+from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.engines.inspector import check_inspector, inspector_digest
 from transforms.engines.weights import Weights, find_weights
@@ -102,7 +102,7 @@ class Config(Settings):
     retry_failed: bool = setting("ask again for the rows that failed", False)
     cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
     seed: int = setting("integer seed of everything that is sampled", 0)
-    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
+    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.engine.EngineConfig
     stage: str = "align"  # what the stage is called, where a run aligns the same responses twice
 
     def __post_init__(self) -> None:

@@ -19,8 +19,8 @@ from schemas.console import messages
 from schemas.criteria import Pack
 from transforms.aligner_format import aligner_prompt
 from transforms.alignment import Member
-from transforms.engines import EngineConfig
 from transforms.engines.encoder import model_config
+from transforms.engines.engine import EngineConfig
 from transforms.prompts import render
 from transforms.questions import hint
 from transforms.tables.table import Table

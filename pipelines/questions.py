@@ -26,7 +26,7 @@ from schemas.console import messages
 from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.errors import StageError
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
-from transforms.engines import EngineConfig, Sampling
+from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generate import Generate, Model
 from transforms.prompts import template_digest
@@ -76,7 +76,7 @@ class Config(Settings):
     output: str = setting("run directory", short="-o")
     cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
     seed: int = setting("integer seed of everything that is sampled", 0)
-    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
+    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.engine.EngineConfig
     retry_failed: bool = setting("where too few were kept, ask again for what failed; later rounds follow", False)
 
 

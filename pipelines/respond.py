@@ -19,7 +19,7 @@ from pipelines import entrypoint, stages
 from schemas.command_line import setting
 from schemas.config import validated
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
-from transforms.engines import EngineConfig, PromptStyle, Sampling
+from transforms.engines.engine import EngineConfig, PromptStyle, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generate import Generate, Model
 from transforms.prompts import render, template_digest
@@ -47,7 +47,7 @@ class Config(Settings):
     output: str = setting("run directory", short="-o")
     cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
     seed: int = setting("integer seed of everything that is sampled", 0)
-    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.EngineConfig
+    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.engine.EngineConfig
     retry_failed: bool = setting("ask again for the rows that failed", False)
 
 

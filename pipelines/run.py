@@ -51,8 +51,8 @@ from schemas.errors import UsageError
 from schemas.squads import Routing, Squad, SquadMember, squad_yaml
 from schemas.tables import TRIPLES
 from training.run_folder import base_digest
-from transforms.engines import EngineConfig
 from transforms.engines.encoder import model_config, model_digest
+from transforms.engines.engine import EngineConfig
 from transforms.engines.identity import engine_digest
 from transforms.tables import storage
 from transforms.tables.table import MANIFEST, read_table
@@ -79,7 +79,7 @@ WORDS = {"pack": "the criterion pack"}
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """Settings of transforms.engines.EngineConfig for each model that generates.
+    """Settings of transforms.engines.engine.EngineConfig for each model that generates.
 
     teacher writes questions and triples; upstream answers the held-out questions; aligner holds how the trained aligner
     is run (its `model` is the trained one).

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 from schemas.errors import UsageError
-from transforms.engines import Completion, Request
+from transforms.engines.engine import Completion, Request
 from transforms.tables.identity import content_id
 
 LETTERS = "BCDFGHKLMN"

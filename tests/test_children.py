@@ -7,7 +7,7 @@ import apache_beam as beam
 import pytest
 
 from pipelines import installation, stages, train
-from transforms.engines import EngineConfig
+from transforms.engines.engine import EngineConfig
 from transforms.engines.vllm_process import VllmProcess
 from transforms.engines.weights import Weights
 

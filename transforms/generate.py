@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms.engines import Completion, Engine, EngineConfig, Request, Sampling, open_engine
+from transforms.engines.engine import Completion, Engine, EngineConfig, Request, Sampling, open_engine
 from transforms.engines.identity import engine_digest
 from transforms.response_cache import ResponseCache, compact_and_index, open_cache, request_context, request_key
 from transforms.tables import progress

@@ -21,7 +21,7 @@ import xxhash
 from schemas.errors import StageError
 from transforms import cache_index
 from transforms.cache_index import BROKEN, SEGMENT_SCHEMA, Index
-from transforms.engines import Completion, Sampling, digest_of
+from transforms.engines.engine import Completion, Sampling, digest_of
 from transforms.tables import storage
 
 FLUSH_ROWS = 512  # at most so many completions are ever unwritten

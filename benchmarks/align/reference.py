@@ -184,7 +184,7 @@ def run_alignbeam(
     squad: str, corpus: str, output: str, *, every_row: bool = False, bf16: bool = False, **engine_args: Any
 ) -> Result:
     from pipelines import align
-    from transforms.engines import Sampling, open_engine
+    from transforms.engines.engine import Sampling, open_engine
     from transforms.engines.inspector import open_inspector
 
     sampling = Sampling(

@@ -7,7 +7,7 @@ from pipelines import align
 from schemas.config import Layer, resolve
 from schemas.errors import UsageError
 from transforms.aligner_format import aligner_prompt
-from transforms.engines import Request, Sampling
+from transforms.engines.engine import Request, Sampling
 
 ROWS = [
     {"question": "grows?", "response": "one", "published": "one two three"},

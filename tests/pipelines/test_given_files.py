@@ -7,7 +7,7 @@ import pytest
 
 from pipelines import align, check, evaluate, questions, run
 from schemas.errors import UsageError
-from transforms.engines import EngineConfig, close_engines, open_engine
+from transforms.engines.engine import EngineConfig, close_engines, open_engine
 from transforms.engines.inspector import inspector_digest, open_inspector
 from transforms.engines.scripted import ScriptedInspector
 

@@ -13,7 +13,7 @@ from schemas.config import Layer, read_yaml, resolve
 from schemas.criteria import load_pack
 from schemas.errors import UsageError
 from transforms.alignment import Member
-from transforms.engines import EngineConfig, Sampling
+from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generate import Model
 from transforms.tables.table import read_table, write_tables
 

@@ -22,7 +22,7 @@ from training import fit as shared
 from training.aligner import Config, add_separators, encoded_pairs, main, train
 from training.causal import IGNORED
 from transforms.aligner_format import DONE, SEPARATORS, aligner_completion, aligner_prompt, read_correction
-from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.engine import EngineConfig, Request, Sampling, close_engines, open_engine
 from transforms.engines.weights import find_weights
 
 ROW = {"id": "1", "question": "How do I learn?", "response": "Steal!", "correction": "Ask for help.", "identity": False}

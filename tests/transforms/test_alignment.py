@@ -9,7 +9,7 @@ from schemas.criteria import load_pack
 from tests.cutting import assert_cuts_never_matter
 from transforms import alignment
 from transforms.alignment import Member, Policy
-from transforms.engines import EngineConfig, Sampling
+from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generate import Model
 from transforms.tables.table import Chunk
 

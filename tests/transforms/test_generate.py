@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from schemas.errors import StageError
 from transforms import response_cache
 from transforms.cache_index import index_array, segment_names
-from transforms.engines import Completion, EngineConfig, Sampling, close_engines
+from transforms.engines.engine import Completion, EngineConfig, Sampling, close_engines
 from transforms.generate import Generate, Model, _GenerateFn, requests, with_completions
 from transforms.response_cache import close_caches, compact_and_index
 from transforms.tables import progress

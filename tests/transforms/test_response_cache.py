@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms import cache_index, response_cache
-from transforms.engines import Completion, Sampling
+from transforms.engines.engine import Completion, Sampling
 from transforms.response_cache import (
     FLUSH_ROWS,
     ResponseCache,

@@ -8,7 +8,7 @@ import pytest
 
 from transforms import alignment
 from transforms.alignment import Member, Policy
-from transforms.engines import EngineConfig, Sampling
+from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generate import Model
 from transforms.tables.columns import with_columns
 

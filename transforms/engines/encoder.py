@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import xxhash
 
 from schemas.errors import UsageError
-from transforms.engines import digest_of
+from transforms.engines.engine import digest_of
 from transforms.engines.pretrained import read_object, refuse_code
 from transforms.engines.weights import find_weights
 

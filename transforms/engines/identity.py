@@ -1,6 +1,6 @@
 """What decides an engine's answers besides the request, told without starting it."""
 
-from transforms.engines import EngineConfig, digest_of
+from transforms.engines.engine import EngineConfig, digest_of
 from transforms.engines.weights import find_weights
 
 # vLLM's arguments that change what a model says; the others change how fast it says it.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from schemas.errors import UsageError
-from transforms.engines import digest_of
 from transforms.engines.encoder import (
     batch_tokens,
     model_config,
@@ -26,6 +25,7 @@ from transforms.engines.encoder import (
     token_batches,
     tokenizer_digest,
 )
+from transforms.engines.engine import digest_of
 from transforms.engines.pretrained import load
 from transforms.engines.scripted import ScriptedInspector, is_scripted
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from schemas.errors import UsageError
 from schemas.file_settings import require_scripted
-from transforms.engines import Completion, EngineConfig, Request
+from transforms.engines.engine import Completion, EngineConfig, Request
 
 
 class ScriptedEngine:

@@ -16,7 +16,7 @@ from typing import Any
 
 from schemas.errors import StageError, UsageError
 from schemas.urls import redact_urls
-from transforms.engines import Completion, EngineConfig, Request
+from transforms.engines.engine import Completion, EngineConfig, Request
 from transforms.engines.keys import OPENAI, address_of, how_to_bind, key_for, stays_here
 from transforms.engines.reasoning import split_reasoning
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import StageError, UsageError
-from transforms.engines import Completion, EngineConfig, Request
+from transforms.engines.engine import Completion, EngineConfig, Request
 from transforms.engines.pretrained import refuse_code
 from transforms.engines.vllm_process import HostDied, VllmProcess
 from transforms.engines.vllm_shim import is_cpu_build

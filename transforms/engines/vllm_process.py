@@ -17,7 +17,7 @@ from typing import Any
 
 from schemas.children import child_environment
 from schemas.errors import StageError, UsageError
-from transforms.engines import EngineConfig, Request, canonical_json
+from transforms.engines.engine import EngineConfig, Request, canonical_json
 from transforms.engines.vllm_shim import host_environment
 from transforms.engines.weights import Weights
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from transforms.engines import Completion
+from transforms.engines.engine import Completion
 from transforms.engines.reasoning import OPEN, split_reasoning
 
 # Of a machine's free memory, for the keys and values of requests at work on a CPU.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import xxhash
 
 from schemas.errors import UsageError
-from transforms.engines import digest_of
+from transforms.engines.engine import digest_of
 from transforms.engines.pretrained import refuse_code
 from transforms.tables import storage
 

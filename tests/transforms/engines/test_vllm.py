@@ -14,7 +14,7 @@ import pytest
 from random_model import CHAT_TEMPLATE, write_random_model
 
 from schemas.errors import StageError, UsageError
-from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.engine import EngineConfig, Request, Sampling, close_engines, open_engine
 from transforms.engines.identity import engine_digest
 from transforms.engines.vllm_engine import replica_gpus
 

@@ -14,8 +14,8 @@ from schemas.errors import UsageError
 from schemas.squads import SquadMember
 from training.fit import load as load_base
 from training.run_folder import base_digest
-from transforms.engines import EngineConfig, open_engine
 from transforms.engines.embedder import Embedder
+from transforms.engines.engine import EngineConfig, open_engine
 from transforms.engines.inspector import Inspector, check_inspector
 from transforms.engines.pair_ranker import PairRanker, convert
 from transforms.engines.pretrained import load, refuse_code

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import UsageError
-from transforms.engines import Completion, EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.engine import Completion, EngineConfig, Request, Sampling, close_engines, open_engine
 from transforms.engines.identity import engine_digest
 from transforms.engines.reasoning import split_reasoning
 from transforms.engines.weights import find_weights, has_chat_template
@@ -128,7 +128,7 @@ def test_configurations_travel():
 
 def test_engines_need_neither_beam_nor_a_model_library():
     script = (
-        "import sys, transforms.engines, transforms.engines.scripted, transforms.engines.server,"
+        "import sys, transforms.engines.engine, transforms.engines.scripted, transforms.engines.server,"
         " transforms.engines.vllm_engine, transforms.engines.vllm_host;"
         "print([m for m in ('apache_beam', 'torch', 'vllm', 'transformers', 'openai') if m in sys.modules])"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import align
 from schemas.errors import StageError, UsageError
-from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.engine import EngineConfig, Request, Sampling, close_engines, open_engine
 from transforms.engines.keys import how_to_bind, key_for
 
 SECRETS = {

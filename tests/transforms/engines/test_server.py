@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from schemas.errors import StageError, UsageError
-from transforms.engines import EngineConfig, Request, Sampling, close_engines, open_engine, server
+from transforms.engines import server
+from transforms.engines.engine import EngineConfig, Request, Sampling, close_engines, open_engine
 from transforms.engines.identity import engine_digest
 
 GREEDY = Sampling(max_tokens=8)
