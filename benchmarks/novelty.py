@@ -15,7 +15,7 @@ import pyarrow as pa
 from rapidfuzz.distance import LCSseq
 
 from benchmarks.record import record
-from transforms import records
+from transforms.corpora import records
 from transforms.novelty import similar_kept
 from transforms.texts.words import Words, words_of
 

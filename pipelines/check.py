@@ -20,7 +20,8 @@ from schemas.console import messages
 from schemas.criteria import check_pack, load_pack
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
-from transforms import corpora, records
+from transforms.corpora import records
+from transforms.corpora.fields import Kind, look_at, read_chunks, schema_of
 from transforms.engines.weights import Weights
 from transforms.tables import storage
 from transforms.tables.table import MANIFEST, read_manifest, read_table
@@ -72,15 +73,15 @@ def check_criterion(path: str) -> int:
     return DONE
 
 
-def check_corpus(path: str, kind: corpora.Kind) -> int:
+def check_corpus(path: str, kind: Kind) -> int:
     """Columns, and what is wrong with the first 10,000 rows of each file."""
     rejects = 0
     for file in records.find_files(path):
-        look = corpora.look_at(file, kind, {}, CORPUS_ROWS)
-        columns, schema = look.columns, corpora.schema_of(kind, [look])
+        look = look_at(file, kind, {}, CORPUS_ROWS)
+        columns, schema = look.columns, schema_of(kind, [look])
         errors: Counter[str] = Counter()
         rows = 0
-        for chunk in corpora.read_chunks(0, file, kind, columns, schema, CORPUS_ROWS):
+        for chunk in read_chunks(0, file, kind, columns, schema, CORPUS_ROWS):
             rows += chunk.rows
             errors.update(error for error in chunk.batch.column("error").to_pylist() if error)
         named = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in columns.items())
@@ -103,7 +104,7 @@ def check_table(path: str) -> int:
     return DONE
 
 
-def check(path: str, kind: corpora.Kind) -> int:
+def check(path: str, kind: Kind) -> int:
     """Tell what `path` is, and check it as that."""
     if storage.exists(storage.join(path, MANIFEST)):
         return check_table(path)
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "path",
         help="a pack, a recipe or a squad file (YAML), a corpus (file, folder or glob) or a table that a stage made",
     )
-    parser.add_argument("--kind", choices=get_args(corpora.Kind), default="responses", help="what a corpus should be")
+    parser.add_argument("--kind", choices=get_args(Kind), default="responses", help="what a corpus should be")
     arguments = parser.parse_args(argv)
     return exit_code(lambda: check(arguments.path, arguments.kind))
 

@@ -24,7 +24,8 @@ from pipelines.explain import explain_row
 from schemas.command_line import setting
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
-from transforms import corpora, records
+from transforms.corpora import records
+from transforms.corpora.fields import Kind, choose_columns
 from transforms.decisions import Keyed, OpenShards, decisions_of
 from transforms.duplicates import FIRST, LONGEST, DropDuplicates, Preference, buckets_for
 from transforms.engines.encoder import model_digest
@@ -95,7 +96,7 @@ class Settings:
 class Config(Settings):
     input: str = setting("table of triples, responses or questions, or a file to import", positional=True)
     output: str = setting("run directory", short="-o")
-    kind: corpora.Kind | None = setting("what to import the file as (default: by its columns)", None)
+    kind: Kind | None = setting("what to import the file as (default: by its columns)", None)
     question_column: str | None = setting("column of the question", None)
     response_column: str | None = setting("column of the response", None)
     correction_column: str | None = setting("column of the better response", None)
@@ -119,11 +120,11 @@ def import_input(config: Config, beam_arguments: Sequence[str]) -> stages.Stage 
     return ingest.run(settings, beam_arguments, by_identity=True)
 
 
-def guess_kind(path: str, given: dict[str, str | None]) -> corpora.Kind:
+def guess_kind(path: str, given: dict[str, str | None]) -> Kind:
     """The fullest kind of table that the file has columns for."""
     for kind in ("triples", "responses"):
         try:
-            corpora.choose_columns(path, kind, given)
+            choose_columns(path, kind, given)
             return kind
         except UsageError:
             continue

@@ -23,7 +23,8 @@ from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import StageError, UsageError
 from schemas.urls import redact_urls, without_query
-from transforms import corpora, records
+from transforms.corpora import records
+from transforms.corpora.fields import REJECTS, Kind, Look, look_at, read_chunks, schema_of
 from transforms.tables import storage
 from transforms.tables.identity import content_id
 from transforms.tables.table import MANIFEST, Chunk, Target, WriteTables, end_of_shard, read_entries
@@ -37,7 +38,7 @@ CLAIM = "import.json"  # whose shards lie in a directory, before a manifest says
 class Config:
     corpus: str = setting("file, folder or glob: Parquet, JSON lines, JSON, CSV, plain or compressed", positional=True)
     output: str = setting("directory for the table", short="-o")
-    kind: corpora.Kind = setting("questions, responses, or triples (also from preference data)", "responses")
+    kind: Kind = setting("questions, responses, or triples (also from preference data)", "responses")
     question_column: str | None = setting("column of the question", None)
     response_column: str | None = setting("column of the response", None)
     correction_column: str | None = setting("column of the better response", None)
@@ -67,7 +68,7 @@ class Source:
 
     shard: int
     path: str
-    kind: corpora.Kind
+    kind: Kind
     columns: dict[str, str]
     schema: pa.Schema
     limit: int | None
@@ -80,7 +81,7 @@ class Source:
 
     def chunks(self) -> Iterator[Chunk]:
         rows = 0
-        for chunk in corpora.read_chunks(
+        for chunk in read_chunks(
             self.shard, self.path, self.kind, self.columns, self.schema, self.limit, self.batch_input
         ):
             yield chunk
@@ -133,7 +134,7 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
     requests = find_requests(config.batch_input) if config.batch_input else ()
     files = records.find_files(config.corpus)
     found = look_at_all(files, config, notes)
-    looks = [look for look in found.values() if isinstance(look, corpora.Look)]
+    looks = [look for look in found.values() if isinstance(look, Look)]
     errors = [error for error in found.values() if isinstance(error, records.NoRecord)]
     if not looks:
         raise errors[0]
@@ -141,11 +142,9 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
         messages.print(f"left out: {error}", soft_wrap=True)
     if len(errors) > NAMED_FILES:
         messages.print(f"left out: {len(errors) - NAMED_FILES:,} more files without a record that can be read")
-    schema = corpora.schema_of(config.kind, looks)
+    schema = schema_of(config.kind, looks)
     kept = {path: look for path, look in found.items() if not isinstance(look, records.EmptyFile)}
-    columns = {
-        path: look.columns if isinstance(look, corpora.Look) else looks[0].columns for path, look in kept.items()
-    }
+    columns = {path: look.columns if isinstance(look, Look) else looks[0].columns for path, look in kept.items()}
     root = config.corpus if storage.is_directory(config.corpus) else storage.fixed_part(config.corpus)
     names = {
         path: storage.check_name(storage.relative(without_query(path), root), path).removesuffix(".parquet")
@@ -160,21 +159,21 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
     ]
 
 
-def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict[str, corpora.Look | records.NoRecord]:
+def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict[str, Look | records.NoRecord]:
     """The columns of every file, or why nothing of it can be read; from the notes where they have it."""
     known = storage.read_json(notes) if notes and storage.exists(notes) else {}
 
-    def look(path: str) -> tuple[str, corpora.Look | records.NoRecord]:
+    def look(path: str) -> tuple[str, Look | records.NoRecord]:
         key = content_id(redact_urls(path), storage.mark(path), config.kind, str(config.columns), str(config.limit))
         if key in known:
-            return key, corpora.Look.from_json(known[key])
+            return key, Look.from_json(known[key])
         try:
-            return key, corpora.look_at(path, config.kind, config.columns, config.limit)
+            return key, look_at(path, config.kind, config.columns, config.limit)
         except records.NoRecord as error:
             return key, error
 
     found = storage.for_each(look, files)
-    noted = {key: look.to_json() for key, look in found if isinstance(look, corpora.Look)}
+    noted = {key: look.to_json() for key, look in found if isinstance(look, Look)}
     if notes and noted.keys() != known.keys():
         storage.write_json(notes, noted)
     return {path: look for path, (_, look) in zip(files, found, strict=True)}
@@ -182,7 +181,7 @@ def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict
 
 @dataclass(frozen=True)
 class SplitImported:
-    """Part a chunk of transforms.corpora.read_chunks into the table `name` and its rejects."""
+    """Part a chunk of transforms.corpora.fields.read_chunks into the table `name` and its rejects."""
 
     name: str
 
@@ -224,7 +223,7 @@ def build(sources: list[Source], stage: stages.Stage, root: beam.Pipeline) -> No
     targets = {source.shard: source.target for source in sources}
     done = stage.done_shards(targets)
     kind = sources[0].kind
-    schemas = {kind: sources[0].schema, "rejects": corpora.REJECTS}
+    schemas = {kind: sources[0].schema, "rejects": REJECTS}
     (
         root
         | "Files" >> beam.Create([source for source in sources if source.shard not in done])

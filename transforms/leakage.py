@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import UsageError
-from transforms import corpora, records
+from transforms.corpora import records
+from transforms.corpora.fields import choose_columns, read_chunks
 from transforms.tables import storage
 from transforms.tables.columns import check_texts
 from transforms.tables.identity import content_id
@@ -89,14 +90,14 @@ def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str
             given = column if column in records.column_names(file) else None
             is_there |= given is not None
             try:
-                columns = corpora.choose_columns(file, "questions", {"question": given})
+                columns = choose_columns(file, "questions", {"question": given})
             except UsageError as error:
                 raise UsageError(str(error).replace("--question-column", "--heldout-column")) from error
             schema = pa.schema({"id": pa.string(), "question": pa.string()})
             label = file.removeprefix(path).lstrip("/") or file.rpartition("/")[2]
             label = file if label in labels else label
             labels.add(label)
-            for chunk in corpora.read_chunks(0, file, "questions", columns, schema):
+            for chunk in read_chunks(0, file, "questions", columns, schema):
                 texts = pc.struct_field(chunk.batch.column("row"), "question").to_pylist()
                 for number, question in enumerate(texts, chunk.first_row + 1):
                     if question is not None:

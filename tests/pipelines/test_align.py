@@ -18,7 +18,8 @@ from schemas.children import child_environment
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
-from transforms import corpora
+from transforms.corpora import fields
+from transforms.corpora import fields as corpora
 from transforms.tables import storage
 from transforms.tables.table import write_tables
 
@@ -292,7 +293,7 @@ def test_a_rerun_does_not_read_what_is_as_it_was(tmp_path, monkeypatch):
     write(folder / "b.jsonl", row(2, note=1))
     stage = align.run(config(tmp_path, str(folder)))
     looked = []
-    look_at = corpora.look_at
+    look_at = fields.look_at
     monkeypatch.setattr(corpora, "look_at", lambda path, *rest: looked.append(path) or look_at(path, *rest))
     assert align.run(config(tmp_path, str(folder))) == stage
     assert looked == []

@@ -1,6 +1,6 @@
 import pytest
 
-from transforms.conversations import Unusable, split_dialogue, split_messages, write_context
+from transforms.corpora.conversations import Unusable, split_dialogue, split_messages, write_context
 
 
 def system(content):

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms import corpora, records
-from transforms.column_types import types_of_schema, types_of_values
+from transforms.corpora import records
+from transforms.corpora.column_types import types_of_schema, types_of_values
+from transforms.corpora.fields import look_at, read_chunks, schema_of
 
 LARGE = (1 << 53) + 1
 
@@ -71,9 +72,9 @@ def test_any_json_column_comes_back_as_it_was(tmp_path_factory, values, batch_ro
     path.write_text("\n".join(json.dumps({"question": "q?", "response": "r", "c": value}) for value in values))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "BATCH_ROWS", batch_rows)
-        look = corpora.look_at(str(path), "responses", {})
-        schema = corpora.schema_of("responses", [look])
-        chunks = list(corpora.read_chunks(0, str(path), "responses", look.columns, schema))
+        look = look_at(str(path), "responses", {})
+        schema = schema_of("responses", [look])
+        chunks = list(read_chunks(0, str(path), "responses", look.columns, schema))
     found = [row["c"] for chunk in chunks for row in chunk.batch.column("row").to_pylist()]
     if pa.types.is_string(schema.field("c").type):
         texts = zip(found, values, strict=True)

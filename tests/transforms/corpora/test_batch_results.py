@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from transforms.batch_results import Requests, open_requests, read_answer
-from transforms.conversations import Unusable
+from transforms.corpora.batch_results import Requests, open_requests, read_answer
+from transforms.corpora.conversations import Unusable
 from transforms.tables import storage
 
 

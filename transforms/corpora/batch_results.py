@@ -9,8 +9,8 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from transforms.conversations import Unusable, read_content, write_context
-from transforms.records import read_lines
+from transforms.corpora.conversations import Unusable, read_content, write_context
+from transforms.corpora.records import read_lines
 
 # Of two requests that differ under one id, neither can be told to be the one that was answered.
 ADD = """

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from pipelines import ingest
 from schemas.command_line import DONE_WITH_REJECTS
 from schemas.errors import StageError, UsageError
-from transforms import corpora, records
+from transforms.corpora import fields, records
+from transforms.corpora import fields as corpora
+from transforms.corpora.fields import MAX_TEXT_CHARS, look_at, schema_of
 from transforms.tables.identity import content_id
 from transforms.tables.table import read_table
 
@@ -64,7 +66,7 @@ def test_a_bad_line_costs_one_line(tmp_path):
         b'{"question": "Why?", "response": "  "}',
         b'{"question": "Why?", "response": 3}',
         b"",
-        json.dumps({"question": "Why?", "response": "x" * (corpora.MAX_TEXT_CHARS + 1)}).encode(),
+        json.dumps({"question": "Why?", "response": "x" * (MAX_TEXT_CHARS + 1)}).encode(),
         b'{"question": "Last?", "response": "Yes."}',
     ]
     path.write_bytes(b"\n".join(lines))
@@ -238,7 +240,7 @@ def test_an_import_that_fails_keeps_the_files_that_it_had_read(tmp_path, monkeyp
     folder.mkdir()
     for name in "abc":
         (folder / f"{name}.jsonl").write_bytes(lines(3))
-    read_chunks, called = corpora.read_chunks, []
+    read_chunks, called = fields.read_chunks, []
 
     def fails_at_the_last(shard, *rest):
         called.append(shard)
@@ -284,8 +286,8 @@ def test_a_limit_also_bounds_what_is_looked_at_for_types(tmp_path):
     rows = [{"question": "a?", "response": "b", "n": n} for n in (1, 2, "three")]
     path.write_text("\n".join(map(json.dumps, rows)))
     for limit, expected in ((2, pa.int64()), (None, pa.string())):
-        look = corpora.look_at(str(path), "responses", {}, limit)
-        assert corpora.schema_of("responses", [look]).field("n").type == expected
+        look = look_at(str(path), "responses", {}, limit)
+        assert schema_of("responses", [look]).field("n").type == expected
     found, rejects = imported(path, tmp_path / "out", limit=2)
     assert ([row["n"] for row in found], rejects) == ([1, 2], [])
 

@@ -1,4 +1,4 @@
-"""Corpora as people have them (files of transforms.records) as batches of a table.
+"""Corpora as people have them (files of transforms.corpora.records) as batches of a table.
 
 Three kinds of table can be made: `questions`, `responses` (question, response; also from chats and from a batch API's
 results) and `triples` (question, response, correction; preference data count as triples whose rejected answer is the
@@ -15,10 +15,10 @@ import pyarrow as pa
 from schemas.errors import UsageError
 from schemas.tables import TRIPLES
 from schemas.urls import redact_urls
-from transforms.batch_results import Requests, open_requests, read_answer
-from transforms.column_types import ColumnTypes, has_empty_object, types_of_schema, types_of_values
-from transforms.conversations import Unusable, split_dialogue, split_messages
-from transforms.records import Line, column_names, excerpt, format_of, read_batches, read_footer
+from transforms.corpora.batch_results import Requests, open_requests, read_answer
+from transforms.corpora.column_types import ColumnTypes, has_empty_object, types_of_schema, types_of_values
+from transforms.corpora.conversations import Unusable, split_dialogue, split_messages
+from transforms.corpora.records import Line, column_names, excerpt, format_of, read_batches, read_footer
 from transforms.tables.columns import is_text
 from transforms.tables.identity import content_id
 from transforms.tables.table import Chunk, conform
