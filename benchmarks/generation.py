@@ -37,9 +37,9 @@ from benchmarks.record import record
 from demo.world import sample_question
 from schemas.criteria import load_pack
 from transforms.engines.engine import EngineConfig, Sampling, open_engine
-from transforms.generate import COMPLETION_FIELDS, Generate, Model
+from transforms.generation.generate import COMPLETION_FIELDS, Generate, Model
+from transforms.generation.response_cache import FLUSH_ROWS, compact_and_index
 from transforms.prompts import render
-from transforms.response_cache import FLUSH_ROWS, compact_and_index
 from transforms.tables import progress
 from transforms.tables.identity import content_id, sampling_seed
 from transforms.tables.table import ReadTable, SplitMarks, Target, WriteTables, read_table

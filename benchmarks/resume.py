@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.record import record
-from transforms.cache_index import BATCH_ROWS, SEGMENT_SCHEMA, write_segment
-from transforms.response_cache import compact_and_index, open_cache
+from transforms.generation.cache_index import BATCH_ROWS, SEGMENT_SCHEMA, write_segment
+from transforms.generation.response_cache import compact_and_index, open_cache
 
 SEGMENT_ROWS = 100_000
 LOOKUPS = 20_000

@@ -35,7 +35,7 @@ from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.engines.inspector import check_inspector, inspector_digest
 from transforms.engines.weights import Weights, find_weights
-from transforms.generate import Model
+from transforms.generation.generate import Model
 from transforms.tables import storage
 from transforms.tables.columns import bring_back, check_free, check_texts, set_aside
 from transforms.tables.table import (

@@ -28,7 +28,7 @@ from schemas.errors import StageError
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
-from transforms.generate import Generate, Model
+from transforms.generation.generate import Generate, Model
 from transforms.prompts import template_digest
 from transforms.questions import (
     QUESTION_CANDIDATES,

@@ -21,7 +21,7 @@ from schemas.config import validated
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, PromptStyle, Sampling
 from transforms.engines.identity import engine_digest
-from transforms.generate import Generate, Model
+from transforms.generation.generate import Generate, Model
 from transforms.prompts import render, template_digest
 from transforms.tables import storage
 from transforms.tables.columns import check_texts

@@ -21,7 +21,7 @@ from schemas.criteria import Pack, load_pack, pack_digest
 from schemas.tables import QUESTIONS, TRIPLES, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
-from transforms.generate import Generate, Model
+from transforms.generation.generate import Generate, Model
 from transforms.prompts import template_digest
 from transforms.tables import storage
 from transforms.tables.columns import check_texts

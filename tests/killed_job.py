@@ -10,9 +10,9 @@ import sys
 
 from pipelines import run as recipe
 from schemas.config import Layer, resolve
-from transforms import generate, response_cache
 from transforms.engines.engine import Request
 from transforms.engines.vllm_engine import VllmEngine
+from transforms.generation import generate, response_cache
 from transforms.tables.identity import content_id
 
 FLUSH_ROWS = 24

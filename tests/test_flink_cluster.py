@@ -20,8 +20,8 @@ import yaml
 from schemas.command_line import DONE, INTERRUPTED, WRONG_USE
 from schemas.tables import RESPONSES
 from tests.flink_cluster import HOSTS, FlinkCluster
-from transforms import cache_index
-from transforms.response_cache import FLUSH_ROWS
+from transforms.generation import cache_index
+from transforms.generation.response_cache import FLUSH_ROWS
 from transforms.tables.table import write_tables
 
 ROOT = Path(__file__).parent.parent

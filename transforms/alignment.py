@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from schemas.criteria import Pack
 from schemas.tables import TRAJECTORIES
 from transforms.aligner_format import aligner_prompt, read_correction
-from transforms.generate import Generate, Model
+from transforms.generation.generate import Generate, Model
 from transforms.tables import progress
 from transforms.tables.columns import with_columns
 from transforms.tables.marks import kept, reject_where

@@ -36,7 +36,7 @@ def score_in_pipeline(inspector: "Inspector", corpus: pa.Table, path: str) -> np
     from pipelines import orders
     from transforms.alignment import Member
     from transforms.engines.engine import EngineConfig, Sampling
-    from transforms.generate import Model
+    from transforms.generation.generate import Model
 
     folder = str(inspector.folder)
     nobody = Model(engine=EngineConfig(model=folder), sampling=Sampling())

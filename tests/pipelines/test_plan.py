@@ -14,7 +14,7 @@ from schemas.criteria import load_pack
 from schemas.errors import UsageError
 from transforms.alignment import Member
 from transforms.engines.engine import EngineConfig, Sampling
-from transforms.generate import Model
+from transforms.generation.generate import Model
 from transforms.tables.table import read_table, write_tables
 
 

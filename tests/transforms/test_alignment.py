@@ -10,7 +10,7 @@ from tests.cutting import assert_cuts_never_matter
 from transforms import alignment
 from transforms.alignment import Member, Policy
 from transforms.engines.engine import EngineConfig, Sampling
-from transforms.generate import Model
+from transforms.generation.generate import Model
 from transforms.tables.table import Chunk
 
 MEMBER = Member(

@@ -9,7 +9,7 @@ import pytest
 from transforms import alignment
 from transforms.alignment import Member, Policy
 from transforms.engines.engine import EngineConfig, Sampling
-from transforms.generate import Model
+from transforms.generation.generate import Model
 from transforms.tables.columns import with_columns
 
 MODEL = Model(engine=EngineConfig(engine="scripted", args={"function": "m:f"}), sampling=Sampling())

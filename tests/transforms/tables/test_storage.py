@@ -18,7 +18,7 @@ from schemas.command_line import WRONG_USE
 from schemas.errors import UsageError
 from training.run_folder import Run
 from training.shards import read_split
-from transforms import cache_index
+from transforms.generation import cache_index
 from transforms.report.run_directory import open_run
 from transforms.tables import storage
 from transforms.tables.table import read_entries, read_table, write_tables

@@ -19,7 +19,13 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.engines.engine import Completion, Engine, EngineConfig, Request, Sampling, open_engine
 from transforms.engines.identity import engine_digest
-from transforms.response_cache import ResponseCache, compact_and_index, open_cache, request_context, request_key
+from transforms.generation.response_cache import (
+    ResponseCache,
+    compact_and_index,
+    open_cache,
+    request_context,
+    request_key,
+)
 from transforms.tables import progress
 from transforms.tables.columns import with_columns
 from transforms.tables.identity import sampling_seed
@@ -114,7 +120,7 @@ def send(
 ) -> list[Future[Completion]]:
     """Futures of the completions: from the cache, from an equal request of this process in flight, or newly asked.
 
-    context: gives transforms.response_cache.request_context of a sampling, for the keys of the cache.
+    context: gives transforms.generation.response_cache.request_context of a sampling, for the keys of the cache.
     Never waits for an answer. A request is claimed before the cache is read and let go after its answer is in the
     cache, so no two threads can ask the same.
     """

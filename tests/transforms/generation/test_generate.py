@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import StageError
-from transforms import response_cache
-from transforms.cache_index import index_array, segment_names
 from transforms.engines.engine import Completion, EngineConfig, Sampling, close_engines
-from transforms.generate import Generate, Model, _GenerateFn, requests, with_completions
-from transforms.response_cache import close_caches, compact_and_index
+from transforms.generation import cache_index, response_cache
+from transforms.generation.cache_index import index_array, segment_names
+from transforms.generation.generate import Generate, Model, _GenerateFn, requests, with_completions
+from transforms.generation.response_cache import close_caches, compact_and_index
 from transforms.tables import progress
 from transforms.tables.identity import sampling_seed
 from transforms.tables.table import Chunk
@@ -271,7 +271,6 @@ def test_a_bundle_that_is_done_has_its_answers_in_the_cache(tmp_path, monkeypatc
 
 
 def test_a_full_disk_stops_the_stage_and_keeps_what_was_written(tmp_path, monkeypatch):
-    from transforms import cache_index
 
     write, written = cache_index.write_segment, []
 

@@ -1,6 +1,6 @@
 """The response cache: a completion is written down as soon as it is there, and never asked for again.
 
-A worker appends segments of its own (transforms.cache_index); `compact_and_index` merges small ones and indexes all
+A worker appends segments of its own (transforms.generation.cache_index); `compact_and_index` merges small ones and indexes all
 as a stage starts. Errors are not cached. Where two segments answer the same request, the lowest name wins.
 """
 
@@ -19,9 +19,9 @@ import pyarrow as pa
 import xxhash
 
 from schemas.errors import StageError
-from transforms import cache_index
-from transforms.cache_index import BROKEN, SEGMENT_SCHEMA, Index
 from transforms.engines.engine import Completion, Sampling, digest_of
+from transforms.generation import cache_index
+from transforms.generation.cache_index import BROKEN, SEGMENT_SCHEMA, Index
 from transforms.tables import storage
 
 FLUSH_ROWS = 512  # at most so many completions are ever unwritten

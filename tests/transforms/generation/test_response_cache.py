@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms import cache_index, response_cache
 from transforms.engines.engine import Completion, Sampling
-from transforms.response_cache import (
+from transforms.generation import cache_index, response_cache
+from transforms.generation.response_cache import (
     FLUSH_ROWS,
     ResponseCache,
     _to_batch,
