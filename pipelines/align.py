@@ -36,6 +36,7 @@ from transforms.engines.identity import engine_digest
 from transforms.engines.inspector import check_inspector, inspector_digest
 from transforms.engines.weights import Weights, find_weights
 from transforms.generation.generate import Model
+from transforms.synthesis.triples import TRIPLE_STOP
 from transforms.tables import storage
 from transforms.tables.columns import bring_back, check_free, check_texts, set_aside
 from transforms.tables.table import (
@@ -49,7 +50,6 @@ from transforms.tables.table import (
     complete_entries,
     read_table,
 )
-from transforms.triples import TRIPLE_STOP
 
 READ = ("id", "question", "response")  # of the corpus; its other columns pass through
 IMPORT_FLAGS = ("question_column", "response_column", "messages_column", "batch_input")

@@ -22,9 +22,9 @@ from transforms.alignment import Member
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig
 from transforms.prompts import render
-from transforms.questions import hint
+from transforms.synthesis.questions import hint
+from transforms.synthesis.triples import rewrite_prompts
 from transforms.tables.table import Table
-from transforms.triples import rewrite_prompts
 
 if TYPE_CHECKING:
     from pipelines.questions import Settings as QuestionSettings

@@ -30,7 +30,7 @@ from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generation.generate import Generate, Model
 from transforms.prompts import template_digest
-from transforms.questions import (
+from transforms.synthesis.questions import (
     QUESTION_CANDIDATES,
     drop_repeated_questions,
     filter_questions,
@@ -38,9 +38,9 @@ from transforms.questions import (
     question_prompts,
     seed_questions,
 )
+from transforms.synthesis.topics import TOPIC_CANDIDATES, balance_topics, parse_topics, seed_topics, topic_prompts
 from transforms.tables import storage
 from transforms.tables.table import MANIFEST, MapBatches, ReadTable, WriteTables, read_table, write_tables
-from transforms.topics import TOPIC_CANDIDATES, balance_topics, parse_topics, seed_topics, topic_prompts
 
 SHARD_ROWS = 8192
 PROMPTS_PER_SHARD = 1024

@@ -23,10 +23,10 @@ from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generation.generate import Generate, Model
 from transforms.prompts import template_digest
+from transforms.synthesis.triples import TRIPLE_STOP, clean_triples, parse_triples, triple_prompts
 from transforms.tables import storage
 from transforms.tables.columns import check_texts
 from transforms.tables.table import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
-from transforms.triples import TRIPLE_STOP, clean_triples, parse_triples, triple_prompts
 
 DROPS = with_drop_reason(TRIPLES).append(pa.field("completion", pa.string()))
 

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.questions import banned_pattern
+from transforms.synthesis.questions import banned_pattern
+from transforms.synthesis.triples import CITES, ENGLISH_RULES, IDENTITY_PASSES, NOTHING_WRONG, RULES, VAGUE_WORDS
 from transforms.tables.columns import is_text
 from transforms.tables.marks import drop_where
 from transforms.texts.shingles import shingles
 from transforms.texts.words import equal_but_for_spaces, words_of
-from transforms.triples import CITES, ENGLISH_RULES, IDENTITY_PASSES, NOTHING_WRONG, RULES, VAGUE_WORDS
 
 TEXT_COLUMNS = ("question", "response", "correction")
 ANSWERS = ("response", "correction")

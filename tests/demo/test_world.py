@@ -6,7 +6,7 @@ from demo import train_teacher, world
 from demo.squad.train_teacher import packs, sequence_texts
 from schemas.criteria import check_pack, load_pack
 from transforms.prompts import render
-from transforms.triples import TRIPLE_SECTIONS, split_sections
+from transforms.synthesis.triples import TRIPLE_SECTIONS, split_sections
 
 
 @pytest.mark.parametrize(

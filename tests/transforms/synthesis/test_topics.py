@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from schemas.criteria import load_pack, pack_names
 from schemas.tables import TOPICS
 from transforms.prompts import render
-from transforms.tables.identity import content_id
-from transforms.topics import (
+from transforms.synthesis.topics import (
     TOPIC_CANDIDATES,
     balance_topics,
     draw,
@@ -19,6 +18,7 @@ from transforms.topics import (
     topic_fault,
     topic_prompts,
 )
+from transforms.tables.identity import content_id
 
 COMPLETED = pa.schema(
     {

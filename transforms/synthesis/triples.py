@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from schemas.criteria import SECTIONS, Pack
 from transforms.prompts import render
-from transforms.questions import has_banned_word
+from transforms.synthesis.questions import has_banned_word
 from transforms.tables.columns import with_columns
 from transforms.tables.identity import content_id
 from transforms.tables.marks import drop_where, kept, reject_where

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from schemas.criteria import Pack
 from schemas.tables import QUESTIONS, with_drop_reason, with_error
 from transforms.prompts import render
+from transforms.synthesis.topics import completion_lines, draw
 from transforms.tables.identity import content_id, sampling_seed
 from transforms.tables.marks import drop_where
-from transforms.topics import completion_lines, draw
 
 LINES_PER_HINT = 2  # a completion with more lines than that per hint has lost its thread
 NUMBERED = re.compile(r"^(\d{1,4})\.\s*")

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.criteria import load_pack, pack_names
 from transforms.prompts import render
-from transforms.tables.identity import content_id
-from transforms.triples import (
+from transforms.synthesis.triples import (
     TRIPLE_STOP,
     clean_triples,
     parse_rewrite,
@@ -21,6 +20,7 @@ from transforms.triples import (
     says_nothing_wrong,
     triple_prompts,
 )
+from transforms.tables.identity import content_id
 
 PACK = load_pack("ethical")
 COMPLETED = pa.schema({name: pa.string() for name in ("id", "question", "completion", "finish_reason", "error")})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.criteria import load_pack, pack_names
 from schemas.tables import QUESTIONS, TOPICS
 from transforms.prompts import render
-from transforms.questions import (
+from transforms.synthesis.questions import (
     QUESTION_CANDIDATES,
     drop_repeated_questions,
     filter_questions,
@@ -21,8 +21,8 @@ from transforms.questions import (
     question_prompts,
     seed_questions,
 )
+from transforms.synthesis.topics import seed_topics
 from transforms.tables.identity import content_id
-from transforms.topics import seed_topics
 
 PACK = load_pack("ethical")
 SEEDS = seed_questions(PACK)
