@@ -140,8 +140,8 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
     import apache_beam as beam
 
     from pipelines.stages import on_all_processors, run_pipeline
-    from transforms.decisions import Keyed, OpenShards
-    from transforms.duplicates import DropDuplicates
+    from transforms.curation.decisions import Keyed, OpenShards
+    from transforms.curation.duplicates import DropDuplicates
     from transforms.tables.table import HASHED_ROWS, ReadTable, SplitMarks, WriteTables, read_table
     from transforms.texts.near_duplicates import Similarity
 

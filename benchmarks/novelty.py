@@ -16,7 +16,7 @@ from rapidfuzz.distance import LCSseq
 
 from benchmarks.record import record
 from transforms.corpora import records
-from transforms.novelty import similar_kept
+from transforms.curation.novelty import similar_kept
 from transforms.texts.words import Words, words_of
 
 THRESHOLD = 0.7

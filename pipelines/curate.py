@@ -26,14 +26,15 @@ from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
 from transforms.corpora import records
 from transforms.corpora.fields import Kind, choose_columns
-from transforms.decisions import Keyed, OpenShards, decisions_of
-from transforms.duplicates import FIRST, LONGEST, DropDuplicates, Preference, buckets_for
+from transforms.curation.decisions import Keyed, OpenShards, decisions_of
+from transforms.curation.duplicates import FIRST, LONGEST, DropDuplicates, Preference, buckets_for
+from transforms.curation.leakage import HeldOut, drop_leaked, index_held_out, quote_leaks, read_held_out
+from transforms.curation.novelty import DropNotNovel
+from transforms.curation.quotas import DropOverQuota
+from transforms.curation.semantic import DropSameMeaning, Semantic
+from transforms.curation.split import AlikePairs, ClusterQuestions, Shares, SplitBefore, assign_splits
+from transforms.curation.validity import TEXT_COLUMNS, Validity, drop_invalid, readable_text, rules_for
 from transforms.engines.encoder import model_digest
-from transforms.leakage import HeldOut, drop_leaked, index_held_out, quote_leaks, read_held_out
-from transforms.novelty import DropNotNovel
-from transforms.quotas import DropOverQuota
-from transforms.semantic import DropSameMeaning, Semantic
-from transforms.split import AlikePairs, ClusterQuestions, Shares, SplitBefore, assign_splits
 from transforms.tables import storage
 from transforms.tables.columns import check_free, check_texts
 from transforms.tables.table import (
@@ -48,7 +49,6 @@ from transforms.tables.table import (
 )
 from transforms.texts.near_duplicates import Similarity
 from transforms.training_shards import TRAINERS, Trainer, WriteTrainingShards, count_rows, plan_shards
-from transforms.validity import TEXT_COLUMNS, Validity, drop_invalid, readable_text, rules_for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import pyarrow.compute as pc
 
 from pipelines.stages import Stage
+from transforms.curation.validity import TEXT_COLUMNS
 from transforms.tables.columns import is_text
 from transforms.tables.table import HASHED_ROWS, Table
-from transforms.validity import TEXT_COLUMNS
 
 ORIGINS = ("license", "licence", "dataset", "source", "origin", "document", "generator", "criterion")
 EXAMPLES, SHOWN = 3, 120

@@ -9,9 +9,9 @@ from pipelines.stages import Stage
 from schemas.console import results
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
-from transforms.leakage import HeldOut, drop_leaked, quote_leaks
+from transforms.curation.leakage import HeldOut, drop_leaked, quote_leaks
+from transforms.curation.validity import Rule, drop_invalid, explain
 from transforms.tables.table import HASHED_ROWS, Table
-from transforms.validity import Rule, drop_invalid, explain
 
 
 def explain_row(row_id: str, table: Table, rules: tuple[Rule, ...], held_out: HeldOut, stage: Stage) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
-from transforms.split import SPLITS
+from transforms.curation.split import SPLITS
 from transforms.tables.table import Chunk, MapBatches, Shard, Table, Target, WriteTables, read_shard, row_groups
 
 LABELS = (("response", 0), ("correction", 1))

@@ -17,7 +17,7 @@ from schemas.command_line import DONE, FAILED, WRONG_USE
 from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS, TRIPLES
-from transforms.decisions import BatchCoder
+from transforms.curation.decisions import BatchCoder
 from transforms.tables.identity import content_id
 from transforms.tables.table import ChunkCoder, read_manifest, read_table
 

@@ -8,9 +8,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.curation.validity import TEXT_COLUMNS
 from transforms.report.run_directory import Stage
 from transforms.tables.table import Table
-from transforms.validity import TEXT_COLUMNS
 
 EXACT = "exact_duplicate"
 EXAMPLES = 6  # of every reason

@@ -13,9 +13,9 @@ from cutting import assert_cuts_never_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms import decisions
-from transforms.decisions import DECISIONS, Keyed, OpenShards, by_bucket, decisions_of, with_decisions
-from transforms.duplicates import DropDuplicates, row_hashes
+from transforms.curation import decisions
+from transforms.curation.decisions import DECISIONS, Keyed, OpenShards, by_bucket, decisions_of, with_decisions
+from transforms.curation.duplicates import DropDuplicates, row_hashes
 from transforms.tables.marks import drop_where
 from transforms.tables.table import Chunk, ReadTable, WriteTables, read_table
 from transforms.texts.near_duplicates import Similarity

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import xxhash
 
 from schemas.errors import UsageError
-from transforms.decisions import Keyed, decide
-from transforms.duplicates import BandKeys, Comparison, GroupCandidates
+from transforms.curation.decisions import Keyed, decide
+from transforms.curation.duplicates import BandKeys, Comparison, GroupCandidates
 from transforms.tables.columns import check_texts, with_columns
 from transforms.tables.table import HASHED_ROWS, ReadTable, Table
 from transforms.texts.near_duplicates import Similarity, near_duplicate_groups

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from transforms.decisions import Keyed, by_bucket, decide, one_batch, undecided
-from transforms.duplicates import row_hashes
+from transforms.curation.decisions import Keyed, by_bucket, decide, one_batch, undecided
+from transforms.curation.duplicates import row_hashes
 from transforms.tables.table import Chunk
 from transforms.texts.shingles import scramble
 from transforms.texts.words import byte_hashes

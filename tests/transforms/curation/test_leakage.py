@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import UsageError
 from schemas.tables import RESPONSES
-from transforms.leakage import drop_leaked, index_held_out, read_held_out
+from transforms.curation.leakage import drop_leaked, index_held_out, read_held_out
 from transforms.tables.marks import drop_where
 from transforms.tables.table import write_tables
 from transforms.texts.near_duplicates import Similarity

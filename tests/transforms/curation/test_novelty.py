@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import LCSseq
 
-from transforms.novelty import similar_kept
+from transforms.curation.novelty import similar_kept
 from transforms.texts.words import words_of
 
 

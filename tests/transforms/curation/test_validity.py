@@ -6,8 +6,8 @@ from cutting import assert_cuts_never_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transforms.curation.validity import TEXT_COLUMNS, Validity, drop_invalid, explain, readable_text, rules_for
 from transforms.tables.marks import drop_where
-from transforms.validity import TEXT_COLUMNS, Validity, drop_invalid, explain, readable_text, rules_for
 
 TRIPLE = {
     "question": "May I ask?",

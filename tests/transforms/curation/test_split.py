@@ -11,8 +11,8 @@ from cutting import assert_cuts_never_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.decisions import Keyed
-from transforms.split import (
+from transforms.curation.decisions import Keyed
+from transforms.curation.split import (
     AlikePairs,
     ClusterQuestions,
     Shares,

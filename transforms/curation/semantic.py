@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from transforms.decisions import Keyed, by_bucket, one_batch, undecided
-from transforms.duplicates import PREFERRED, Preference, drop_repeats
+from transforms.curation.decisions import Keyed, by_bucket, one_batch, undecided
+from transforms.curation.duplicates import PREFERRED, Preference, drop_repeats
 from transforms.tables.table import Chunk, Table
 
 ROWS_PER_CLUSTER = 4000

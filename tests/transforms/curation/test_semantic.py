@@ -10,9 +10,9 @@ from apache_beam.testing.util import assert_that
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms import semantic
-from transforms.duplicates import Preference
-from transforms.semantic import DropSameMeaning, Semantic, centres_of, same_kept
+from transforms.curation import semantic
+from transforms.curation.duplicates import Preference
+from transforms.curation.semantic import DropSameMeaning, Semantic, centres_of, same_kept
 from transforms.tables.table import ReadTable, read_table
 
 ROWS = [

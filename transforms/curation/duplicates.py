@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy import ndarray
 
-from transforms.decisions import Keyed, by_bucket, decide, one_batch, open_shard
+from transforms.curation.decisions import Keyed, by_bucket, decide, one_batch, open_shard
 from transforms.tables.columns import is_text
 from transforms.tables.marks import kept
 from transforms.tables.table import Chunk, Table

@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 from numpy import ndarray
 
-from transforms.decisions import Keyed, one_batch, undecided
-from transforms.duplicates import PREFERRED, Preference, drop_repeats
+from transforms.curation.decisions import Keyed, one_batch, undecided
+from transforms.curation.duplicates import PREFERRED, Preference, drop_repeats
 from transforms.tables.table import Chunk
 from transforms.texts.kernels import kernel
 from transforms.texts.words import Words, words_of
