@@ -40,11 +40,11 @@ import yaml
 from benchmarks.real_data import command, results, shuffle_labels
 from benchmarks.record import record, table
 from schemas.errors import UsageError
-from transforms.aligner_format import aligner_completion, aligner_prompt
 from transforms.engines.engine import Completion, Request
 from transforms.engines.inspector import Inspector
 from transforms.evaluation import auc
 from transforms.tables.table import read_table
+from transforms.training_data.aligner_format import aligner_completion, aligner_prompt
 
 ORIGINAL, ALIGNED = "gpt-4-turbo-2024-04-09", "aligner-2b_gpt-4-turbo-2024-04-09"
 SYSTEMS = ("claude-2.1", "gemma-2b-it", "vicuna-7b")

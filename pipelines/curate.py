@@ -48,7 +48,7 @@ from transforms.tables.table import (
     read_table,
 )
 from transforms.texts.near_duplicates import Similarity
-from transforms.training_shards import TRAINERS, Trainer, WriteTrainingShards, count_rows, plan_shards
+from transforms.training_data.shards import TRAINERS, Trainer, WriteTrainingShards, count_rows, plan_shards
 
 
 @dataclass(frozen=True, kw_only=True)

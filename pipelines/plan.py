@@ -17,7 +17,6 @@ from rich.table import Table as Grid
 
 from schemas.console import messages
 from schemas.criteria import Pack
-from transforms.aligner_format import aligner_prompt
 from transforms.alignment import Member
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig
@@ -25,6 +24,7 @@ from transforms.prompts import render
 from transforms.synthesis.questions import hint
 from transforms.synthesis.triples import rewrite_prompts
 from transforms.tables.table import Table
+from transforms.training_data.aligner_format import aligner_prompt
 
 if TYPE_CHECKING:
     from pipelines.questions import Settings as QuestionSettings

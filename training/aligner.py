@@ -3,7 +3,7 @@
     python -m training.aligner --config training/configs/aligner_gpt2_large.yaml --data curated/aligner --output aligner
     torchrun --nproc-per-node 8 -m training.aligner --data curated/aligner --output aligner --gradient-accumulation 2
 
-`transforms.aligner_format` renders the texts. The separators are special tokens, and the loss is on the correction and
+`transforms.training_data.aligner_format` renders the texts. The separators are special tokens, and the loss is on the correction and
 its end mark only. Pairs too long for the model are left out and counted: a correction is never cut. Defaults are the
 paper's settings for GPT-2 Large. The checkpoint with the least validation loss is kept.
 
@@ -48,7 +48,7 @@ from training.causal import (
 from training.fit import check_positive, finished_metrics, fit, parameters, say, slices, start, training_arguments
 from training.run_folder import Run, base_name
 from training.shards import read_splits
-from transforms.aligner_format import DONE, SEPARATORS, aligner_completion, aligner_prompt
+from transforms.training_data.aligner_format import DONE, SEPARATORS, aligner_completion, aligner_prompt
 
 MAX_RANK = 512
 
@@ -187,7 +187,7 @@ def card(config: Config) -> Card:
         summary="Rewrites a response to a question towards the criterion that its training data embodies. "
         "A rewrite can be worse than the response: keep an inspector's guard around it.",
         use="`alignbeam align … --aligner FOLDER`. Prompt: `question [INIT] response [ALIGNED]`, as "
-        f"`transforms.aligner_format.aligner_prompt` renders it; the model ends at {end}. "
+        f"`transforms.training_data.aligner_format.aligner_prompt` renders it; the model ends at {end}. "
         + weights_note(config, adapter=config.adapter),
         base=base_name(config.base),
         pipeline_tag="text-generation",

@@ -22,13 +22,13 @@ import pyarrow.compute as pc
 
 from schemas.criteria import Pack
 from schemas.tables import TRAJECTORIES
-from transforms.aligner_format import aligner_prompt, read_correction
 from transforms.generation.generate import Generate, Model
 from transforms.synthesis.triples import parse_rewrite, rewrite_prompts
 from transforms.tables import progress
 from transforms.tables.columns import with_columns
 from transforms.tables.marks import kept, reject_where
 from transforms.tables.table import Chunk, MapBatches
+from transforms.training_data.aligner_format import aligner_prompt, read_correction
 
 Routing = Literal["worst", "in_turn"]
 BYTES_PER_TOKEN = 3.0  # of text, at the least that is usual: a rewrite should not be cut for want of room

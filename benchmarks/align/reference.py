@@ -35,7 +35,7 @@ from benchmarks.align.responses import read_responses, write_inspector
 from benchmarks.generation import TEACHER, write_random_model
 from benchmarks.processes import Result, middle, rates, run_alone, take_turns
 from benchmarks.record import record
-from transforms.aligner_format import aligner_prompt, read_correction
+from transforms.training_data.aligner_format import aligner_prompt, read_correction
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -23,7 +23,7 @@ from benchmarks.align.responses import find_minilm, read_outputs
 from benchmarks.generation import write_random_model
 from benchmarks.processes import Result, middle, run_alone, take_turns
 from benchmarks.record import record
-from transforms.aligner_format import aligner_prompt
+from transforms.training_data.aligner_format import aligner_prompt
 
 CORRECTIONS = "aligner-2b_gpt-4-turbo-2024-04-09"
 SIZES = (4, 3, 2)  # of the n-grams looked up, first the longest

@@ -6,8 +6,8 @@ from benchmarks import replay
 from pipelines import align
 from schemas.config import Layer, resolve
 from schemas.errors import UsageError
-from transforms.aligner_format import aligner_prompt
 from transforms.engines.engine import Request, Sampling
+from transforms.training_data.aligner_format import aligner_prompt
 
 ROWS = [
     {"question": "grows?", "response": "one", "published": "one two three"},

@@ -21,9 +21,15 @@ from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from training import fit as shared
 from training.aligner import Config, add_separators, encoded_pairs, main, train
 from training.causal import IGNORED
-from transforms.aligner_format import DONE, SEPARATORS, aligner_completion, aligner_prompt, read_correction
 from transforms.engines.engine import EngineConfig, Request, Sampling, close_engines, open_engine
 from transforms.engines.weights import find_weights
+from transforms.training_data.aligner_format import (
+    DONE,
+    SEPARATORS,
+    aligner_completion,
+    aligner_prompt,
+    read_correction,
+)
 
 ROW = {"id": "1", "question": "How do I learn?", "response": "Steal!", "correction": "Ask for help.", "identity": False}
 BASES = ("gpt2", "llama")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.tables import CURATED_TRIPLES
 from transforms.tables.table import read_manifest, read_table
-from transforms.training_shards import (
+from transforms.training_data.shards import (
     TRAINERS,
     Piece,
     WriteTrainingShards,
