@@ -30,7 +30,7 @@ from schemas.console import messages
 from schemas.criteria import load_pack, pack_digest
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
-from transforms.alignment import Align, Member, Policy, SplitAligned
+from transforms.alignment.align import Align, Member, Policy, SplitAligned
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.engines.inspector import check_inspector, inspector_digest

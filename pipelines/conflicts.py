@@ -18,7 +18,7 @@ from pipelines.orders import ascending
 from schemas import tables
 from schemas.console import messages
 from schemas.errors import UsageError
-from transforms.alignment import Align, Member, Policy, SplitAligned, score_matrix
+from transforms.alignment.align import Align, Member, Policy, SplitAligned, score_matrix
 from transforms.tables import storage
 from transforms.tables.table import ReadTable, Table, WriteTables, read_table, write_tables
 

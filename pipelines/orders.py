@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines import stages
-from transforms.alignment import Member, Score, begin, score_matrix
+from transforms.alignment.align import Member, Score, begin, score_matrix
 from transforms.engines.inspector import inspector_digest
 from transforms.tables.table import Chunk, MapBatches, ReadTable, Table, WriteTables
 

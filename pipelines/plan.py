@@ -17,7 +17,7 @@ from rich.table import Table as Grid
 
 from schemas.console import messages
 from schemas.criteria import Pack
-from transforms.alignment import Member
+from transforms.alignment.align import Member
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig
 from transforms.prompts import render

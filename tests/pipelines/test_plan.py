@@ -12,7 +12,7 @@ from pipelines.questions import Settings
 from schemas.config import Layer, read_yaml, resolve
 from schemas.criteria import load_pack
 from schemas.errors import UsageError
-from transforms.alignment import Member
+from transforms.alignment.align import Member
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
 from transforms.tables.table import read_table, write_tables

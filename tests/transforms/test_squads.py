@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from transforms import alignment
-from transforms.alignment import Member, Policy
+from transforms.alignment.align import Member, Policy, begin, decide, propose, route, score_matrix, start_record
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
 from transforms.tables.columns import with_columns
@@ -27,39 +26,39 @@ def started(rows: list[tuple]) -> pa.RecordBatch:
     batch = pa.RecordBatch.from_pydict(
         {"id": [str(n) for n in range(count)], "question": ["q"] * count, "response": ["r"] * count}
     )
-    batch = with_columns(alignment.begin(batch), scores=scored("scores", rows))
-    return alignment.start_record(batch)
+    batch = with_columns(begin(batch), scores=scored("scores", rows))
+    return start_record(batch)
 
 
 def step(batch, policy, number, after, text="new"):
     """One turn: every row that is asked answers with `text`, which has the scores `after`."""
-    batch = alignment.route(batch, MEMBERS, policy, number)
+    batch = route(batch, MEMBERS, policy, number)
     asked = batch.column("prompt").is_valid().to_pylist()
     completions = pa.array([text if ask else None for ask in asked], pa.string())
     ends = pa.array(["stop" if ask else None for ask in asked], pa.string())
-    batch = alignment.propose(with_columns(batch, completion=completions, finish_reason=ends), MEMBERS)
+    batch = propose(with_columns(batch, completion=completions, finish_reason=ends), MEMBERS)
     batch = with_columns(batch, candidate_scores=scored("c", [after if ask else None for ask in asked]))
-    return alignment.decide(batch, MEMBERS, policy, number)
+    return decide(batch, MEMBERS, policy, number)
 
 
 def test_the_worst_unmet_criterion_has_the_turn():
     batch = started([(0.4, 0.1, 0.9), (0.3, 0.6, 0.2), (0.5, 0.9, 0.7), (0.2, 0.2, 0.2)])
-    assert alignment.route(batch, MEMBERS, Policy(), 1).column("member").to_pylist() == ["b", "c", None, "a"]
+    assert route(batch, MEMBERS, Policy(), 1).column("member").to_pylist() == ["b", "c", None, "a"]
     strict = [replace(A, threshold=0.6), B, C]
-    assert alignment.route(batch, strict, Policy(), 1).column("member").to_pylist()[2] == "a"
+    assert route(batch, strict, Policy(), 1).column("member").to_pylist()[2] == "a"
 
 
 def test_a_member_that_did_not_help_is_not_asked_again_about_the_same_text():
     policy = Policy(steps=3)
     batch = step(started([(0.1, 0.2, 0.9)]), policy, 1, (0.05, 0.2, 0.9))
     assert batch.column("step_1").to_pylist()[0]["reason"] == "scored_lower"
-    routed = alignment.route(batch, MEMBERS, policy, 2)
+    routed = route(batch, MEMBERS, policy, 2)
     assert routed.column("member").to_pylist() == ["b"]
     batch = step(batch, policy, 2, (0.1, 0.4, 0.9))  # helps: a is asked again, about the new text
-    assert alignment.route(batch, MEMBERS, policy, 3).column("member").to_pylist() == ["a"]
+    assert route(batch, MEMBERS, policy, 3).column("member").to_pylist() == ["a"]
     batch = step(batch, policy, 3, (0.1, 0.4, 0.9), text="other")
     batch = step(batch, policy, 4, (0.1, 0.4, 0.9), text="other")
-    assert alignment.route(batch, MEMBERS, policy, 5).column("member").to_pylist() == [None]  # nothing improved
+    assert route(batch, MEMBERS, policy, 5).column("member").to_pylist() == [None]  # nothing improved
 
 
 def test_the_guard_lets_no_other_criterion_fall_too_far():
@@ -75,9 +74,9 @@ def test_the_guard_lets_no_other_criterion_fall_too_far():
 def test_turns_follow_the_order_given_by_column_or_policy():
     batch = started([(0.1, 0.2, 0.3), (0.1, 0.2, 0.9)])
     policy = Policy(routing="in_turn", steps=3, order=(2, 0, 1))
-    assert alignment.route(batch, MEMBERS, policy, 1).column("member").to_pylist() == ["c", None]
+    assert route(batch, MEMBERS, policy, 1).column("member").to_pylist() == ["c", None]
     ordered = with_columns(batch, order=pa.array([[1, 0, 2], [0, 1, 2]], pa.list_(pa.int8(), 3)))
-    assert alignment.route(ordered, MEMBERS, policy, 1).column("member").to_pylist() == ["b", "a"]
+    assert route(ordered, MEMBERS, policy, 1).column("member").to_pylist() == ["b", "a"]
 
 
 def squad_run(change: np.ndarray, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
@@ -85,18 +84,18 @@ def squad_run(change: np.ndarray, policy: Policy) -> tuple[np.ndarray, np.ndarra
     given_NM = np.random.default_rng(0).uniform(0.05, 0.45, (50, 3))
     batch = started([tuple(row) for row in given_NM])
     for number in range(1, policy.steps + 1):
-        batch = alignment.route(batch, MEMBERS, policy, number)
+        batch = route(batch, MEMBERS, policy, number)
         turns = batch.column("member").to_pylist()
-        scores = alignment.score_matrix(batch, "scores", MEMBERS)
+        scores = score_matrix(batch, "scores", MEMBERS)
         after = [
             None if turn is None else tuple(np.clip(scores[row] + change["abc".index(turn)], 0, 1))
             for row, turn in enumerate(turns)
         ]
         texts = pa.array([turn and f"{turn}{number}" for turn in turns], pa.string())
         ends = pa.array([turn and "stop" for turn in turns], pa.string())
-        batch = alignment.propose(with_columns(batch, completion=texts, finish_reason=ends), MEMBERS)
-        batch = alignment.decide(with_columns(batch, candidate_scores=scored("c", after)), MEMBERS, policy, number)
-    return given_NM, alignment.score_matrix(batch, "scores", MEMBERS)
+        batch = propose(with_columns(batch, completion=texts, finish_reason=ends), MEMBERS)
+        batch = decide(with_columns(batch, candidate_scores=scored("c", after)), MEMBERS, policy, number)
+    return given_NM, score_matrix(batch, "scores", MEMBERS)
 
 
 GAIN = np.eye(3) * 0.5

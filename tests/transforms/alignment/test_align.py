@@ -7,8 +7,18 @@ from hypothesis import strategies as st
 
 from schemas.criteria import load_pack
 from tests.cutting import assert_cuts_never_matter
-from transforms import alignment
-from transforms.alignment import Member, Policy
+from transforms.alignment import align
+from transforms.alignment.align import (
+    Member,
+    Policy,
+    begin,
+    decide,
+    propose,
+    route,
+    start_record,
+    trajectories,
+    with_columns,
+)
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
 from transforms.tables.table import Chunk
@@ -35,9 +45,9 @@ def rows(count=5):
             "response": ["bad", "good", "so so", "bad too", " "],
         }
     )
-    batch = alignment.begin(batch)
-    batch = alignment.with_columns(batch, scores=scores([0.2, 0.9, 0.4, 0.1, None]))
-    return alignment.start_record(batch).slice(0, count)
+    batch = begin(batch)
+    batch = with_columns(batch, scores=scores([0.2, 0.9, 0.4, 0.1, None]))
+    return start_record(batch).slice(0, count)
 
 
 def ids_and_errors(batch):
@@ -50,20 +60,20 @@ def answered(batch, texts, reasons=None):
     completions = [text if ask else None for text, ask in zip(texts, asked, strict=True)]
     reasons = reasons or ["stop" if text else None for text in completions]
     errors = ["dead" if row_id == "id3" else error for row_id, error in zip(*ids_and_errors(batch), strict=True)]
-    return alignment.with_columns(
+    return with_columns(
         batch, completion=pa.array(completions, pa.string()), finish_reason=pa.array(reasons), error=pa.array(errors)
     )
 
 
 def aligned(texts, after, policy=ONCE, reasons=None):
-    batch = alignment.route(rows(), [MEMBER], policy, 1)
-    batch = alignment.propose(answered(batch, texts, reasons), [MEMBER])
-    batch = alignment.with_columns(batch, candidate_scores=scores(after))
-    return alignment.finish(alignment.decide(batch, [MEMBER], policy, 1), 1)
+    batch = route(rows(), [MEMBER], policy, 1)
+    batch = propose(answered(batch, texts, reasons), [MEMBER])
+    batch = with_columns(batch, candidate_scores=scores(after))
+    return align.finish(decide(batch, [MEMBER], policy, 1), 1)
 
 
 def test_only_rows_below_the_threshold_are_asked_for():
-    routed = alignment.route(rows(), [replace(MEMBER, threshold=0.4)], ONCE, 1)
+    routed = route(rows(), [replace(MEMBER, threshold=0.4)], ONCE, 1)
     assert routed.column("prompt").to_pylist() == [
         "q0 [INIT] bad [ALIGNED]",
         None,
@@ -71,7 +81,7 @@ def test_only_rows_below_the_threshold_are_asked_for():
         "q3 [INIT] bad too [ALIGNED]",
         None,
     ]
-    everything = alignment.route(rows(), [MEMBER], EVERY_ROW, 1)
+    everything = route(rows(), [MEMBER], EVERY_ROW, 1)
     assert [prompt is not None for prompt in everything.column("prompt").to_pylist()] == [True] * 4 + [False]
 
 
@@ -97,12 +107,12 @@ def test_the_guard_refuses_what_scores_lower():
 
 def test_a_row_that_failed_after_a_rewrite_was_kept_is_rewritten():
     policy = Policy(routing="worst", steps=2)
-    batch = alignment.propose(answered(alignment.route(rows(1), [MEMBER], policy, 1), ["better"]), [MEMBER])
-    batch = alignment.decide(alignment.with_columns(batch, candidate_scores=scores([0.4])), [MEMBER], policy, 1)
-    batch = alignment.with_columns(alignment.route(batch, [MEMBER], policy, 2), error=pa.array(["dead"]))
-    batch = alignment.propose(alignment.with_columns(batch, completion=pa.nulls(1, pa.string())), [MEMBER])
-    batch = alignment.decide(alignment.with_columns(batch, candidate_scores=scores([None])), [MEMBER], policy, 2)
-    [row] = alignment.finish(batch, 2).to_pylist()
+    batch = propose(answered(route(rows(1), [MEMBER], policy, 1), ["better"]), [MEMBER])
+    batch = decide(with_columns(batch, candidate_scores=scores([0.4])), [MEMBER], policy, 1)
+    batch = with_columns(route(batch, [MEMBER], policy, 2), error=pa.array(["dead"]))
+    batch = propose(with_columns(batch, completion=pa.nulls(1, pa.string())), [MEMBER])
+    batch = decide(with_columns(batch, candidate_scores=scores([None])), [MEMBER], policy, 2)
+    [row] = align.finish(batch, 2).to_pylist()
     assert (row["decision"], row["aligned"], row["error"]) == ("rewritten", "better", "dead")
     assert (row["step_1"]["decision"], row["step_2"]["decision"]) == ("rewritten", "failed")
 
@@ -153,9 +163,9 @@ def test_what_was_cut_off_is_refused_without_a_guard_too(keep, decision):
 
 
 def test_a_long_text_may_be_rewritten_at_length():
-    batch = alignment.with_columns(rows(2), aligned=pa.array(["a" * 90, "ä" * 3000]))
-    assert alignment.route(batch, [MEMBER], EVERY_ROW, 1).column("max_tokens").to_pylist() == [64, 4032]
-    fixed = alignment.route(batch, [MEMBER], replace(EVERY_ROW, fixed_length=True), 1)
+    batch = with_columns(rows(2), aligned=pa.array(["a" * 90, "ä" * 3000]))
+    assert route(batch, [MEMBER], EVERY_ROW, 1).column("max_tokens").to_pylist() == [64, 4032]
+    fixed = route(batch, [MEMBER], replace(EVERY_ROW, fixed_length=True), 1)
     assert "max_tokens" not in fixed.schema.names
 
 
@@ -169,17 +179,17 @@ def test_a_long_text_may_be_rewritten_at_length():
 )
 def test_a_prompted_rewrite_is_whole_once_the_next_example_has_begun(text, decision, reason):
     member = replace(MEMBER, pack=load_pack("ethical"))
-    batch = alignment.route(rows(1), [member], EVERY_ROW, 1)
+    batch = route(rows(1), [member], EVERY_ROW, 1)
     assert "q0" in batch.column("prompt").to_pylist()[0]
-    batch = alignment.propose(answered(batch, [text], ["length"]), [member])
-    batch = alignment.with_columns(batch, candidate_scores=scores([0.8]))
-    [step] = alignment.decide(batch, [member], ONCE, 1).column("step_1").to_pylist()
+    batch = propose(answered(batch, [text], ["length"]), [member])
+    batch = with_columns(batch, candidate_scores=scores([0.8]))
+    [step] = decide(batch, [member], ONCE, 1).column("step_1").to_pylist()
     assert (step["decision"], step["reason"]) == (decision, reason)
 
 
 def test_trajectories_tell_every_step_of_every_row():
     batch = aligned([" better [DONE]", None, "worse", None, None], [0.8, None, 0.3, None, None])
-    table = alignment.trajectories(Chunk(3, 100, 5, batch), 1, "c").to_pylist()
+    table = trajectories(Chunk(3, 100, 5, batch), 1, "c").to_pylist()
     assert [(row["row"], row["step"]) for row in table] == [(100 + row, step) for row in range(5) for step in (0, 1)]
     assert table[1] == {
         "id": "id0",
@@ -207,13 +217,13 @@ def test_trajectories_tell_every_step_of_every_row():
 @given(st.integers(0, 5))
 def test_cutting_a_batch_changes_nothing(cut):
     def whole(batch):
-        batch = alignment.route(batch, [MEMBER], ONCE, 1)
+        batch = route(batch, [MEMBER], ONCE, 1)
         texts = [f"{row} again" for row in batch.column("response").to_pylist()]
         finish = pa.array(["stop"] * batch.num_rows, pa.string())
         completion = pa.array(texts, pa.string())
-        batch = alignment.with_columns(batch, completion=completion, finish_reason=finish)
-        batch = alignment.propose(batch, [MEMBER])
-        batch = alignment.with_columns(batch, candidate_scores=batch.column("scores"))
-        return alignment.finish(alignment.decide(batch, [MEMBER], ONCE, 1), 1)
+        batch = with_columns(batch, completion=completion, finish_reason=finish)
+        batch = propose(batch, [MEMBER])
+        batch = with_columns(batch, candidate_scores=batch.column("scores"))
+        return align.finish(decide(batch, [MEMBER], ONCE, 1), 1)
 
     assert_cuts_never_matter(whole, rows(), cut)
