@@ -23,8 +23,8 @@ from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.urls import without_query
-from transforms import evaluation
 from transforms.engines.encoder import model_config, model_digest
+from transforms.evaluation.measures import margins, score_level, score_shift, text_change, two_way_accuracy, win_rate
 from transforms.report.run_directory import RUN_FILE, read_run_file
 from transforms.tables import progress, storage
 from transforms.tables.table import Chunk, ReadTable, Table, WriteTables, read_table
@@ -71,7 +71,7 @@ class Judge:
             scores = inspector.score(questions * 2, before + after)
             first, second = scores[: len(before)], scores[len(before) :]
             same = np.array([x == y for x, y in zip(before, after, strict=True)], dtype=bool)
-            return {"margin": evaluation.margins(first, second, same), "before": first, "after": second}
+            return {"margin": margins(first, second, same), "before": first, "after": second}
         from transforms.engines.pair_ranker import open_pair_ranker
 
         return {"margin": open_pair_ranker(self.folder).compare(questions, after, before)}
@@ -149,7 +149,7 @@ def measure(judges: Sequence[Judge], judgements: pa.Table, aligned: Table, seed:
     """The metrics of all judges, and of the texts themselves (the first 100,000 rows)."""
     results, shifts, levels = [], {}, {}
     for judge in judges:
-        counts = evaluation.win_rate(judgements[f"{judge.name}/margin"].to_numpy(), seed=seed)
+        counts = win_rate(judgements[f"{judge.name}/margin"].to_numpy(), seed=seed)
         results.append(
             {
                 "judge": judge.name,
@@ -166,11 +166,11 @@ def measure(judges: Sequence[Judge], judgements: pa.Table, aligned: Table, seed:
         )
         if judge.kind == "inspector":
             columns = {name: judgements[f"{judge.name}/{name}"].to_numpy() for name in ("before", "after")}
-            shifts[judge.name] = evaluation.score_shift(*columns.values(), seed=seed)
-            levels[judge.name] = {name: evaluation.score_level(scores, seed=seed) for name, scores in columns.items()}
+            shifts[judge.name] = score_shift(*columns.values(), seed=seed)
+            levels[judge.name] = {name: score_level(scores, seed=seed) for name, scores in columns.items()}
     texts = aligned.head(TEXT_ROWS).to_arrow(["response", "aligned"])
     texts = texts.filter(pc.and_(pc.is_valid(texts["response"]), pc.is_valid(texts["aligned"])))
-    change = evaluation.text_change(texts["response"].to_pylist(), texts["aligned"].to_pylist())
+    change = text_change(texts["response"].to_pylist(), texts["aligned"].to_pylist())
     return {"judges": results, "score_shift": shifts, "score_level": levels, "text_change": change, "two_way": []}
 
 
@@ -196,7 +196,7 @@ def measure_two_way(judges: Sequence[Judge], name: str, imported: stages.Stage, 
     wrong, right = items["response"].to_pylist(), items["correction"].to_pylist()
     return [
         {"judge": judge.name, "file": name}
-        | evaluation.two_way_accuracy(judge.compare(items["question"].to_pylist(), wrong, right)["margin"], seed=seed)
+        | two_way_accuracy(judge.compare(items["question"].to_pylist(), wrong, right)["margin"], seed=seed)
         for judge in judges
     ]
 

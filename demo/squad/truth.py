@@ -17,7 +17,7 @@ from demo import world
 from demo.squad.prepare import LESSONS
 from pipelines.runs import Run
 from transforms.engines.inspector import open_inspector
-from transforms.evaluation import auc, score_level
+from transforms.evaluation.measures import auc, score_level
 from transforms.tables import storage
 from transforms.tables.table import read_table
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.evaluation import (
+from transforms.evaluation.measures import (
     auc,
     bootstrap_interval,
     classification,
