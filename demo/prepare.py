@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from demo import world
-from schemas.config import read_yaml
 from schemas.errors import UsageError
+from schemas.settings import read_yaml
 from schemas.tables import INSPECTOR_ROWS
 from training import inspector
 from transforms.tables.identity import content_id

@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from demo import world
-from schemas.criteria import Pack, load_pack
+from schemas.criteria.pack import Pack, load_pack
 from transforms.prompts import render
 
 PACK_PATH = Path(__file__).parent / "pack.yaml"

@@ -25,10 +25,10 @@ from pipelines import conflicts, entrypoint, ingest, orders, plan, runs, stages
 from pipelines.at_work import at_work
 from schemas import tables
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
-from schemas.config import validated
 from schemas.console import messages
-from schemas.criteria import load_pack, pack_digest
+from schemas.criteria.pack import load_pack, pack_digest
 from schemas.errors import UsageError
+from schemas.settings import validated
 from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
 from transforms.alignment.align import Align, Member, Policy, SplitAligned
 from transforms.engines.engine import EngineConfig, Sampling

@@ -15,10 +15,10 @@ from pipelines.align import check_models
 from pipelines.run import Config as RecipeConfig
 from pipelines.run import parted
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, Parser, exit_code
-from schemas.config import Layer, read_yaml, resolve
 from schemas.console import messages
-from schemas.criteria import check_pack, load_pack
+from schemas.criteria.pack import check_pack, load_pack
 from schemas.errors import UsageError
+from schemas.settings import Layer, read_yaml, resolve
 from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
 from transforms.corpora import records
 from transforms.corpora.fields import Kind, look_at, read_chunks, schema_of

@@ -16,7 +16,7 @@ import pyarrow as pa
 from rich.table import Table as Grid
 
 from schemas.console import messages
-from schemas.criteria import Pack
+from schemas.criteria.pack import Pack
 from transforms.alignment.align import Member
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig

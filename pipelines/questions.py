@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
 from schemas.command_line import setting
-from schemas.config import validated
 from schemas.console import messages
-from schemas.criteria import Pack, load_pack, pack_digest
+from schemas.criteria.pack import Pack, load_pack, pack_digest
 from schemas.errors import StageError
+from schemas.settings import validated
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest

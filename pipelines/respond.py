@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipelines import entrypoint, stages
 from schemas.command_line import setting
-from schemas.config import validated
+from schemas.settings import validated
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, PromptStyle, Sampling
 from transforms.engines.identity import engine_digest

@@ -44,10 +44,10 @@ from pipelines.train import run_trainer
 from pipelines.train_squad import ADAPTER, TRAINERS
 from pipelines.triples import Settings as TripleSettings
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
-from schemas.config import Layer, flatten, resolve, to_dict, validated
 from schemas.console import messages
-from schemas.criteria import load_pack
+from schemas.criteria.pack import load_pack
 from schemas.errors import UsageError
+from schemas.settings import Layer, flatten, resolve, to_dict, validated
 from schemas.squads import Routing, Squad, SquadMember, squad_yaml
 from schemas.tables import TRIPLES
 from training.run_folder import base_digest

@@ -18,9 +18,9 @@ import yaml
 from pipelines import entrypoint
 from pipelines.train import METHODS, find_shards, run_trainer, shards_for
 from schemas.command_line import DONE, setting
-from schemas.config import Layer, read_yaml, resolve, to_dict
 from schemas.console import messages
 from schemas.errors import UsageError
+from schemas.settings import Layer, read_yaml, resolve, to_dict
 from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
 from training import aligner as aligner_trainer
 from training import inspector as inspector_trainer

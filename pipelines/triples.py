@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from pipelines import entrypoint, stages
 from schemas.command_line import setting
-from schemas.config import validated
-from schemas.criteria import Pack, load_pack, pack_digest
+from schemas.criteria.pack import Pack, load_pack, pack_digest
+from schemas.settings import validated
 from schemas.tables import QUESTIONS, TRIPLES, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest

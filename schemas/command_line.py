@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.text import Text
 
-from schemas.config import Layer, Resolved, parse_assignments, read_yaml, resolve
 from schemas.console import messages, results, take_over
 from schemas.errors import StageError, UsageError
+from schemas.settings import Layer, Resolved, parse_assignments, read_yaml, resolve
 
 DONE, FAILED, WRONG_USE, DONE_WITH_REJECTS, INTERRUPTED = 0, 1, 2, 3, 130
 

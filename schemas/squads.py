@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 import fsspec
 import yaml
 
-from schemas.config import Layer, read_yaml, resolve, to_dict
-from schemas.criteria import pack_names
+from schemas.criteria.pack import pack_names
 from schemas.errors import UsageError
+from schemas.settings import Layer, read_yaml, resolve, to_dict
 
 PROMPTED = "prompted"
 MAX_MEMBERS = 64  # bits in which a row notes whom it has tried

@@ -9,7 +9,7 @@ import os
 import sys
 
 from pipelines import run as recipe
-from schemas.config import Layer, resolve
+from schemas.settings import Layer, resolve
 from transforms.engines.engine import Request
 from transforms.engines.vllm_engine import VllmEngine
 from transforms.generation import generate, response_cache

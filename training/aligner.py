@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.command_line import setting
-from schemas.config import to_dict
+from schemas.settings import to_dict
 from schemas.tables import ALIGNER_ROWS
 from training import command_line
 from training.card import Card

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from schemas.command_line import DONE, FAILED, config_parser, exit_code, resolve_flags
-from schemas.config import print_config
 from schemas.console import results
+from schemas.settings import print_config
 
 LIFELINE = "ALIGNBEAM_LIFELINE"  # names the read end of a pipe; only the parent holds the other end
 

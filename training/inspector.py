@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.command_line import setting
-from schemas.config import to_dict
 from schemas.errors import StageError, UsageError
+from schemas.settings import to_dict
 from schemas.tables import INSPECTOR_ROWS
 from training import command_line
 from training.card import Card

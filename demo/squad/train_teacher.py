@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from demo import train_teacher, world
 from demo.train_teacher import Config, Phase, Source
-from schemas.criteria import Pack, load_pack
+from schemas.criteria.pack import Pack, load_pack
 from transforms.prompts import render
 
 FOLDER = Path(__file__).parent

@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks import replay
 from pipelines import align
-from schemas.config import Layer, resolve
 from schemas.errors import UsageError
+from schemas.settings import Layer, resolve
 from transforms.engines.engine import Request, Sampling
 from transforms.training_data.aligner_format import aligner_prompt
 

@@ -4,7 +4,7 @@ import pytest
 
 from demo import train_teacher, world
 from demo.squad.train_teacher import packs, sequence_texts
-from schemas.criteria import check_pack, load_pack
+from schemas.criteria.pack import check_pack, load_pack
 from transforms.prompts import render
 from transforms.synthesis.triples import TRIPLE_SECTIONS, split_sections
 

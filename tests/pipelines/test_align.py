@@ -16,8 +16,8 @@ from pipelines import align, check, curate, evaluate, ingest, respond, stages, t
 from pipelines.at_work import at_work
 from schemas.children import child_environment
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
-from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
+from schemas.settings import Layer, resolve
 from transforms.corpora import fields
 from transforms.corpora import fields as corpora
 from transforms.tables import storage

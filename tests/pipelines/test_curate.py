@@ -14,8 +14,8 @@ import pytest
 
 from pipelines import curate
 from schemas.command_line import DONE, FAILED, WRONG_USE
-from schemas.config import Layer, resolve
 from schemas.errors import StageError, UsageError
+from schemas.settings import Layer, resolve
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS, TRIPLES
 from transforms.curation.decisions import BatchCoder
 from transforms.tables.identity import content_id

@@ -9,9 +9,9 @@ import yaml
 from pipelines import plan
 from pipelines import run as recipe
 from pipelines.questions import Settings
-from schemas.config import Layer, read_yaml, resolve
-from schemas.criteria import load_pack
+from schemas.criteria.pack import load_pack
 from schemas.errors import UsageError
+from schemas.settings import Layer, read_yaml, resolve
 from transforms.alignment.align import Member
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model

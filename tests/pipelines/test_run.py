@@ -8,9 +8,9 @@ import yaml
 
 from pipelines import run as recipe
 from pipelines import status
-from schemas.config import Layer, resolve, to_dict
-from schemas.criteria import load_pack
+from schemas.criteria.pack import load_pack
 from schemas.errors import StageError, UsageError
+from schemas.settings import Layer, resolve, to_dict
 from transforms.tables import storage
 from transforms.tables.table import read_table
 

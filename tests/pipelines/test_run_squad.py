@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from pipelines import check, evaluate, report, show, status
 from pipelines import run as recipe
 from pipelines.align import find_weights
-from schemas.config import read_yaml
 from schemas.errors import StageError
+from schemas.settings import read_yaml
 from schemas.squads import load_squad
 from transforms.report.run_directory import open_run
 from transforms.tables.table import read_table

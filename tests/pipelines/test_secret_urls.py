@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pipelines import align, check, ingest, stages
-from schemas.config import Layer, print_config, resolve
+from schemas.settings import Layer, print_config, resolve
 from transforms.tables import storage
 from transforms.tables.table import read_table
 

@@ -11,8 +11,8 @@ import yaml
 
 from pipelines import align, check
 from schemas.command_line import DONE, WRONG_USE
-from schemas.config import Layer, resolve
 from schemas.errors import UsageError
+from schemas.settings import Layer, resolve
 from schemas.squads import load_squad
 from schemas.tables import RESPONSES
 from transforms.tables.table import write_tables

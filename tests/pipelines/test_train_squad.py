@@ -10,7 +10,7 @@ import tiny_models
 import yaml
 
 from pipelines import align, train, train_squad
-from schemas.config import Layer, resolve
+from schemas.settings import Layer, resolve
 from schemas.squads import load_squad
 from schemas.tables import TRIPLES
 from transforms.tables.identity import content_id

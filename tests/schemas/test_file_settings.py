@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from pipelines import align, run
-from schemas.config import Layer, parse_assignments, resolve
 from schemas.errors import UsageError
 from schemas.file_settings import ENGINE_ARGS, SAMPLING_EXTRA, check_settings
+from schemas.settings import Layer, parse_assignments, resolve
 
 RECIPE = {"name": "r", "criterion": "ethical", "output": "out", "model": "m"}
 

@@ -298,7 +298,7 @@ def test_wrong_use_is_named_before_any_work(config, bases, write_shards, refusal
 
 
 def test_every_config_file_states_a_run_of_the_trainer(root):
-    from schemas.config import Layer, read_yaml, resolve
+    from schemas.settings import Layer, read_yaml, resolve
     from training.inspector import Config as InspectorConfig
 
     files = sorted((root / "training" / "configs").glob("*.yaml"))

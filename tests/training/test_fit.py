@@ -9,8 +9,8 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainingArguments
 
-from schemas.config import to_dict
 from schemas.errors import StageError
+from schemas.settings import to_dict
 from training import aligner, fit, inspector
 from training.card import Card
 from training.run_folder import Run

@@ -7,7 +7,7 @@ import pytest
 from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 
-from schemas.criteria import load_pack
+from schemas.criteria.pack import load_pack
 from transforms.prompts import environment, render
 
 GOLDEN = Path(__file__).parent.parent / "golden"

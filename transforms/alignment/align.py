@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.criteria import Pack
+from schemas.criteria.pack import Pack
 from schemas.tables import TRAJECTORIES
 from transforms.generation.generate import Generate, Model
 from transforms.synthesis.triples import parse_rewrite, rewrite_prompts

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.config import flatten
+from schemas.settings import flatten
 from transforms.report.charts import Cell
 from transforms.report.formats import cell, spaced
 

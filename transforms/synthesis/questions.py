@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.criteria import Pack
+from schemas.criteria.pack import Pack
 from schemas.tables import QUESTIONS, with_drop_reason, with_error
 from transforms.prompts import render
 from transforms.synthesis.topics import completion_lines, draw

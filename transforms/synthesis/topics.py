@@ -8,7 +8,7 @@ import re
 
 import pyarrow as pa
 
-from schemas.criteria import Pack
+from schemas.criteria.pack import Pack
 from schemas.tables import TOPICS, with_drop_reason, with_error
 from transforms.prompts import render
 from transforms.tables.identity import content_id, sampling_seed

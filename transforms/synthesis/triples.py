@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.criteria import SECTIONS, Pack
+from schemas.criteria.pack import SECTIONS, Pack
 from transforms.prompts import render
 from transforms.synthesis.questions import has_banned_word
 from transforms.tables.columns import with_columns

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.criteria import load_pack
+from schemas.criteria.pack import load_pack
 from tests.cutting import assert_cuts_never_matter
 from transforms.alignment import align
 from transforms.alignment.align import (

@@ -9,7 +9,7 @@ from cutting import assert_cuts_never_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.criteria import load_pack, pack_names
+from schemas.criteria.pack import load_pack, pack_names
 from schemas.tables import QUESTIONS, TOPICS
 from transforms.prompts import render
 from transforms.synthesis.questions import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from schemas.criteria import (
+from schemas.criteria.pack import (
     Demonstration,
     Pack,
     Principle,

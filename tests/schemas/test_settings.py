@@ -2,8 +2,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from schemas.config import Layer, parse_assignments, print_config, read_yaml, resolve, to_dict
 from schemas.errors import UsageError
+from schemas.settings import Layer, parse_assignments, print_config, read_yaml, resolve, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
