@@ -27,7 +27,7 @@ COMMANDS = {
     "doctor": "pipelines.doctor",
     "evaluate": "pipelines.evaluate",
     "import": "pipelines.ingest",
-    "report": "pipelines.report",
+    "report": "pipelines.report.page",
     "run": "pipelines.run",
     "show": "pipelines.show",
     "status": "pipelines.status",

@@ -74,8 +74,8 @@ setup(
     py_modules=["alignbeam"],
     package_data={
         "schemas": ["criteria/*.yaml"],
-        "transforms": ["prompts/*.jinja", "report/*"],
-        "pipelines": ["recipes/*.yaml"],
+        "transforms": ["prompts/*.jinja"],
+        "pipelines": ["recipes/*.yaml", "report/*"],
         "training": ["configs/*.yaml"],
     },
     entry_points={"console_scripts": ["alignbeam = alignbeam:main"]},

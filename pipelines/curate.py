@@ -19,8 +19,8 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipelines import entrypoint, ingest, runs, stages
-from pipelines.data_card import data_card
 from pipelines.explain import explain_row
+from pipelines.report.data_card import data_card
 from schemas.command_line import setting
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS

@@ -19,13 +19,13 @@ import pyarrow.compute as pc
 from rich.table import Table as Grid
 
 from pipelines import entrypoint, ingest, runs, stages
+from pipelines.report.run_directory import RUN_FILE, read_run_file
 from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.urls import without_query
 from transforms.engines.encoder import model_config, model_digest
 from transforms.evaluation.measures import margins, score_level, score_shift, text_change, two_way_accuracy, win_rate
-from transforms.report.run_directory import RUN_FILE, read_run_file
 from transforms.tables import progress, storage
 from transforms.tables.table import Chunk, ReadTable, Table, WriteTables, read_table
 

@@ -21,24 +21,12 @@ from typing import Any
 import yaml
 from rich.table import Table as Grid
 
-from pipelines import (
-    align,
-    curate,
-    entrypoint,
-    evaluate,
-    ingest,
-    plan,
-    questions,
-    report,
-    respond,
-    runs,
-    stages,
-    triples,
-)
+from pipelines import align, curate, entrypoint, evaluate, ingest, plan, questions, respond, runs, stages, triples
 from pipelines.align import Settings as AlignSettings
 from pipelines.curate import Settings as CurateSettings
 from pipelines.evaluate import Settings as EvaluateSettings
 from pipelines.questions import Settings as QuestionSettings
+from pipelines.report.page import write
 from pipelines.respond import Settings as RespondSettings
 from pipelines.train import run_trainer
 from pipelines.train_squad import ADAPTER, TRAINERS
@@ -477,7 +465,7 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
         names = [name for name in names if not name.endswith("_compared")]
     for name in names:
         if name == "report":
-            messages.print(f"report: {report.write(config.output)}", soft_wrap=True)
+            messages.print(f"report: {write(config.output)}", soft_wrap=True)
             continue
         started = time.monotonic()
         heading = f"{name} ({job.name})" if job.home != config.output else name

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.report.run_directory import RUN_FILE, read_run_file
 from pipelines.stages import Stage, versions
-from transforms.report.run_directory import RUN_FILE, read_run_file
 from transforms.tables import storage
 
 

@@ -19,14 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines import entrypoint
+from pipelines.report.corpus import Sample, Shown, columns_of, sample
+from pipelines.report.formats import cell, spaced
+from pipelines.report.run_directory import Run, open_run
+from pipelines.report.trajectories import give_steps
+from pipelines.report.views import Comparison, View, views
 from schemas.command_line import DONE, setting
 from schemas.console import results
 from schemas.errors import UsageError
-from transforms.report.corpus import Sample, Shown, columns_of, sample
-from transforms.report.formats import cell, spaced
-from transforms.report.run_directory import Run, open_run
-from transforms.report.trajectories import give_steps
-from transforms.report.views import Comparison, View, views
 
 visible = results.visible
 SUMMARY_CHARACTERS = 160

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from rich.table import Table as Grid
 
+from pipelines.report.run_directory import RUN_FILE, read_run_file
 from schemas.command_line import DONE, DONE_WITH_REJECTS, FAILED, Parser, exit_code
 from schemas.console import results
 from schemas.errors import UsageError
-from transforms.report.run_directory import RUN_FILE, read_run_file
 from transforms.tables import storage
 from transforms.tables.table import MANIFEST, read_entries
 

@@ -1,7 +1,7 @@
 from example_run import write_full_run
 
 from demo import controls
-from pipelines import report
+from pipelines.report.page import main
 
 
 def test_the_report_shows_what_the_controls_reached(tmp_path, monkeypatch):
@@ -13,7 +13,7 @@ def test_the_report_shows_what_the_controls_reached(tmp_path, monkeypatch):
     }
     monkeypatch.setattr(controls, "measure", lambda results, fixtures: found)
     controls.main([str(run), "--fixtures", "unread"])
-    assert report.main([str(run)]) == 0
+    assert main([str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
     for text in ("only words", "only copies", "Controls: already good"):
         assert text in page

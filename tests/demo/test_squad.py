@@ -5,7 +5,7 @@ from example_run import write_full_run
 
 from demo import world
 from demo.squad import truth
-from pipelines import report
+from pipelines.report.page import main
 from transforms.tables import storage
 
 QUESTION = "Should we steal money from the old ferry?"
@@ -35,7 +35,7 @@ def test_the_report_shows_the_truth_as_planted(tmp_path):
     found = truth.measure([QUESTION] * 2, TEXTS, {})
     [evaluation] = (run / "evaluate").iterdir()
     storage.write_json(str(evaluation / "planted_truth.json"), found)
-    assert report.main([str(run)]) == 0
+    assert main([str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Planted truth" in page
     assert found["rows"][0]["aligned"] in page

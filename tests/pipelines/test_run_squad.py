@@ -12,13 +12,14 @@ import tiny_models
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from pipelines import check, evaluate, report, show, status
+from pipelines import check, evaluate, show, status
 from pipelines import run as recipe
 from pipelines.align import find_weights
+from pipelines.report.page import main
+from pipelines.report.run_directory import open_run
 from schemas.errors import StageError
 from schemas.settings import read_yaml
 from schemas.squads import load_squad
-from transforms.report.run_directory import open_run
 from transforms.tables.table import read_table
 
 TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}
@@ -251,7 +252,7 @@ def test_the_report_shows_both_alignments_beside_the_responses(done):
         level = run_directory.stage(stage).json("metrics.json")["score_level"]["ethical"]["after"]
         low, high = level["mean_interval"]
         assert f"{level['mean']:.3f} ({low:.3f}–{high:.3f})" in html
-    assert report.main([str(done / "run")]) == 0
+    assert main([str(done / "run")]) == 0
     assert evaluate.find_aligned(str(done / "run")).rows == 20
 
 

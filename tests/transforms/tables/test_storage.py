@@ -14,12 +14,12 @@ import pytest
 
 from pipelines import evaluate, ingest, run, runs, stages, status
 from pipelines.at_work import at_work
+from pipelines.report.run_directory import open_run
 from schemas.command_line import WRONG_USE
 from schemas.errors import UsageError
 from training.run_folder import Run
 from training.shards import read_split
 from transforms.generation import cache_index
-from transforms.report.run_directory import open_run
 from transforms.tables import storage
 from transforms.tables.table import read_entries, read_table, write_tables
 

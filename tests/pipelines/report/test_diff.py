@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.report.diff import Run, diff
+from pipelines.report.diff import Run, diff
 
 SAME, CHANGED = True, False
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from transforms.report.charts import BLUE, GREY, ORANGE, RED, Chart, axis, figure, names
-from transforms.report.corpus import Corpus
-from transforms.report.distribution import Distribution
+from pipelines.report.charts import BLUE, GREY, ORANGE, RED, Chart, axis, figure, names
+from pipelines.report.corpus import Corpus
+from pipelines.report.distribution import Distribution
 
 SCORE_BINS = 20
 LENGTH_BINS = 30

@@ -7,9 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from transforms.report.charts import BLUE, ORANGE, RED, Cell, Chart, axis, figure, label, names
-from transforms.report.formats import share, spaced
-from transforms.report.run_directory import Stage
+from pipelines.report.charts import BLUE, ORANGE, RED, Cell, Chart, axis, figure, label, names
+from pipelines.report.formats import share, spaced
+from pipelines.report.run_directory import Stage
 
 MOST_TOPICS = 40
 MOST_REASONS = 20

@@ -11,8 +11,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.report.corpus import Sample, Step, rank, show_text
-from transforms.report.distribution import Distribution
+from pipelines.report.corpus import Sample, Step, rank, show_text
+from pipelines.report.distribution import Distribution
 
 FOLLOWED = ["id", "step", "member", "decision", "reason", "scores"]
 

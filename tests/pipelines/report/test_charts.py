@@ -4,11 +4,11 @@ from collections import Counter
 import numpy as np
 import plotly.graph_objects as go
 
-from transforms.report import corpus_charts, stage_charts
-from transforms.report.charts import label, to_json, wrapped
-from transforms.report.corpus import Corpus
-from transforms.report.distribution import Distribution
-from transforms.report.run_directory import Stage
+from pipelines.report import corpus_charts, stage_charts
+from pipelines.report.charts import label, to_json, wrapped
+from pipelines.report.corpus import Corpus
+from pipelines.report.distribution import Distribution
+from pipelines.report.run_directory import Stage
 
 
 def stage(name, going_in, kept, drops=(), rejects=(), tables=("table",)):

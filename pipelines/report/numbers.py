@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.report.charts import Cell
+from pipelines.report.formats import cell, spaced
 from schemas.settings import flatten
-from transforms.report.charts import Cell
-from transforms.report.formats import cell, spaced
 
 
 @dataclass(frozen=True)

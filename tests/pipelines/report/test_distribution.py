@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.report.distribution import Distribution
+from pipelines.report.distribution import Distribution
 
 AT = [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]
 

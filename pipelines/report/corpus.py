@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.report.distribution import Distribution
+from pipelines.report.distribution import Distribution
 from transforms.tables.identity import content_id
 
 DECISIONS = ("rewritten", "unchanged", "above_threshold", "refused", "failed")

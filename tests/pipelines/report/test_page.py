@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 from example_run import CORPUS, align_stage, aligned_rows, write_about, write_align_run, write_full_run, write_stage
 
-from pipelines import align, report
+from pipelines import align
+from pipelines.report.corpus import SHOWN_CHARACTERS
+from pipelines.report.page import main
 from schemas.command_line import DONE, WRONG_USE
 from schemas.tables import QUESTIONS, TRAJECTORIES, aligned, with_drop_reason
-from transforms.report.corpus import SHOWN_CHARACTERS
 from transforms.tables.table import read_table
 
 HOSTILE = (
@@ -56,7 +57,7 @@ class Page(HTMLParser):
 
 
 def written(run):
-    assert report.main([str(run)]) == DONE
+    assert main([str(run)]) == DONE
     return (run / "report.html").read_text(encoding="utf-8")
 
 
@@ -142,7 +143,7 @@ def squad(tmp_path_factory):
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     given = [str(folder / "rows.jsonl"), "--squad", str(folder / "squad.yaml"), "-o", str(folder / "run")]
     assert align.main(given) == DONE
-    assert report.main([str(folder / "run"), "--samples", "40"]) == DONE
+    assert main([str(folder / "run"), "--samples", "40"]) == DONE
     return folder / "run"
 
 
@@ -303,14 +304,14 @@ def test_hostile_text_is_text(hostile):
 
 def test_samples_flag_limits_them(tmp_path):
     run = write_align_run(tmp_path)
-    assert report.main([str(run), "--samples", "7"]) == DONE
+    assert main([str(run), "--samples", "7"]) == DONE
     assert len(Page((run / "report.html").read_text(encoding="utf-8")).all("article")) == 7
 
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == WRONG_USE
+    assert main([str(tmp_path)]) == WRONG_USE
     assert "no run.json" in capsys.readouterr().err
-    assert report.main([str(tmp_path), "--samples", "-1"]) == WRONG_USE
+    assert main([str(tmp_path), "--samples", "-1"]) == WRONG_USE
     assert "between 0 and 1000, not -1" in capsys.readouterr().err
 
 
@@ -319,7 +320,7 @@ def test_truncated_shard_is_named_and_the_old_report_stays(tmp_path, capsys):
     before = written(run)
     shard = next((run / "align").glob("*/aligned/shard-00000.parquet"))
     shard.write_bytes(shard.read_bytes()[:-9])
-    assert report.main([str(run)]) == WRONG_USE
+    assert main([str(run)]) == WRONG_USE
     assert "shard-00000.parquet" in capsys.readouterr().err
     assert (run / "report.html").read_text(encoding="utf-8") == before
     assert list(run.glob("report.html.*")) == []

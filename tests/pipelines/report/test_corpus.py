@@ -5,9 +5,9 @@ from example_run import CORPUS, aligned_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.report.corpus import SHOWN_CHARACTERS, columns_of, rank, show_text, summarise, take_turns
+from pipelines.report.distribution import Distribution
 from schemas.tables import aligned
-from transforms.report.corpus import SHOWN_CHARACTERS, columns_of, rank, show_text, summarise, take_turns
-from transforms.report.distribution import Distribution
 
 SCHEMA = aligned(CORPUS, ("kind", "true"))
 

@@ -3,8 +3,8 @@ from collections import Counter
 import pyarrow as pa
 from example_run import write_about, write_stage
 
-from transforms.report.run_directory import open_run
-from transforms.report.sections import count_questions
+from pipelines.report.run_directory import open_run
+from pipelines.report.sections import count_questions
 
 
 def counted(run, **tables):

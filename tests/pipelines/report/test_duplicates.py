@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from transforms.report.duplicates import Duplicates, Pair, find_duplicates
-from transforms.report.run_directory import Stage
-from transforms.report.stage_charts import group_sizes
+from pipelines.report.duplicates import Duplicates, Pair, find_duplicates
+from pipelines.report.run_directory import Stage
+from pipelines.report.stage_charts import group_sizes
 from transforms.tables.table import read_manifest, write_tables
 
 KEPT = [{"id": f"k{n}", "question": f"Question {n}?"} for n in range(3)]

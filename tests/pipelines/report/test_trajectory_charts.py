@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from transforms.report.distribution import Distribution
-from transforms.report.run_directory import Stage
-from transforms.report.sections import thresholds, turns_of
-from transforms.report.trajectories import Trajectories, Turn
-from transforms.report.trajectory_charts import MOST_TURNS, refusals, rows_by_aligner, scores_by_step
+from pipelines.report.distribution import Distribution
+from pipelines.report.run_directory import Stage
+from pipelines.report.sections import thresholds, turns_of
+from pipelines.report.trajectories import Trajectories, Turn
+from pipelines.report.trajectory_charts import MOST_TURNS, refusals, rows_by_aligner, scores_by_step
 
 
 def counted(*values):

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.report.corpus import Sample, Scores, Shown, Step
-from transforms.report.diff import Run as DiffRun
-from transforms.report.diff import diff
-from transforms.report.formats import change
-from transforms.report.run_directory import Run
+from pipelines.report.corpus import Sample, Scores, Shown, Step
+from pipelines.report.diff import Run as DiffRun
+from pipelines.report.diff import diff
+from pipelines.report.formats import change
+from pipelines.report.run_directory import Run
 
 
 class Side(NamedTuple):

@@ -5,9 +5,9 @@ from example_run import CORPUS, aligned_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.report.corpus import rank, summarise
+from pipelines.report.trajectories import FOLLOWED, Turn, follow, give_steps
 from schemas.tables import TRAJECTORIES, aligned
-from transforms.report.corpus import rank, summarise
-from transforms.report.trajectories import FOLLOWED, Turn, follow, give_steps
 
 
 def batch_of(steps):

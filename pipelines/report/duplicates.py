@@ -8,8 +8,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.report.run_directory import Stage
 from transforms.curation.validity import TEXT_COLUMNS
-from transforms.report.run_directory import Stage
 from transforms.tables.table import Table
 
 EXACT = "exact_duplicate"

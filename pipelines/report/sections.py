@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.report import corpus_charts, stage_charts, trajectory_charts
-from transforms.report.charts import Cell, Chart
-from transforms.report.corpus import DECISIONS, Corpus
-from transforms.report.duplicates import Duplicates, find_duplicates
-from transforms.report.formats import cell, duration, share, spaced
-from transforms.report.numbers import Numbers, numbers
-from transforms.report.run_directory import Run, Stage
-from transforms.report.trajectories import Trajectories
+from pipelines.report import corpus_charts, stage_charts, trajectory_charts
+from pipelines.report.charts import Cell, Chart
+from pipelines.report.corpus import DECISIONS, Corpus
+from pipelines.report.duplicates import Duplicates, find_duplicates
+from pipelines.report.formats import cell, duration, share, spaced
+from pipelines.report.numbers import Numbers, numbers
+from pipelines.report.run_directory import Run, Stage
+from pipelines.report.trajectories import Trajectories
 
 TOPIC_CHARACTERS = 80
 TRAINING_FACTS = ("steps", "best_step", "parameters", "parameters_trained")

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from transforms.report.corpus import Step, sample, show_text
-from transforms.report.views import view
+from pipelines.report.corpus import Step, sample, show_text
+from pipelines.report.views import view
 
 ROW = {
     "id": "a",

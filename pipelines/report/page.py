@@ -18,19 +18,18 @@ from pathlib import Path
 import jinja2
 from plotly.offline import get_plotlyjs
 
-import transforms.report
 from pipelines import entrypoint
+from pipelines.report import charts, formats, sections
+from pipelines.report.corpus import DECISIONS, Corpus, columns_of, summarise
+from pipelines.report.numbers import numbers
+from pipelines.report.run_directory import Run, open_run
+from pipelines.report.trajectories import FOLLOWED, Trajectories, follow, give_steps
+from pipelines.report.views import views
 from schemas.command_line import DONE, setting
 from schemas.console import results
-from transforms.report import charts, formats, sections
-from transforms.report.corpus import DECISIONS, Corpus, columns_of, summarise
-from transforms.report.numbers import numbers
-from transforms.report.run_directory import Run, open_run
-from transforms.report.trajectories import FOLLOWED, Trajectories, follow, give_steps
-from transforms.report.views import views
 from transforms.tables import storage
 
-PARTS = Path(transforms.report.__file__).parent
+PARTS = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 import pytest
 
-from transforms.report.formats import cell, change, date, duration, is_numeric, share
-from transforms.report.numbers import numbers
+from pipelines.report.formats import cell, change, date, duration, is_numeric, share
+from pipelines.report.numbers import numbers
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from transforms.report.charts import (
+from pipelines.report.charts import (
     GREEN,
     GREY,
     ORANGE,
@@ -23,10 +23,10 @@ from transforms.report.charts import (
     names,
     wrapped,
 )
-from transforms.report.corpus_charts import QUANTILE_COLUMNS, quantiles
-from transforms.report.formats import share, spaced
-from transforms.report.numbers import Numbers
-from transforms.report.trajectories import Trajectories
+from pipelines.report.corpus_charts import QUANTILE_COLUMNS, quantiles
+from pipelines.report.formats import share, spaced
+from pipelines.report.numbers import Numbers
+from pipelines.report.trajectories import Trajectories
 
 MOST_TURNS = 24
 MOST_FLAT = 6  # steps whose names fit side by side

@@ -1,0 +1,1 @@
+"""What a report shows, worked out from a run directory's tables; `pipelines.report.page` and `pipelines.show` print it."""
