@@ -139,7 +139,7 @@ def planted_pairs(corpus: Path, groups: np.ndarray) -> list[tuple[int, int]]:
 def run_near(corpus: Path, output: Path) -> Callable[[], None]:
     import apache_beam as beam
 
-    from pipelines.stages import on_all_processors, run_pipeline
+    from pipelines.runtime.stage import on_all_processors, run_pipeline
     from transforms.curation.decisions import Keyed, OpenShards
     from transforms.curation.duplicates import DropDuplicates
     from transforms.tables.table import HASHED_ROWS, ReadTable, SplitMarks, WriteTables, read_table

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.record import record
-from pipelines.runs import Run
+from pipelines.runtime.runs import Run
 
 SEEDS = (1, 2, 3)
 STEPS = ["--epochs", "3", "--batch-size", "16", "--learning-rate", "5e-5", "--warmup-steps", "20"]

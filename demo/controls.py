@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from demo import world
 from demo.prepare import LESSONS, Splits, train_judge
-from pipelines.runs import Run
+from pipelines.runtime.runs import Run
 from schemas.tables import INSPECTOR_ROWS
 from training.shards import read_splits
 from transforms.engines.inspector import open_inspector

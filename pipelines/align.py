@@ -21,8 +21,11 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from pipelines import conflicts, entrypoint, ingest, orders, plan, runs, stages
-from pipelines.at_work import at_work
+from pipelines import conflicts, ingest, orders
+from pipelines.runtime import entrypoint, runs
+from pipelines.runtime.at_work import at_work
+from pipelines.runtime.estimates import plan_alignment, print_plan
+from pipelines.runtime.stage import Stage, complete
 from schemas import tables
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.console import messages
@@ -249,7 +252,7 @@ def policy_of(config: Config, squad: Squad, order: tuple[int, ...] = ()) -> Poli
     )
 
 
-def import_corpus(config: Config, criteria: tuple[str, ...], beam_arguments: Sequence[str] = ()) -> stages.Stage | None:
+def import_corpus(config: Config, criteria: tuple[str, ...], beam_arguments: Sequence[str] = ()) -> Stage | None:
     """Import the corpus into the run directory, unless a stage made it; UsageError where a flag does not suit it."""
     how = {name: getattr(config, name) for name in IMPORT_FLAGS}
     if not storage.exists(storage.join(config.corpus, MANIFEST)):
@@ -281,7 +284,7 @@ class SplitCorpus:
         return parts | {"aligned": bring_back(parts["aligned"])}
 
 
-def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: Table) -> stages.Stage:
+def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: Table) -> Stage:
     """The stage; as shards land, it goes on with the new ones, unless the routing asks for the scores of all."""
     identity = {
         "corpus": storage.relative(config.corpus, config.output),
@@ -304,7 +307,7 @@ def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: T
         **{name: getattr(squad, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
         "seed": config.seed,
     }
-    return stages.Stage.under(config.output, config.stage, identity, corpus.digest)
+    return Stage.under(config.output, config.stage, identity, corpus.digest)
 
 
 def build(
@@ -313,7 +316,7 @@ def build(
     members: Sequence[Member],
     corpus: Table,
     scores: Table | None,
-    stage: stages.Stage,
+    stage: Stage,
     root: beam.Pipeline,
     skip: frozenset[int],
 ) -> None:
@@ -364,13 +367,13 @@ def left_to_others(config: Config, corpus: Table) -> frozenset[int]:
     return frozenset(shard.index for shard in corpus.shards if shard.index % count != index)
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage | int:
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage | int:
     """Align the corpus, or what is left of it; gives the stage, or the exit code of a plan or of a partial task."""
     result = run_with_import(config, beam_arguments)
     return result if isinstance(result, int) else result[-1]
 
 
-def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[stages.Stage] | int:
+def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage] | int:
     """As `run`; before the stage stands the import, where the corpus had to be imported."""
     squad = squad_of(config)
     if config.shard is not None and squad.routing in BY_SCORES:
@@ -388,7 +391,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
 
 def align_corpus(
     config: Config, squad: Squad, members: Sequence[Member], beam_arguments: Sequence[str]
-) -> list[stages.Stage] | int:
+) -> list[Stage] | int:
     criteria = tuple(member.criterion for member in members)
     imported = import_corpus(config, criteria, beam_arguments)
     corpus = read_table(imported.directory if imported else config.corpus).head(config.limit)
@@ -411,7 +414,7 @@ def align_corpus(
             )
             conflicts.print_conflicts(found, corpus.rows)
             return DONE
-        return plan.print_plan(plan.plan_alignment(corpus, members))
+        return print_plan(plan_alignment(corpus, members))
     stage = stage_for(config, squad, members, corpus)
     record = runs.Run(config.output, criterion=", ".join(m.criterion for m in members), seed=config.seed)
     models = {f"aligner {m.criterion}": m.model.adapter or m.model.engine.model for m in members}
@@ -420,7 +423,7 @@ def align_corpus(
         scores = None
         if squad.routing in BY_SCORES and (config.retry_failed or not stage.is_complete):
             scores = orders.inspect(corpus, members, config.output, beam_arguments, bf16=config.bf16)
-        stages.complete(
+        complete(
             stage,
             corpus,
             partial(build, config, squad, members, corpus, scores, stage),

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from rich.table import Table as Grid
 
-from pipelines import stages
 from pipelines.orders import ascending
+from pipelines.runtime.stage import run_pipeline
 from schemas import tables
 from schemas.console import messages
 from schemas.errors import UsageError
@@ -124,7 +124,7 @@ def _align(
             )
             rows | f"Align {name}" >> aligners(policy) | f"Write {name}" >> write
 
-    stages.run_pipeline(build, beam_arguments)
+    run_pipeline(build, beam_arguments)
     found = {name: read_table(storage.join(directory, name)).to_arrow() for name in runs}
     return {name: table.combine_chunks().to_batches()[0] for name, table in found.items()}
 

@@ -18,9 +18,11 @@ from functools import partial
 import apache_beam as beam
 import pyarrow as pa
 
-from pipelines import entrypoint, ingest, runs, stages
+from pipelines import ingest
 from pipelines.explain import explain_row
 from pipelines.report.data_card import data_card
+from pipelines.runtime import entrypoint, runs
+from pipelines.runtime.stage import Stage, check_yield, complete, on_all_processors, run_pipeline
 from schemas.command_line import setting
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
@@ -104,7 +106,7 @@ class Config(Settings):
     explain: str | None = setting("say what every rule sees in the row of this id and what became of it; no more", None)
 
 
-def import_input(config: Config, beam_arguments: Sequence[str]) -> stages.Stage | None:
+def import_input(config: Config, beam_arguments: Sequence[str]) -> Stage | None:
     """Import the input under the output, unless it is a table with `id` and `question`."""
     given = {name: getattr(config, f"{name}_column") for name in TEXT_COLUMNS}
     flags = {f"{name}_column": column for name, column in given.items()}
@@ -169,7 +171,7 @@ def shares_of(config: Config) -> Shares:
     return Shares(config.shares, config.inspector_shares, config.seed)
 
 
-def stage_for(config: Config, table: Table, held_out: HeldOut, before: SplitBefore | None) -> stages.Stage:
+def stage_for(config: Config, table: Table, held_out: HeldOut, before: SplitBefore | None) -> Stage:
     settings = {item.name: getattr(config, item.name) for item in fields(Settings)}
     for name in ("heldout", "heldout_column", "minimum_yield"):
         del settings[name]
@@ -182,7 +184,7 @@ def stage_for(config: Config, table: Table, held_out: HeldOut, before: SplitBefo
         "embedder": model_digest(config.embedder) if config.embedder else None,
         "seed": config.seed,
     }
-    return stages.Stage.under(config.output, "curate", identity)
+    return Stage.under(config.output, "curate", identity)
 
 
 def is_triples(table: Table) -> bool:
@@ -199,7 +201,7 @@ def build(
     table: Table,
     held_out: HeldOut,
     before: SplitBefore | None,
-    stage: stages.Stage,
+    stage: Stage,
     root: beam.Pipeline,
     skip: frozenset[int],
 ) -> None:
@@ -250,29 +252,29 @@ def build(
     )
 
 
-def write_training_shards(config: Config, stage: stages.Stage, trainer: Trainer, beam_arguments: Sequence[str]) -> None:
+def write_training_shards(config: Config, stage: Stage, trainer: Trainer, beam_arguments: Sequence[str]) -> None:
     """A trainer's shards, beside the curated triples; those that are there already stay."""
     curated = stage.table().head(None)
-    shards = stages.Stage(storage.join(stage.directory, trainer.name), trainer.name, {"curated": stage.digest})
+    shards = Stage(storage.join(stage.directory, trainer.name), trainer.name, {"curated": stage.digest})
     if not shards.is_complete:
         triples_per_shard = max(config.rows_per_shard // trainer.rows_per_triple, 1)
         plan = plan_shards(count_rows(curated, trainer.column), triples_per_shard)
         write = WriteTrainingShards(curated, trainer, plan, shards.directory, shards.about)
         write.skip = shards.done_shards(write.targets)
-        stages.run_pipeline(lambda root: root | write, beam_arguments, models=False)
+        run_pipeline(lambda root: root | write, beam_arguments, models=False)
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     """Write the curated table, what was dropped, and training shards where the table holds triples."""
     return run_with_import(replace(config, explain=None), beam_arguments)[-1]
 
 
-def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[stages.Stage]:
+def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
     """As `run`; before the stage stands the import, where the input had to be imported."""
     storage.check_writable(config.output)
     if config.input in config.heldout:
         raise UsageError(f"heldout: {config.input} is the input itself, of which nothing would be left")
-    beam_arguments = stages.on_all_processors(beam_arguments)
+    beam_arguments = on_all_processors(beam_arguments)
     held_out = index_held_out(
         read_held_out(config.heldout, config.heldout_column), config.similarity, config.overlap_words
     )
@@ -285,7 +287,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
         explain_row(config.explain, table, rules_for(config.validity), held_out, stage)
         return []
     with runs.Run(config.output, seed=config.seed).watched(stage):
-        stages.complete(
+        complete(
             stage,
             table,
             partial(build, config, table, held_out, before, stage),
@@ -293,7 +295,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
             rows=table.rows,
             models=bool(config.embedder),
         )
-    stages.check_yield(stage, config.minimum_yield)
+    check_yield(stage, config.minimum_yield)
     for trainer in TRAINERS if is_triples(table) else ():
         write_training_shards(config, stage, trainer, beam_arguments)
     if not storage.exists(card := storage.join(stage.directory, "README.md")):

@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.table import Table as Grid
 
-from pipelines import entrypoint, ingest, runs, stages
+from pipelines import ingest
 from pipelines.report.run_directory import RUN_FILE, read_run_file
+from pipelines.runtime import entrypoint, runs
+from pipelines.runtime.stage import Stage, complete
 from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import UsageError
@@ -133,9 +135,7 @@ class JudgeBatch:
         return pa.schema(fields)
 
 
-def build(
-    judges: Sequence[Judge], aligned: Table, stage: stages.Stage, root: beam.Pipeline, skip: frozenset[int]
-) -> None:
+def build(judges: Sequence[Judge], aligned: Table, stage: Stage, root: beam.Pipeline, skip: frozenset[int]) -> None:
     judge = JudgeBatch(tuple(judges))
     (
         root
@@ -174,7 +174,7 @@ def measure(judges: Sequence[Judge], judgements: pa.Table, aligned: Table, seed:
     return {"judges": results, "score_shift": shifts, "score_level": levels, "text_change": change, "two_way": []}
 
 
-def import_two_way(config: Config, beam_arguments: Sequence[str]) -> dict[str, stages.Stage]:
+def import_two_way(config: Config, beam_arguments: Sequence[str]) -> dict[str, Stage]:
     """The two-way files as tables, by the files' names; by their paths where two are called alike."""
     names = [without_query(path).rsplit("/", 1)[-1].split(".")[0] for path in config.two_way]
     imported = {}
@@ -190,7 +190,7 @@ def import_two_way(config: Config, beam_arguments: Sequence[str]) -> dict[str, s
     return imported
 
 
-def measure_two_way(judges: Sequence[Judge], name: str, imported: stages.Stage, seed: int) -> list[dict]:
+def measure_two_way(judges: Sequence[Judge], name: str, imported: Stage, seed: int) -> list[dict]:
     """Two-way accuracy of every judge on one file."""
     items = imported.table("triples").to_arrow(["question", "response", "correction"])
     wrong, right = items["response"].to_pylist(), items["correction"].to_pylist()
@@ -201,12 +201,12 @@ def measure_two_way(judges: Sequence[Judge], name: str, imported: stages.Stage, 
     ]
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     """Judge the corpus unless it has been; writes metrics.json beside the judgements and prints the table."""
     return run_with_imports(config, beam_arguments)[-1]
 
 
-def run_with_imports(config: Config, beam_arguments: Sequence[str] = ()) -> list[stages.Stage]:
+def run_with_imports(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
     """As `run`; before the stage stand the imports of the two-way files."""
     judges = judges_of(config)
     storage.check_writable(config.output)
@@ -218,10 +218,10 @@ def run_with_imports(config: Config, beam_arguments: Sequence[str] = ()) -> list
         "two_way": [[name, imported.table("triples").digest] for name, imported in two_way.items()],
         "seed": config.seed,
     }
-    stage = stages.Stage.under(config.output, config.stage, identity)
+    stage = Stage.under(config.output, config.stage, identity)
     metrics_path = storage.join(stage.directory, "metrics.json")
     if not stage.is_complete or not storage.exists(metrics_path):
-        stages.complete(stage, aligned, partial(build, judges, aligned, stage), beam_arguments)
+        complete(stage, aligned, partial(build, judges, aligned, stage), beam_arguments)
         metrics = measure(judges, stage.table("judgements").to_arrow(), aligned, config.seed)
         for name, imported in two_way.items():
             metrics["two_way"] += measure_two_way(judges, name, imported, config.seed)
@@ -255,7 +255,7 @@ def _rate(value: float | None) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    def command(config: Config, beam_arguments: Sequence[str]) -> list[stages.Stage]:
+    def command(config: Config, beam_arguments: Sequence[str]) -> list[Stage]:
         done = run_with_imports(config, beam_arguments)
         runs.Run(config.output).record(done[-1], "complete", 0.0)
         return done

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 from rich.table import Table as Grid
 from rich.text import Text
 
-from pipelines.stages import Stage
+from pipelines.runtime.stage import Stage
 from schemas.console import results
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS

@@ -17,8 +17,9 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import entrypoint, stages
-from pipelines.at_work import at_work
+from pipelines.runtime import entrypoint
+from pipelines.runtime.at_work import at_work
+from pipelines.runtime.stage import Stage, identity_digest, run_pipeline
 from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import StageError, UsageError
@@ -191,7 +192,7 @@ class SplitImported:
         return {self.name: rows, "rejects": chunk.batch.filter(pc.invert(good))}
 
 
-def stage_for(config: Config, sources: list[Source], *, by_identity: bool) -> stages.Stage:
+def stage_for(config: Config, sources: list[Source], *, by_identity: bool) -> Stage:
     identity = {
         "corpus": storage.relative(config.corpus, config.output),
         "kind": config.kind,
@@ -200,12 +201,12 @@ def stage_for(config: Config, sources: list[Source], *, by_identity: bool) -> st
         "limit": config.limit,
     }
     inputs = content_id(*(f"{source.name} {source.target.mark}" for source in sources))
-    digest = stages.identity_digest(identity)
+    digest = identity_digest(identity)
     directory = storage.join(config.output, digest) if by_identity else config.output
-    return stages.Stage(directory, "import", identity, inputs)
+    return Stage(directory, "import", identity, inputs)
 
 
-def claim(stage: stages.Stage) -> None:
+def claim(stage: Stage) -> None:
     """Note whose shards the directory is to hold; UsageError where it has unfinished ones of another import."""
     path = storage.join(stage.directory, CLAIM)
     owner = storage.read_json(path)["digest"] if storage.exists(path) else None
@@ -219,7 +220,7 @@ def claim(stage: stages.Stage) -> None:
     storage.write_json(path, stage.about)
 
 
-def build(sources: list[Source], stage: stages.Stage, root: beam.Pipeline) -> None:
+def build(sources: list[Source], stage: Stage, root: beam.Pipeline) -> None:
     targets = {source.shard: source.target for source in sources}
     done = stage.done_shards(targets)
     kind = sources[0].kind
@@ -239,7 +240,7 @@ def run(
     *,
     by_identity: bool = False,
     check: Callable[[pa.Schema], None] = lambda schema: None,
-) -> stages.Stage:
+) -> Stage:
     """Import the corpus unless it has been; StageError where not one row of it could be used.
 
     by_identity: into a directory below the output that is named by the input and the settings, so that an edited input
@@ -254,7 +255,7 @@ def run(
         if not stage.is_complete:
             claim(stage)
             stage.withdraw_if_changed({source.shard: source.target for source in sources})
-            stages.run_pipeline(lambda root: build(sources, stage, root), beam_arguments, models=False)
+            run_pipeline(lambda root: build(sources, stage, root), beam_arguments, models=False)
     counts = stage.manifest["counts"]
     if not counts["kept"]:
         raise StageError(f"{config.corpus}: not one row could be used: {counts['rejects']}")

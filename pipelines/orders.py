@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipelines import stages
+from pipelines.runtime.stage import Stage, complete
 from transforms.alignment.align import Member, Score, begin, score_matrix
 from transforms.engines.inspector import inspector_digest
 from transforms.tables.table import Chunk, MapBatches, ReadTable, Table, WriteTables
@@ -31,7 +31,7 @@ def inspect(
         "inspectors": {criterion: inspector_digest(folder) for criterion, folder in inspectors.items()},
         "bf16": bf16,
     }
-    stage = stages.Stage.under(output, "inspect", identity, corpus.digest)
+    stage = Stage.under(output, "inspect", identity, corpus.digest)
     schema = pa.schema({"id": pa.string(), "scores": pa.struct({name: pa.float64() for name in inspectors})})
 
     def build(root: beam.Pipeline, skip: frozenset[int]) -> None:
@@ -43,7 +43,7 @@ def inspect(
             | "Write" >> WriteTables(stage.directory, {"scores": schema}, every_row, corpus.targets, stage.about)
         )
 
-    stages.complete(stage, corpus, build, beam_arguments)
+    complete(stage, corpus, build, beam_arguments)
     scores = stage.table("scores")
     pairs = zip(scores.shards, corpus.shards, strict=True)
     return replace(scores, shards=tuple(replace(shard, index=other.index) for shard, other in pairs))

@@ -19,7 +19,8 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import entrypoint, stages
+from pipelines.runtime import entrypoint
+from pipelines.runtime.stage import Stage, begin, complete, identity_digest
 from schemas.command_line import setting
 from schemas.console import messages
 from schemas.criteria.pack import Pack, load_pack, pack_digest
@@ -80,7 +81,7 @@ class Config(Settings):
     retry_failed: bool = setting("where too few were kept, ask again for what failed; later rounds follow", False)
 
 
-def stage_for(config: Config, pack: Pack, engine: EngineConfig) -> stages.Stage:
+def stage_for(config: Config, pack: Pack, engine: EngineConfig) -> Stage:
     settings = {item: getattr(config, item) for item in Settings.__dataclass_fields__ if item != "minimum_yield"}
     identity = settings | {
         "pack": pack_digest(pack, "name", "failure", "seeds", "banned_words"),
@@ -89,7 +90,7 @@ def stage_for(config: Config, pack: Pack, engine: EngineConfig) -> stages.Stage:
         "sampling": asdict(config.sampling),
         "seed": config.seed,
     }
-    return stages.Stage.under(config.output, "questions", identity)
+    return Stage.under(config.output, "questions", identity)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Rounds:
     config: Config
     pack: Pack
     engine: EngineConfig
-    stage: stages.Stage
+    stage: Stage
     beam_arguments: Sequence[str]
 
     def ask(
@@ -109,12 +110,12 @@ class Rounds:
         if not prompts.num_rows:
             return schema.empty_table()
         identity = {"prompts": list(prompts.column("id").to_pylist()), "stage": self.stage.digest}
-        directory = storage.join(self.stage.directory, "rounds", f"{name}-{stages.identity_digest(identity)}")
-        done = stages.Stage(directory, name, identity)
+        directory = storage.join(self.stage.directory, "rounds", f"{name}-{identity_digest(identity)}")
+        done = Stage(directory, name, identity)
         asked = storage.join(directory, "prompts")
         write_tables(asked, {"prompts": pa.Table.from_batches([prompts])}, {"stage": name}, PROMPTS_PER_SHARD)
         table = read_table(asked)
-        stages.complete(
+        complete(
             done,
             table,
             partial(self.build, done, table, parse, schema),
@@ -125,7 +126,7 @@ class Rounds:
 
     def build(
         self,
-        done: stages.Stage,
+        done: Stage,
         prompts: Any,
         parse: Callable[[pa.RecordBatch], pa.RecordBatch],
         schema: pa.Schema,
@@ -250,7 +251,7 @@ def shortfall(settings: Settings, kept: int, topics: int) -> str | None:
     )
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     """Write the questions and topics; rounds that are done are not done again.
 
     Where fewer are kept than asked for, that is said, and what failed counts as rejects: `retry_failed` asks for it
@@ -261,7 +262,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     storage.check_writable(config.output)
     stage = stage_for(config, pack, engine)
     if not stage.is_complete or (config.retry_failed and stage.manifest["counts"]["kept"] < config.count):
-        stages.begin(stage)
+        begin(stage)
         rounds = Rounds(config, pack, engine, stage, beam_arguments)
         topics = rounds.topics()
         kept_topics = _live(topics).select(TOPICS.names)

@@ -15,7 +15,8 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import entrypoint, stages
+from pipelines.runtime import entrypoint
+from pipelines.runtime.stage import Stage, check_yield, complete
 from schemas.command_line import setting
 from schemas.settings import validated
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
@@ -68,7 +69,7 @@ def read_answers(batch: pa.RecordBatch) -> pa.RecordBatch:
     return drop_where(batch, pc.equal(pc.utf8_length(responses), 0), "empty_response")
 
 
-def stage_for(config: Config, engine: EngineConfig, questions: Table) -> stages.Stage:
+def stage_for(config: Config, engine: EngineConfig, questions: Table) -> Stage:
     identity = {
         "questions": questions.digest,
         "template": template_digest("answer"),
@@ -76,14 +77,14 @@ def stage_for(config: Config, engine: EngineConfig, questions: Table) -> stages.
         "sampling": asdict(config.sampling),
         "seed": config.seed,
     }
-    return stages.Stage.under(config.output, "respond", identity)
+    return Stage.under(config.output, "respond", identity)
 
 
 def build(
     config: Config,
     engine: EngineConfig,
     questions: Table,
-    stage: stages.Stage,
+    stage: Stage,
     root: beam.Pipeline,
     skip: frozenset[int],
 ) -> None:
@@ -101,21 +102,21 @@ def build(
     )
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     """Write the responses, or what is left of them."""
     engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
     storage.check_writable(config.output)
     questions = read_table(config.questions).head(config.limit)
     check_texts(config.questions, questions.schema, ("id", "question"))
     stage = stage_for(config, engine, questions)
-    stages.complete(
+    complete(
         stage,
         questions,
         partial(build, config, engine, questions, stage),
         beam_arguments,
         retry_failed=config.retry_failed,
     )
-    stages.check_yield(stage, config.minimum_yield)
+    check_yield(stage, config.minimum_yield)
     return stage
 
 

@@ -21,13 +21,16 @@ from typing import Any
 import yaml
 from rich.table import Table as Grid
 
-from pipelines import align, curate, entrypoint, evaluate, ingest, plan, questions, respond, runs, stages, triples
+from pipelines import align, curate, evaluate, ingest, questions, respond, triples
 from pipelines.align import Settings as AlignSettings
 from pipelines.curate import Settings as CurateSettings
 from pipelines.evaluate import Settings as EvaluateSettings
 from pipelines.questions import Settings as QuestionSettings
 from pipelines.report.page import write
 from pipelines.respond import Settings as RespondSettings
+from pipelines.runtime import entrypoint, runs
+from pipelines.runtime.estimates import plan_recipes, print_plan, topic_growth
+from pipelines.runtime.stage import Stage, begin, identity_digest, observed
 from pipelines.train import run_trainer
 from pipelines.train_squad import ADAPTER, TRAINERS
 from pipelines.triples import Settings as TripleSettings
@@ -211,9 +214,9 @@ class Job:
             self.members = [Job(one, beam_arguments, self.home) for one in parted(config, names)]
         self.record = runs.Run(config.output, config.name, self.name, config.seed, config.toy)
         self.before = self.record.identities()
-        self.results: dict[str, stages.Stage] = {}
+        self.results: dict[str, Stage] = {}
 
-    def begin(self, stage: stages.Stage) -> None:
+    def begin(self, stage: Stage) -> None:
         """Say why a stage is done again, and list it as running."""
         if stage.name not in STAGES:  # a round of one
             return
@@ -244,7 +247,7 @@ class Job:
         limits = [number for number in (of_stage, self.config.limit) if number is not None]
         return min(limits, default=None)
 
-    def questions(self) -> stages.Stage:
+    def questions(self) -> Stage:
         engine = self.config.engine("teacher")
         count = self.limit(self.config.stages.questions.count) or 1
         return questions.run(
@@ -260,7 +263,7 @@ class Job:
             self.beam_arguments,
         )
 
-    def triples(self) -> stages.Stage:
+    def triples(self) -> Stage:
         return triples.run(
             triples.Config(
                 **self.limited(
@@ -280,10 +283,10 @@ class Job:
         path = self.config.heldout
         if path is None or storage.exists(storage.join(path, MANIFEST)):
             return path
-        output = storage.join(self.home, "heldout", stages.identity_digest({"file": storage.mark(path)}))
+        output = storage.join(self.home, "heldout", identity_digest({"file": storage.mark(path)}))
         return ingest.run(ingest.Config(corpus=path, output=output, kind="questions")).directory
 
-    def curate(self) -> stages.Stage:
+    def curate(self) -> Stage:
         heldout = self.heldout()
         settings = self.limited("curate", input=self.directory("triples"))
         known = {item.name for item in fields(curate.Config)}
@@ -292,7 +295,7 @@ class Job:
             settings["heldout"] = (*settings["heldout"], heldout)
         return curate.run(curate.Config(**settings), self.beam_arguments)
 
-    def train(self, method: str) -> stages.Stage:
+    def train(self, method: str) -> Stage:
         settings = getattr(self.config.stages, f"train_{method}")
         data = storage.join(self.directory("curate"), method)
         base = settings.get("base")
@@ -301,9 +304,9 @@ class Job:
             "settings": settings,
             "base": model_digest(base) if base and storage.is_directory(base) else base,
         }
-        stage = stages.Stage.under(self.config.output, f"train_{method}", identity)
+        stage = Stage.under(self.config.output, f"train_{method}", identity)
         if not stage.is_complete:
-            stages.begin(stage)
+            begin(stage)
             given = settings | {"data": data, "output": stage.directory}
             path = f"{stage.directory}.yaml"
             with storage.open_output(path) as file:
@@ -316,13 +319,13 @@ class Job:
             )
         return stage
 
-    def train_inspector(self) -> stages.Stage:
+    def train_inspector(self) -> Stage:
         return self.train("inspector")
 
-    def train_aligner(self) -> stages.Stage:
+    def train_aligner(self) -> Stage:
         return self.train("aligner")
 
-    def respond(self) -> stages.Stage:
+    def respond(self) -> Stage:
         heldout = self.heldout() or storage.join(self.directory("curate"), "aligner", "test")
         return respond.run(
             respond.Config(
@@ -337,13 +340,13 @@ class Job:
             self.beam_arguments,
         )
 
-    def align(self) -> stages.Stage:
+    def align(self) -> Stage:
         return self.align_with("align", self.config.stages.align)
 
-    def align_compared(self) -> stages.Stage:
+    def align_compared(self) -> Stage:
         return self.align_with("align_compared", self.config.stages.align.compared())
 
-    def align_with(self, name: str, settings: AlignStage) -> stages.Stage:
+    def align_with(self, name: str, settings: AlignStage) -> Stage:
         done = align.run(
             align.Config(
                 stage=name,
@@ -358,7 +361,7 @@ class Job:
             ),
             self.beam_arguments,
         )
-        assert isinstance(done, stages.Stage)
+        assert isinstance(done, Stage)
         return done
 
     def own_models(self, settings: AlignStage) -> dict[str, Any]:
@@ -389,13 +392,13 @@ class Job:
             file.write(squad_yaml(settings.squad(members)).encode())
         return {"squad": path}
 
-    def evaluate(self) -> stages.Stage:
+    def evaluate(self) -> Stage:
         return self.evaluate_with("evaluate", "align")
 
-    def evaluate_compared(self) -> stages.Stage:
+    def evaluate_compared(self) -> Stage:
         return self.evaluate_with("evaluate_compared", "align_compared")
 
-    def evaluate_with(self, name: str, aligned: str) -> stages.Stage:
+    def evaluate_with(self, name: str, aligned: str) -> Stage:
         settings = self.config.stages.evaluate
         own = [f"{job.name}={job.directory('train_inspector')}" for job in self.members]
         return evaluate.run(
@@ -471,7 +474,7 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
         heading = f"{name} ({job.name})" if job.home != config.output else name
         messages.print(heading, style="bold")
         try:
-            with stages.observed(job.begin):
+            with observed(job.begin):
                 stage = getattr(job, name)()
         except BaseException:
             job.record.note_failure(name, time.monotonic() - started)
@@ -509,11 +512,11 @@ def say_plan(config: Config) -> int:
     packs = [load_pack(criterion) for criterion in config.criteria]
     recipes = list(parted(config, [pack.name for pack in packs])) if config.is_squad else [config]
     turns = config.stages.align.rounds or len(packs)
-    code = plan.print_plan(plan.plan_recipes(recipes, packs, turns))
+    code = print_plan(plan_recipes(recipes, packs, turns))
     for one, pack in zip(recipes, packs, strict=True):
         wanted = one.stages.questions
         wanted = replace(wanted, count=min(wanted.count, config.limit or wanted.count))
-        _, topics = plan.topic_growth(wanted, pack)
+        _, topics = topic_growth(wanted, pack)
         if text := questions.shortfall(wanted, topics, topics):
             text = f"{pack.name}: {text}" if config.is_squad else text
             messages.print(f"at most, {text}", soft_wrap=True)

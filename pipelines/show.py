@@ -18,12 +18,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import entrypoint
 from pipelines.report.corpus import Sample, Shown, columns_of, sample
 from pipelines.report.formats import cell, spaced
 from pipelines.report.run_directory import Run, open_run
 from pipelines.report.trajectories import give_steps
 from pipelines.report.views import Comparison, View, views
+from pipelines.runtime import entrypoint
 from schemas.command_line import DONE, setting
 from schemas.console import results
 from schemas.errors import UsageError

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from pipelines import entrypoint
+from pipelines.runtime import entrypoint
 from pipelines.train import METHODS, find_shards, run_trainer, shards_for
 from schemas.command_line import DONE, setting
 from schemas.console import messages

@@ -14,7 +14,8 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from pipelines import entrypoint, stages
+from pipelines.runtime import entrypoint
+from pipelines.runtime.stage import Stage, check_yield, complete
 from schemas.command_line import setting
 from schemas.criteria.pack import Pack, load_pack, pack_digest
 from schemas.settings import validated
@@ -53,7 +54,7 @@ class Config(Settings):
     retry_failed: bool = setting("ask again for the rows that failed", False)
 
 
-def stage_for(config: Config, pack: Pack, engine: EngineConfig, questions: Table) -> stages.Stage:
+def stage_for(config: Config, pack: Pack, engine: EngineConfig, questions: Table) -> Stage:
     identity = {
         "questions": questions.digest,
         "pack": pack_digest(pack),
@@ -63,7 +64,7 @@ def stage_for(config: Config, pack: Pack, engine: EngineConfig, questions: Table
         "english": config.english,
         "seed": config.seed,
     }
-    return stages.Stage.under(config.output, "triples", identity)
+    return Stage.under(config.output, "triples", identity)
 
 
 def build(
@@ -71,7 +72,7 @@ def build(
     pack: Pack,
     engine: EngineConfig,
     questions: Table,
-    stage: stages.Stage,
+    stage: Stage,
     root: beam.Pipeline,
     skip: frozenset[int],
 ) -> None:
@@ -89,7 +90,7 @@ def build(
     )
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     """Write the triples, or what is left of them."""
     pack = load_pack(config.criterion)
     engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
@@ -97,14 +98,14 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> stages.Stage:
     questions = read_table(config.questions).head(config.limit)
     check_texts(config.questions, questions.schema, ("id", "question"))
     stage = stage_for(config, pack, engine, questions)
-    stages.complete(
+    complete(
         stage,
         questions,
         partial(build, config, pack, engine, questions, stage),
         beam_arguments,
         retry_failed=config.retry_failed,
     )
-    stages.check_yield(stage, config.minimum_yield)
+    check_yield(stage, config.minimum_yield)
     return stage
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from pipelines import installation, stages, train
+from pipelines import installation, train
+from pipelines.runtime.stage import run_pipeline
 from transforms.engines.engine import EngineConfig
 from transforms.engines.vllm_process import VllmProcess
 from transforms.engines.weights import Weights
@@ -66,7 +67,7 @@ def test_workers_that_beam_starts(hostile):
     def build(root: beam.Pipeline) -> None:
         root | beam.Create([1]) | beam.Map(lambda number: __import__("json").dumps(number))
 
-    stages.run_pipeline(build, ["--direct_running_mode=multi_processing"])
+    run_pipeline(build, ["--direct_running_mode=multi_processing"])
     assert ran(hostile) == []
     assert "PYTHONSAFEPATH" not in os.environ
 

@@ -26,7 +26,8 @@ from rich.table import Table
 from rich.text import Text
 
 import alignbeam
-from pipelines import show, watch
+from pipelines import show
+from pipelines.runtime import watch
 from schemas import console
 from schemas.command_line import DONE, FAILED, WRONG_USE, exit_code
 from schemas.errors import StageError, UsageError

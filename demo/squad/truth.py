@@ -15,7 +15,7 @@ import numpy as np
 
 from demo import world
 from demo.squad.prepare import LESSONS
-from pipelines.runs import Run
+from pipelines.runtime.runs import Run
 from transforms.engines.inspector import open_inspector
 from transforms.evaluation.measures import auc, score_level
 from transforms.tables import storage

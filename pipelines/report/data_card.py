@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pyarrow.compute as pc
 
-from pipelines.stages import Stage
+from pipelines.runtime.stage import Stage
 from transforms.curation.validity import TEXT_COLUMNS
 from transforms.tables.columns import is_text
 from transforms.tables.table import HASHED_ROWS, Table

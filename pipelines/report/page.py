@@ -18,13 +18,13 @@ from pathlib import Path
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from pipelines import entrypoint
 from pipelines.report import charts, formats, sections
 from pipelines.report.corpus import DECISIONS, Corpus, columns_of, summarise
 from pipelines.report.numbers import numbers
 from pipelines.report.run_directory import Run, open_run
 from pipelines.report.trajectories import FOLLOWED, Trajectories, follow, give_steps
 from pipelines.report.views import views
+from pipelines.runtime import entrypoint
 from schemas.command_line import DONE, setting
 from schemas.console import results
 from transforms.tables import storage

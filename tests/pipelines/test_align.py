@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import align, check, curate, evaluate, ingest, respond, stages, triples
-from pipelines.at_work import at_work
+from pipelines import align, check, curate, evaluate, ingest, respond, triples
+from pipelines.runtime import stage as stages
+from pipelines.runtime.at_work import at_work
 from schemas.children import child_environment
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.errors import StageError, UsageError
@@ -238,7 +239,7 @@ def test_two_runs_at_once_are_not_let_into_one_directory(tmp_path):
 
 
 def test_a_killed_process_holds_no_directory(tmp_path):
-    held = "from pipelines.at_work import at_work\nwith at_work('.'): print('held', flush=True); input()"
+    held = "from pipelines.runtime.at_work import at_work\nwith at_work('.'): print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", held], cwd=tmp_path, env=child_environment(), stdin=-1, stdout=-1, text=True
     ) as process:

@@ -9,7 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipelines import align, check, ingest, stages
+from pipelines import align, check, ingest
+from pipelines.runtime.stage import Stage
 from schemas.settings import Layer, print_config, resolve
 from transforms.tables import storage
 from transforms.tables.table import read_table
@@ -88,7 +89,7 @@ def test_it_is_read_and_written_down_without_them(host, kind, tmp_path, capfd, m
 
 
 def test_a_url_that_is_signed_anew_is_the_same_corpus(host, tmp_path):
-    def imported(signature: str, **settings: str) -> stages.Stage:
+    def imported(signature: str, **settings: str) -> Stage:
         url = f"http://{host}/data/corpus.jsonl.gz?sig=secret/{signature}"
         return ingest.run(ingest.Config(corpus=url, output=str(tmp_path / "out"), **settings))
 

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import evaluate, ingest, run, runs, stages, status
-from pipelines.at_work import at_work
+from pipelines import evaluate, ingest, run, status
 from pipelines.report.run_directory import open_run
+from pipelines.runtime import runs
+from pipelines.runtime.at_work import at_work
+from pipelines.runtime.stage import Stage
 from schemas.command_line import WRONG_USE
 from schemas.errors import UsageError
 from training.run_folder import Run
@@ -130,7 +132,7 @@ def test_run_json_names_no_folder_outside(tmp_path, changed):
 
 def test_a_stages_name_from_a_settings_file_stays_below_the_output(tmp_path):
     with pytest.raises(UsageError, match=OUTSIDE):
-        stages.Stage.under(str(tmp_path / "out"), "../../x", {})
+        Stage.under(str(tmp_path / "out"), "../../x", {})
 
 
 def test_a_packs_name_stays_below_the_output(tmp_path, root):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.report.run_directory import RUN_FILE, read_run_file
-from pipelines.stages import Stage, versions
+from pipelines.runtime.stage import Stage, versions
 from transforms.tables import storage
 
 

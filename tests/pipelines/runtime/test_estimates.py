@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipelines import plan
 from pipelines import run as recipe
 from pipelines.questions import Settings
+from pipelines.runtime.estimates import BYTES_PER_TOKEN, parameters_of, plan_alignment, plan_recipe, topic_growth
 from schemas.criteria.pack import load_pack
 from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve
@@ -26,14 +26,14 @@ def recipe_of(settings, **flags):
 
 def test_topics_grow_by_what_a_prompt_asks_for_beyond_what_it_shows():
     pack = load_pack("ethical")  # 20 seeds, each of a type of its own
-    growth = [plan.topic_growth(Settings(topic_rounds=rounds), pack) for rounds in range(4)]
+    growth = [topic_growth(Settings(topic_rounds=rounds), pack) for rounds in range(4)]
     assert growth == [(0, 20), (20, 200), (220, 1200), (1420, 7200)]
-    assert plan.topic_growth(Settings(topic_rounds=3, topics_per_type=50), pack) == (1420, 1000)
+    assert topic_growth(Settings(topic_rounds=3, topics_per_type=50), pack) == (1420, 1000)
 
 
 def test_a_plan_counts_no_more_questions_than_topics_allow(capsys):
     settings = {"name": "t", "criterion": "ethical", "stages": {"questions": {"count": 20000}}}
-    rows = {one.step: one.rows for one in plan.plan_recipe(recipe_of(settings), load_pack("ethical"))}
+    rows = {one.step: one.rows for one in plan_recipe(recipe_of(settings), load_pack("ethical"))}
     assert rows["topics"] == 220
     assert rows["triples"] == 1200
     assert recipe.say_plan(recipe_of(settings)) == 0
@@ -50,7 +50,7 @@ def test_the_recipes_that_are_shown_can_reach_their_counts(root):
     settings = {**yaml.safe_load(shown[0]), "criterion": "ethical"}
     for recipe_settings in (settings, read_yaml(str(root / "pipelines/recipes/paper_000.yaml"))):
         config = recipe_of(recipe_settings)
-        _, topics = plan.topic_growth(config.stages.questions, load_pack(config.criterion))
+        _, topics = topic_growth(config.stages.questions, load_pack(config.criterion))
         assert topics >= config.stages.questions.count
 
 
@@ -63,12 +63,12 @@ def test_a_prompted_aligner_is_planned_with_principles_and_demonstrations(tmp_pa
         Member(criterion=name, inspector="i", model=model, pack=pack_)
         for name, pack_ in (("trained", None), ("prompted", pack))
     ]
-    trained, prompted = plan.plan_alignment(read_table(str(tmp_path)), members)
+    trained, prompted = plan_alignment(read_table(str(tmp_path)), members)
     said = sum(len(one.text) for one in pack.principles) + sum(len(one.correction) for one in pack.demonstrations)
-    assert prompted.prompt_tokens > trained.prompt_tokens + said / plan.BYTES_PER_TOKEN
+    assert prompted.prompt_tokens > trained.prompt_tokens + said / BYTES_PER_TOKEN
     assert prompted.generated_tokens == trained.generated_tokens == 14
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"not a model folder: it has no config.json"):
-        plan.parameters_of(EngineConfig(model=str(tmp_path)))
+        parameters_of(EngineConfig(model=str(tmp_path)))

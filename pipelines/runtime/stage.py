@@ -26,10 +26,10 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.resources import resource_hints_from_options
 
-from pipelines.accelerators import place_accelerator, take_accelerator
-from pipelines.at_work import at_work
-from pipelines.flink import cancelled_if_interrupted, check_flink, roomy_flink
-from pipelines.watch import watch
+from pipelines.runtime.accelerators import place_accelerator, take_accelerator
+from pipelines.runtime.at_work import at_work
+from pipelines.runtime.flink import cancelled_if_interrupted, check_flink, roomy_flink
+from pipelines.runtime.watch import watch
 from schemas.children import as_child_environment
 from schemas.errors import StageError, UsageError
 from schemas.urls import redacted

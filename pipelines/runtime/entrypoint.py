@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipelines.stages import Stage, checked_options
+from pipelines.runtime.stage import Stage, checked_options
 from schemas.command_line import DONE, DONE_WITH_REJECTS, config_parser, exit_code, resolve_flags
 from schemas.console import messages, results
 from schemas.settings import print_config

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import StandardOptions, WorkerOptions
 
-from pipelines import align, curate, ingest, stages
+from pipelines import align, curate, ingest
+from pipelines.runtime.stage import run_pipeline
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError
 from schemas.tables import RESPONSES
@@ -127,7 +128,7 @@ def test_a_hint_on_one_step_alone_would_break_fusion(corpus, submitted):
         rows = rows | "Model" >> MapBatches(lambda batch: batch).with_resource_hints(accelerator=ACCELERATOR)
         rows | "Write" >> WriteTables(f"{corpus}-out", {"responses": RESPONSES}, SplitMarks("responses"), 3, {})
 
-    stages.run_pipeline(build, DATAFLOW, models=False)
+    run_pipeline(build, DATAFLOW, models=False)
     ((graph, _),) = submitted
     assert broken_fusions(graph) == {("Read/Read", "Model/Map(_apply)"), ("Model/Map(_apply)", "Write/WriteParts")}
 

@@ -3,7 +3,7 @@
 import apache_beam as beam
 import pytest
 
-from pipelines import stages
+from pipelines.runtime.stage import Stage, run_pipeline
 from schemas import command_line
 from schemas.errors import StageError, UsageError
 
@@ -37,12 +37,12 @@ def test_a_step_that_says_no_keeps_its_kind_and_its_words(step, arguments, kind,
         return root | beam.Create([1]) | beam.ParDo(step(kind))
 
     with pytest.raises(kind, match=f"^{WORDS}$"):
-        stages.run_pipeline(build, arguments)
-    assert command_line.exit_code(lambda: stages.run_pipeline(build, arguments)) == code
+        run_pipeline(build, arguments)
+    assert command_line.exit_code(lambda: run_pipeline(build, arguments)) == code
 
 
 def test_a_stage_knows_a_url_without_its_secrets():
-    first, second = (stages.Stage.under("out", "s", {"requests": [f"https://h/a?sig={n}"]}) for n in (1, 2))
+    first, second = (Stage.under("out", "s", {"requests": [f"https://h/a?sig={n}"]}) for n in (1, 2))
     assert first.directory == second.directory
     assert first.identity == {"requests": ["https://h/a?sig=***"]}
-    assert stages.Stage.under("out", "s", {"requests": ["https://h/b?sig=1"]}).directory != first.directory
+    assert Stage.under("out", "s", {"requests": ["https://h/b?sig=1"]}).directory != first.directory
