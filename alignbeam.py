@@ -22,16 +22,16 @@ __version__ = "0.1.0"
 PACKAGES = ("schemas", "transforms", "pipelines", "training")
 COMMANDS = {
     "align": "pipelines.align",
-    "check": "pipelines.check",
+    "check": "pipelines.commands.check",
     "curate": "pipelines.curate",
-    "doctor": "pipelines.doctor",
+    "doctor": "pipelines.commands.doctor",
     "evaluate": "pipelines.evaluate",
     "import": "pipelines.ingest",
     "report": "pipelines.report.page",
-    "run": "pipelines.run",
-    "show": "pipelines.show",
-    "status": "pipelines.status",
-    "train": "pipelines.train",
+    "run": "pipelines.commands.run",
+    "show": "pipelines.commands.show",
+    "status": "pipelines.commands.status",
+    "train": "pipelines.commands.train",
 }
 DONE, WRONG_USE = 0, 2
 

@@ -8,7 +8,7 @@ Every request that vLLM is sent, and every answer, is written to LOG at once, so
 import os
 import sys
 
-from pipelines import run as recipe
+from pipelines.commands import run as recipe
 from schemas.settings import Layer, resolve
 from transforms.engines.engine import Request
 from transforms.engines.vllm_engine import VllmEngine

@@ -6,7 +6,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from pipelines import installation, train
+from pipelines.commands import installation, train
 from pipelines.runtime.stage import run_pipeline
 from transforms.engines.engine import EngineConfig
 from transforms.engines.vllm_process import VllmProcess

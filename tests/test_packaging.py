@@ -130,7 +130,7 @@ def test_command_works_beside_folders_of_the_same_names(installed: Path, crowded
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("module", ["alignbeam", "pipelines.check"])
+@pytest.mark.parametrize("module", ["alignbeam", "pipelines.commands.check"])
 def test_intruder_is_named_where_the_folder_comes_first(module: str, installed: Path, crowded: Path) -> None:
     done = run(installed / "python", "-m", module, "check", "mine.yaml", cwd=crowded)
     assert done.returncode == 2

@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 import alignbeam
-from pipelines import show
+from pipelines.commands import doctor, show
 from pipelines.runtime import watch
 from schemas import console
 from schemas.command_line import DONE, FAILED, WRONG_USE, exit_code
@@ -284,8 +284,7 @@ def test_a_servers_error(said, tmp_path, status, monkeypatch):
 
 
 def test_what_doctor_says_and_its_json(said, tmp_path, monkeypatch, capsys):
-    from pipelines import doctor
-    from pipelines.installation import Check
+    from pipelines.commands.installation import Check
 
     monkeypatch.setattr(doctor, "examine", lambda *_: iter([Check(CANARY, "fail", CANARY, CANARY)]))
     assert said("doctor", code=FAILED).count("\\x1b[2J") == 4

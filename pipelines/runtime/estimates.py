@@ -27,8 +27,8 @@ from transforms.tables.table import Table
 from transforms.training_data.aligner_format import aligner_prompt
 
 if TYPE_CHECKING:
+    from pipelines.commands.run import Config as Recipe
     from pipelines.questions import Settings as QuestionSettings
-    from pipelines.run import Config as Recipe
 
 BYTES_PER_TOKEN = 4.0
 SAMPLE_ROWS = 200

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import align, check, curate, evaluate, ingest, respond, triples
+from pipelines import align, curate, evaluate, ingest, respond, triples
+from pipelines.commands import check
 from pipelines.runtime import stage as stages
 from pipelines.runtime.at_work import at_work
 from schemas.children import child_environment

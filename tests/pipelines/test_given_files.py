@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import align, check, evaluate, questions, run
+from pipelines import align, evaluate, questions
+from pipelines.commands import check, run
 from schemas.errors import UsageError
 from transforms.engines.engine import EngineConfig, close_engines, open_engine
 from transforms.engines.inspector import inspector_digest, open_inspector

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines import align, check
+from pipelines import align
+from pipelines.commands import check
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError
 from schemas.settings import Layer, resolve

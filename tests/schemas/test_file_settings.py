@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import align, run
+from pipelines import align
+from pipelines.commands import run
 from schemas.errors import UsageError
 from schemas.file_settings import ENGINE_ARGS, SAMPLING_EXTRA, check_settings
 from schemas.settings import Layer, parse_assignments, resolve

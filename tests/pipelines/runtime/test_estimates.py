@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipelines import run as recipe
+from pipelines.commands import run as recipe
 from pipelines.questions import Settings
 from pipelines.runtime.estimates import BYTES_PER_TOKEN, parameters_of, plan_alignment, plan_recipe, topic_growth
 from schemas.criteria.pack import load_pack

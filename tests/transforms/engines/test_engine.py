@@ -132,7 +132,7 @@ def test_engines_need_neither_beam_nor_a_model_library():
         " transforms.engines.vllm_engine, transforms.engines.vllm_host;"
         "print([m for m in ('apache_beam', 'torch', 'vllm', 'transformers', 'openai') if m in sys.modules])"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert run.stdout == "[]\n"
 

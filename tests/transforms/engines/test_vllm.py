@@ -199,7 +199,7 @@ def test_nothing_outlives_a_killed_parent(model, tmp_path):
         time.sleep(600)
         """
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     parent = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,

@@ -146,7 +146,7 @@ def test_a_killed_process_loses_at_most_what_one_flush_holds(tmp_path):
             print(number, flush=True)
         """
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
     for line in writer.stdout:
         if int(line) == 3000:

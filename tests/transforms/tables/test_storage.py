@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import evaluate, ingest, run, status
+from pipelines import evaluate, ingest
+from pipelines.commands import run, status
 from pipelines.report.run_directory import open_run
 from pipelines.runtime import runs
 from pipelines.runtime.at_work import at_work

@@ -9,7 +9,8 @@ import pytest
 import tiny_models
 import yaml
 
-from pipelines import align, train, train_squad
+from pipelines import align
+from pipelines.commands import train, train_squad
 from schemas.settings import Layer, resolve
 from schemas.squads import load_squad
 from schemas.tables import TRIPLES

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from pipelines import doctor, installation
-from pipelines.installation import Check
+from pipelines.commands import doctor, installation
+from pipelines.commands.installation import Check
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_probe_reads_the_last_line_and_names_the_error(monkeypatch: pytest.Monke
 @pytest.mark.slow
 def test_doctor_of_this_environment_finds_nothing_missing() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.doctor", "--json"], capture_output=True, text=True, timeout=280
+        [sys.executable, "-m", "pipelines.commands.doctor", "--json"], capture_output=True, text=True, timeout=280
     )
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert [name for name, check in checks.items() if check["status"] == "fail"] == []

@@ -12,9 +12,10 @@ import tiny_models
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from pipelines import check, evaluate, show, status
-from pipelines import run as recipe
+from pipelines import evaluate
 from pipelines.align import find_weights
+from pipelines.commands import check, show, status
+from pipelines.commands import run as recipe
 from pipelines.report.page import main
 from pipelines.report.run_directory import open_run
 from schemas.errors import StageError

@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.installation import (
+from pipelines.commands.installation import (
     GIB,
     Check,
     Status,

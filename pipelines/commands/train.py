@@ -73,7 +73,7 @@ def run_trainer(method: str, arguments: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["squad"]:
-        from pipelines import train_squad
+        from pipelines.commands import train_squad
 
         return train_squad.main(arguments[1:])
     parser = Parser("alignbeam train", __doc__)

@@ -6,8 +6,8 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
-from pipelines import run as recipe
-from pipelines import status
+from pipelines.commands import run as recipe
+from pipelines.commands import status
 from schemas.criteria.pack import load_pack
 from schemas.errors import StageError, UsageError
 from schemas.settings import Layer, resolve, to_dict

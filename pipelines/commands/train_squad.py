@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
+from pipelines.commands.train import METHODS, find_shards, run_trainer, shards_for
 from pipelines.runtime import entrypoint
-from pipelines.train import METHODS, find_shards, run_trainer, shards_for
 from schemas.command_line import DONE, setting
 from schemas.console import messages
 from schemas.errors import UsageError

@@ -23,6 +23,8 @@ from rich.table import Table as Grid
 
 from pipelines import align, curate, evaluate, ingest, questions, respond, triples
 from pipelines.align import Settings as AlignSettings
+from pipelines.commands.train import run_trainer
+from pipelines.commands.train_squad import ADAPTER, TRAINERS
 from pipelines.curate import Settings as CurateSettings
 from pipelines.evaluate import Settings as EvaluateSettings
 from pipelines.questions import Settings as QuestionSettings
@@ -31,8 +33,6 @@ from pipelines.respond import Settings as RespondSettings
 from pipelines.runtime import entrypoint, runs
 from pipelines.runtime.estimates import plan_recipes, print_plan, topic_growth
 from pipelines.runtime.stage import Stage, begin, identity_digest, observed
-from pipelines.train import run_trainer
-from pipelines.train_squad import ADAPTER, TRAINERS
 from pipelines.triples import Settings as TripleSettings
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.console import messages

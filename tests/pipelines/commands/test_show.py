@@ -3,7 +3,7 @@ import random
 import pytest
 from example_run import align_stage, aligned_rows, write_about, write_align_run
 
-from pipelines import show
+from pipelines.commands import show
 from pipelines.report.corpus import SHOWN_CHARACTERS
 from schemas.command_line import DONE, WRONG_USE
 
