@@ -142,7 +142,10 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
     from pipelines.runtime.stage import on_all_processors, run_pipeline
     from transforms.curation.decisions import Keyed, OpenShards
     from transforms.curation.duplicates import DropDuplicates
-    from transforms.tables.table import HASHED_ROWS, ReadTable, SplitMarks, WriteTables, read_table
+    from transforms.tables.chunks import HASHED_ROWS
+    from transforms.tables.read import ReadTable
+    from transforms.tables.table import read_table
+    from transforms.tables.write import SplitMarks, WriteTables
     from transforms.texts.near_duplicates import Similarity
 
     columns = ("question", "response")

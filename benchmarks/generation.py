@@ -42,7 +42,10 @@ from transforms.generation.response_cache import FLUSH_ROWS, compact_and_index
 from transforms.prompts import render
 from transforms.tables import progress
 from transforms.tables.identity import content_id, sampling_seed
-from transforms.tables.table import ReadTable, SplitMarks, Target, WriteTables, read_table
+from transforms.tables.read import ReadTable
+from transforms.tables.shards import Target
+from transforms.tables.table import read_table
+from transforms.tables.write import SplitMarks, WriteTables
 
 TEACHER = Path(__file__).parent.parent / "demo" / "teacher"
 STEP, SEED = "benchmark", 1

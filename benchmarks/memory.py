@@ -20,7 +20,7 @@ from benchmarks.record import record
 from pipelines import align, respond, triples
 from transforms.engines.engine import Completion, Request
 from transforms.tables.identity import content_id
-from transforms.tables.table import write_tables
+from transforms.tables.write import write_tables
 
 SIZES = (20_000, 200_000)
 STAGES = ("respond", "triples", "align")

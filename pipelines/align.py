@@ -41,18 +41,12 @@ from transforms.engines.weights import Weights, find_weights
 from transforms.generation.generate import Model
 from transforms.synthesis.triples import TRIPLE_STOP
 from transforms.tables import storage
+from transforms.tables.chunks import Chunk, MapBatches
 from transforms.tables.columns import bring_back, check_free, check_texts, set_aside
-from transforms.tables.table import (
-    MANIFEST,
-    Chunk,
-    JoinRows,
-    MapBatches,
-    ReadTable,
-    Table,
-    WriteTables,
-    complete_entries,
-    read_table,
-)
+from transforms.tables.entries import complete_entries
+from transforms.tables.read import JoinRows, ReadTable
+from transforms.tables.table import MANIFEST, Table, read_table
+from transforms.tables.write import WriteTables
 
 READ = ("id", "question", "response")  # of the corpus; its other columns pass through
 IMPORT_FLAGS = ("question_column", "response_column", "messages_column", "batch_input")

@@ -20,7 +20,9 @@ from schemas.console import messages
 from schemas.errors import UsageError
 from transforms.alignment.align import Align, Member, Policy, SplitAligned, score_matrix
 from transforms.tables import storage
-from transforms.tables.table import ReadTable, Table, WriteTables, read_table, write_tables
+from transforms.tables.read import ReadTable
+from transforms.tables.table import Table, read_table
+from transforms.tables.write import WriteTables, write_tables
 
 SAMPLE_ROWS = 64
 

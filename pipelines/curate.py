@@ -38,17 +38,11 @@ from transforms.curation.split import AlikePairs, ClusterQuestions, Shares, Spli
 from transforms.curation.validity import TEXT_COLUMNS, Validity, drop_invalid, readable_text, rules_for
 from transforms.engines.encoder import model_digest
 from transforms.tables import storage
+from transforms.tables.chunks import HASHED_ROWS, MapBatches
 from transforms.tables.columns import check_free, check_texts
-from transforms.tables.table import (
-    HASHED_ROWS,
-    MANIFEST,
-    MapBatches,
-    ReadTable,
-    SplitMarks,
-    Table,
-    WriteTables,
-    read_table,
-)
+from transforms.tables.read import ReadTable
+from transforms.tables.table import MANIFEST, Table, read_table
+from transforms.tables.write import SplitMarks, WriteTables
 from transforms.texts.near_duplicates import Similarity
 from transforms.training_data.shards import TRAINERS, Trainer, WriteTrainingShards, count_rows, plan_shards
 

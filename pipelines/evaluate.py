@@ -29,7 +29,10 @@ from schemas.urls import without_query
 from transforms.engines.encoder import model_config, model_digest
 from transforms.evaluation.measures import margins, score_level, score_shift, text_change, two_way_accuracy, win_rate
 from transforms.tables import progress, storage
-from transforms.tables.table import Chunk, ReadTable, Table, WriteTables, read_table
+from transforms.tables.chunks import Chunk
+from transforms.tables.read import ReadTable
+from transforms.tables.table import Table, read_table
+from transforms.tables.write import WriteTables
 
 TEXT_ROWS = 100_000  # rows whose texts are compared word by word
 JUDGED = ("id", "question", "response", "aligned")

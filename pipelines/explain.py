@@ -11,7 +11,8 @@ from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
 from transforms.curation.leakage import HeldOut, drop_leaked, quote_leaks
 from transforms.curation.validity import Rule, drop_invalid, explain
-from transforms.tables.table import HASHED_ROWS, Table
+from transforms.tables.chunks import HASHED_ROWS
+from transforms.tables.table import Table
 
 
 def explain_row(row_id: str, table: Table, rules: tuple[Rule, ...], held_out: HeldOut, stage: Stage) -> None:

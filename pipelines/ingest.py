@@ -27,8 +27,12 @@ from schemas.urls import redact_urls, without_query
 from transforms.corpora import records
 from transforms.corpora.fields import REJECTS, Kind, Look, look_at, read_chunks, schema_of
 from transforms.tables import storage
+from transforms.tables.chunks import Chunk, end_of_shard
+from transforms.tables.entries import read_entries
 from transforms.tables.identity import content_id
-from transforms.tables.table import MANIFEST, Chunk, Target, WriteTables, end_of_shard, read_entries
+from transforms.tables.shards import Target
+from transforms.tables.table import MANIFEST
+from transforms.tables.write import WriteTables
 
 NAMED_FILES = 10  # of those that cannot be read
 LOOKS = "looks.json"  # the columns of the corpus's files, as they were looked at

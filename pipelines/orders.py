@@ -16,7 +16,10 @@ import pyarrow as pa
 from pipelines.runtime.stage import Stage, complete
 from transforms.alignment.align import Member, Score, begin, score_matrix
 from transforms.engines.inspector import inspector_digest
-from transforms.tables.table import Chunk, MapBatches, ReadTable, Table, WriteTables
+from transforms.tables.chunks import Chunk, MapBatches
+from transforms.tables.read import ReadTable
+from transforms.tables.table import Table
+from transforms.tables.write import WriteTables
 
 ROWS_PER_BATCH = 64
 

@@ -41,7 +41,10 @@ from transforms.synthesis.questions import (
 )
 from transforms.synthesis.topics import TOPIC_CANDIDATES, balance_topics, parse_topics, seed_topics, topic_prompts
 from transforms.tables import storage
-from transforms.tables.table import MANIFEST, MapBatches, ReadTable, WriteTables, read_table, write_tables
+from transforms.tables.chunks import MapBatches
+from transforms.tables.read import ReadTable
+from transforms.tables.table import MANIFEST, read_table
+from transforms.tables.write import WriteTables, write_tables
 
 SHARD_ROWS = 8192
 PROMPTS_PER_SHARD = 1024

@@ -25,9 +25,12 @@ from transforms.engines.identity import engine_digest
 from transforms.generation.generate import Generate, Model
 from transforms.prompts import render, template_digest
 from transforms.tables import storage
+from transforms.tables.chunks import MapBatches
 from transforms.tables.columns import check_texts
 from transforms.tables.marks import drop_where
-from transforms.tables.table import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
+from transforms.tables.read import ReadTable
+from transforms.tables.table import Table, read_table
+from transforms.tables.write import SplitMarks, WriteTables
 
 ANSWER_STOP = ("\nQuestion:",)
 

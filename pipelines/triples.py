@@ -26,8 +26,11 @@ from transforms.generation.generate import Generate, Model
 from transforms.prompts import template_digest
 from transforms.synthesis.triples import TRIPLE_STOP, clean_triples, parse_triples, triple_prompts
 from transforms.tables import storage
+from transforms.tables.chunks import MapBatches
 from transforms.tables.columns import check_texts
-from transforms.tables.table import MapBatches, ReadTable, SplitMarks, Table, WriteTables, read_table
+from transforms.tables.read import ReadTable
+from transforms.tables.table import Table, read_table
+from transforms.tables.write import SplitMarks, WriteTables
 
 DROPS = with_drop_reason(TRIPLES).append(pa.field("completion", pa.string()))
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from schemas.tables import CURATED_TRIPLES, QUESTIONS, TRAJECTORIES, TRIPLES, aligned, with_drop_reason, with_error
 from transforms.tables.identity import content_id
-from transforms.tables.table import write_tables
+from transforms.tables.write import write_tables
 
 TOPICS = {
     "advice": ("shared kitchens", "lost wallets", "noisy neighbours", "borrowed money", "late trains"),

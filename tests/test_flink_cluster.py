@@ -22,7 +22,7 @@ from schemas.tables import RESPONSES
 from tests.flink_cluster import HOSTS, FlinkCluster
 from transforms.generation import cache_index
 from transforms.generation.response_cache import FLUSH_ROWS
-from transforms.tables.table import write_tables
+from transforms.tables.write import write_tables
 
 ROOT = Path(__file__).parent.parent
 LOG = "ALIGNBEAM_TEST_LOG"

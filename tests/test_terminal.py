@@ -33,7 +33,7 @@ from schemas.command_line import DONE, FAILED, WRONG_USE, exit_code
 from schemas.errors import StageError, UsageError
 from training import trainer
 from transforms.tables import progress
-from transforms.tables.table import write_tables
+from transforms.tables.write import write_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 CANARY = "\x1b[2J\x1b]0;taken\x07\x9b31m\u202e\u200b[/red][bold]fine[/bold]"

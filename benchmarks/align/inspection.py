@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from benchmarks.align.responses import read_responses, write_inspector
 from benchmarks.processes import Result, middle, rates, run_alone, take_turns
 from benchmarks.record import record
-from transforms.tables.table import CHUNK_ROWS, read_table
+from transforms.tables.chunks import CHUNK_ROWS
+from transforms.tables.table import read_table
 
 if TYPE_CHECKING:
     from transforms.engines.inspector import Inspector

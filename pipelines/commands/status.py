@@ -13,7 +13,8 @@ from schemas.command_line import DONE, DONE_WITH_REJECTS, FAILED, Parser, exit_c
 from schemas.console import results
 from schemas.errors import UsageError
 from transforms.tables import storage
-from transforms.tables.table import MANIFEST, read_entries
+from transforms.tables.entries import read_entries
+from transforms.tables.table import MANIFEST
 
 
 def rows_of(output: str, entry: dict) -> tuple[str, str, str, bool]:

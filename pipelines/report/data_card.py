@@ -7,8 +7,9 @@ import pyarrow.compute as pc
 
 from pipelines.runtime.stage import Stage
 from transforms.curation.validity import TEXT_COLUMNS
+from transforms.tables.chunks import HASHED_ROWS
 from transforms.tables.columns import is_text
-from transforms.tables.table import HASHED_ROWS, Table
+from transforms.tables.table import Table
 
 ORIGINS = ("license", "licence", "dataset", "source", "origin", "document", "generator", "criterion")
 EXAMPLES, SHOWN = 3, 120

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.transforms.resources import parse_resource_hints
 
-from transforms.tables.table import Chunk
+from transforms.tables.chunks import Chunk
 
 
 def take_accelerator(options: PipelineOptions) -> dict[str, bytes]:

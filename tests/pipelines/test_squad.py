@@ -16,7 +16,7 @@ from schemas.errors import UsageError
 from schemas.settings import Layer, resolve
 from schemas.squads import load_squad
 from schemas.tables import RESPONSES
-from transforms.tables.table import write_tables
+from transforms.tables.write import write_tables
 
 ALIGNER = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
 LONG = {"criterion": "long", "inspector": "scripted:tests.scripted_models:lengths", "aligner": "x", "engine": ALIGNER}

@@ -25,9 +25,9 @@ from schemas.tables import TRAJECTORIES
 from transforms.generation.generate import Generate, Model
 from transforms.synthesis.triples import parse_rewrite, rewrite_prompts
 from transforms.tables import progress
+from transforms.tables.chunks import Chunk, MapBatches
 from transforms.tables.columns import with_columns
 from transforms.tables.marks import kept, reject_where
-from transforms.tables.table import Chunk, MapBatches
 from transforms.training_data.aligner_format import aligner_prompt, read_correction
 
 Routing = Literal["worst", "in_turn"]

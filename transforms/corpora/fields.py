@@ -19,9 +19,10 @@ from transforms.corpora.batch_results import Requests, open_requests, read_answe
 from transforms.corpora.column_types import ColumnTypes, has_empty_object, types_of_schema, types_of_values
 from transforms.corpora.conversations import Unusable, split_dialogue, split_messages
 from transforms.corpora.records import Line, column_names, excerpt, format_of, read_batches, read_footer
+from transforms.tables.chunks import Chunk
 from transforms.tables.columns import is_text
 from transforms.tables.identity import content_id
-from transforms.tables.table import Chunk, conform
+from transforms.tables.shard_file import conform
 
 Kind = Literal["questions", "responses", "triples"]
 

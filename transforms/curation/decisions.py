@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.tables import progress
+from transforms.tables.chunks import HASHED_ROWS, Chunk
 from transforms.tables.marks import kept
-from transforms.tables.table import HASHED_ROWS, Chunk, Table
+from transforms.tables.table import Table
 
 MARKS = ("drop_reason", "duplicate_of", "leaked_from", "cluster")
 DECISIONS = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in MARKS)])

@@ -23,9 +23,10 @@ import pyarrow.compute as pc
 from numpy import ndarray
 
 from transforms.curation.decisions import Keyed, by_bucket, decide, one_batch, open_shard
+from transforms.tables.chunks import Chunk
 from transforms.tables.columns import is_text
 from transforms.tables.marks import kept
-from transforms.tables.table import Chunk, Table
+from transforms.tables.table import Table
 from transforms.texts.kernels import kernel
 from transforms.texts.minhash import band_keys, bands_for
 from transforms.texts.near_duplicates import Similarity, connect, connected, kept_neighbours

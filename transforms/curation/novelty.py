@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from transforms.curation.decisions import Keyed, one_batch, undecided
 from transforms.curation.duplicates import PREFERRED, Preference, drop_repeats
-from transforms.tables.table import Chunk
+from transforms.tables.chunks import Chunk
 from transforms.texts.kernels import kernel
 from transforms.texts.words import Words, words_of
 

@@ -12,7 +12,7 @@ import xxhash
 
 from transforms.curation.decisions import Keyed, by_bucket, decide, one_batch, undecided
 from transforms.curation.duplicates import row_hashes
-from transforms.tables.table import Chunk
+from transforms.tables.chunks import Chunk
 from transforms.texts.shingles import scramble
 from transforms.texts.words import byte_hashes
 

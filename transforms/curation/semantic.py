@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from transforms.curation.decisions import Keyed, by_bucket, one_batch, undecided
 from transforms.curation.duplicates import PREFERRED, Preference, drop_repeats
-from transforms.tables.table import Chunk, Table
+from transforms.tables.chunks import Chunk
+from transforms.tables.table import Table
 
 ROWS_PER_CLUSTER = 4000
 SAMPLED_PER_CLUSTER = 64

@@ -23,8 +23,10 @@ import xxhash
 from schemas.errors import UsageError
 from transforms.curation.decisions import Keyed, decide
 from transforms.curation.duplicates import BandKeys, Comparison, GroupCandidates
+from transforms.tables.chunks import HASHED_ROWS
 from transforms.tables.columns import check_texts, with_columns
-from transforms.tables.table import HASHED_ROWS, ReadTable, Table
+from transforms.tables.read import ReadTable
+from transforms.tables.table import Table
 from transforms.texts.near_duplicates import Similarity, near_duplicate_groups
 from transforms.texts.shingles import Shingles, scramble
 from transforms.texts.words import byte_hashes, words_of

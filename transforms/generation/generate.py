@@ -27,10 +27,10 @@ from transforms.generation.response_cache import (
     request_key,
 )
 from transforms.tables import progress
+from transforms.tables.chunks import Chunk
 from transforms.tables.columns import with_columns
 from transforms.tables.identity import sampling_seed
 from transforms.tables.marks import kept
-from transforms.tables.table import Chunk
 
 WINDOW_ROWS = 4096  # at least, from the oldest unanswered row to the newest one sent
 WINDOW_REQUESTS = 16  # times as many as the engine works on at once: it must not wait for one long answer

@@ -14,7 +14,10 @@ import pyarrow.compute as pc
 
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from transforms.curation.split import SPLITS
-from transforms.tables.table import Chunk, MapBatches, Shard, Table, Target, WriteTables, read_shard, row_groups
+from transforms.tables.chunks import Chunk, MapBatches
+from transforms.tables.shards import Shard, Target, read_shard, row_groups
+from transforms.tables.table import Table
+from transforms.tables.write import WriteTables
 
 LABELS = (("response", 0), ("correction", 1))
 

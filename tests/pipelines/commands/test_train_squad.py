@@ -15,7 +15,7 @@ from schemas.settings import Layer, resolve
 from schemas.squads import load_squad
 from schemas.tables import TRIPLES
 from transforms.tables.identity import content_id
-from transforms.tables.table import write_tables
+from transforms.tables.write import write_tables
 
 NOUNS = "river house garden bridge market school library museum tower road".split()  # noqa: SIM905
 

@@ -5,7 +5,8 @@ import pyarrow as pa
 from pipelines.report.duplicates import Duplicates, Pair, find_duplicates
 from pipelines.report.run_directory import Stage
 from pipelines.report.stage_charts import group_sizes
-from transforms.tables.table import read_manifest, write_tables
+from transforms.tables.table import read_manifest
+from transforms.tables.write import write_tables
 
 KEPT = [{"id": f"k{n}", "question": f"Question {n}?"} for n in range(3)]
 DROPS = [

@@ -14,7 +14,10 @@ from pipelines.runtime.stage import run_pipeline
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError
 from schemas.tables import RESPONSES
-from transforms.tables.table import MapBatches, ReadTable, SplitMarks, WriteTables, read_table, write_tables
+from transforms.tables.chunks import MapBatches
+from transforms.tables.read import ReadTable
+from transforms.tables.table import read_table
+from transforms.tables.write import SplitMarks, WriteTables, write_tables
 
 ACCELERATOR = "type:nvidia-l4;count:1;install-nvidia-driver"
 IMAGE = "europe-docker.pkg.dev/project/alignbeam/worker:1"

@@ -15,7 +15,8 @@ from schemas.settings import Layer, read_yaml, resolve
 from transforms.alignment.align import Member
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
-from transforms.tables.table import read_table, write_tables
+from transforms.tables.table import read_table
+from transforms.tables.write import write_tables
 
 
 def recipe_of(settings, **flags):

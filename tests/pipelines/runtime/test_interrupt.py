@@ -11,7 +11,8 @@ import pytest
 
 from schemas.tables import QUESTIONS
 from transforms.tables.identity import content_id
-from transforms.tables.table import read_manifest, write_tables
+from transforms.tables.table import read_manifest
+from transforms.tables.write import write_tables
 
 ROWS = 240
 

@@ -21,7 +21,7 @@ from transforms.alignment.align import (
 )
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
-from transforms.tables.table import Chunk
+from transforms.tables.chunks import Chunk
 
 MEMBER = Member(
     criterion="kind",

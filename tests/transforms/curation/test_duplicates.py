@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from transforms.curation import decisions
 from transforms.curation.decisions import DECISIONS, Keyed, OpenShards, by_bucket, decisions_of, with_decisions
 from transforms.curation.duplicates import DropDuplicates, row_hashes
+from transforms.tables.chunks import Chunk
 from transforms.tables.marks import drop_where
-from transforms.tables.table import Chunk, ReadTable, WriteTables, read_table
+from transforms.tables.read import ReadTable
+from transforms.tables.table import read_table
+from transforms.tables.write import WriteTables
 from transforms.texts.near_duplicates import Similarity
 
 SIMILARITY = Similarity(words=2, jaccard=0.7)

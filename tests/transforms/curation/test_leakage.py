@@ -13,7 +13,7 @@ from schemas.errors import UsageError
 from schemas.tables import RESPONSES
 from transforms.curation.leakage import drop_leaked, index_held_out, read_held_out
 from transforms.tables.marks import drop_where
-from transforms.tables.table import write_tables
+from transforms.tables.write import write_tables
 from transforms.texts.near_duplicates import Similarity
 
 HELD_OUT = {

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from transforms.curation import semantic
 from transforms.curation.duplicates import Preference
 from transforms.curation.semantic import DropSameMeaning, Semantic, centres_of, same_kept
-from transforms.tables.table import ReadTable, read_table
+from transforms.tables.read import ReadTable
+from transforms.tables.table import read_table
 
 ROWS = [
     {"id": "a", "question": "How can I learn to cook?"},

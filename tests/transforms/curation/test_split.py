@@ -22,7 +22,8 @@ from transforms.curation.split import (
     name_clusters,
     question_keys,
 )
-from transforms.tables.table import ReadTable, read_table
+from transforms.tables.read import ReadTable
+from transforms.tables.table import read_table
 from transforms.texts.near_duplicates import Similarity
 from transforms.texts.shingles import shingles
 from transforms.texts.words import words_of

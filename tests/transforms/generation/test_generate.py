@@ -19,8 +19,8 @@ from transforms.generation.cache_index import index_array, segment_names
 from transforms.generation.generate import Generate, Model, _GenerateFn, requests, with_completions
 from transforms.generation.response_cache import close_caches, compact_and_index
 from transforms.tables import progress
+from transforms.tables.chunks import Chunk
 from transforms.tables.identity import sampling_seed
-from transforms.tables.table import Chunk
 
 GREEDY = Sampling(max_tokens=8)
 SAMPLED = Sampling(max_tokens=8, temperature=1.0)

@@ -24,7 +24,9 @@ from training.run_folder import Run
 from training.shards import read_split
 from transforms.generation import cache_index
 from transforms.tables import storage
-from transforms.tables.table import read_entries, read_table, write_tables
+from transforms.tables.entries import read_entries
+from transforms.tables.table import read_table
+from transforms.tables.write import write_tables
 
 OUTSIDE = "which does not lie below its folder"
 AWAY = [

@@ -8,24 +8,14 @@ from schemas.errors import StageError, UsageError
 from schemas.tables import RESPONSES, with_drop_reason
 from transforms.tables import storage
 from transforms.tables import table as tables
+from transforms.tables.chunks import Chunk, ChunkCoder, MapBatches
+from transforms.tables.entries import complete_entries, read_entries
 from transforms.tables.marks import drop_where
-from transforms.tables.table import (
-    Chunk,
-    ChunkCoder,
-    MapBatches,
-    ReadTable,
-    SplitMarks,
-    Target,
-    WriteTables,
-    _join_files,
-    _ShardFile,
-    _WriteParts,
-    complete_entries,
-    read_entries,
-    read_manifest,
-    read_shard,
-    read_table,
-)
+from transforms.tables.read import ReadTable
+from transforms.tables.shard_file import ShardFile, join_files
+from transforms.tables.shards import Target, read_shard
+from transforms.tables.table import read_manifest, read_table
+from transforms.tables.write import SplitMarks, WriteTables, _WriteParts
 
 SCHEMAS = {"responses": RESPONSES, "drops": with_drop_reason(RESPONSES)}
 
@@ -178,13 +168,13 @@ def test_parts_make_the_same_file_however_they_are_cut(tmp_path):
     for cut in (40, 3):
         parts = []
         for start in range(0, 40, cut):
-            part = _ShardFile(str(tmp_path / f"{cut}-{start}.parquet"), SCHEMAS["responses"])
+            part = ShardFile(str(tmp_path / f"{cut}-{start}.parquet"), SCHEMAS["responses"])
             for batch in batches[start : start + cut]:
                 part.write(batch)
             part.close()
             parts.append(part.path)
         files.append(tmp_path / f"joined-{cut}.parquet")
-        assert _join_files(parts, str(files[-1]), SCHEMAS["responses"])["rows"] == 40_000
+        assert join_files(parts, str(files[-1]), SCHEMAS["responses"])["rows"] == 40_000
     assert files[0].read_bytes() == files[1].read_bytes()
     sizes = [pq.ParquetFile(files[0]).metadata.row_group(group).num_rows for group in range(3)]
     assert sizes == [16384, 16384, 7232]
@@ -205,7 +195,7 @@ def test_row_groups_of_long_texts_are_the_same_however_they_are_cut(tmp_path, mo
     files = []
     for cut in (1000, 7, 2000):
         files.append(tmp_path / f"{cut}.parquet")
-        file = _ShardFile(str(files[-1]), long.schema)
+        file = ShardFile(str(files[-1]), long.schema)
         for batch in long.combine_chunks().to_batches(cut):
             file.write(batch)
         file.close()

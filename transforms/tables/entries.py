@@ -1,0 +1,37 @@
+"""Entries: one small file for each shard that is complete, which says what it was made of."""
+
+from collections.abc import Mapping
+
+from schemas.errors import UsageError
+from transforms.tables import storage
+from transforms.tables.shards import Target
+
+
+def entry_path(directory: str, name: str) -> str:
+    return storage.join(directory, "entries", f"{name}.json")
+
+
+def read_entries(directory: str) -> dict[str, dict]:
+    """Return what is known of the shards that are complete in a stage directory, by the name of their files, in order.
+
+    UsageError where an entry tells of other files than those of its own name.
+    """
+    home = storage.join(directory, "entries")
+    files = storage.files_below(home, lambda path: path.endswith(".json"))
+    entries = {}
+    for file, entry in zip(files, storage.for_each(storage.read_json, files), strict=True):
+        name = storage.relative(file, home).removesuffix(".json")
+        shards = {storage.check_name(table, file): shard["path"] for table, shard in entry["tables"].items()}
+        if entry["name"] != name or shards != {table: f"{table}/{name}.parquet" for table in shards}:
+            raise UsageError(
+                f"{file}: names the files of another shard, {[entry['name'], *shards.values()]}; remove it"
+            )
+        entries[name] = entry
+    return entries
+
+
+def complete_entries(directory: str, targets: Mapping[int, Target]) -> dict[int, dict]:
+    """The entries of those targets that are complete, made of the content as it is now; by index, in order."""
+    entries = read_entries(directory)
+    found = {index: entries.get(target.name) for index, target in sorted(targets.items())}
+    return {index: entry for index, entry in found.items() if entry and entry["mark"] == targets[index].mark}
