@@ -33,7 +33,9 @@ from schemas.criteria.pack import load_pack, pack_digest
 from schemas.errors import UsageError
 from schemas.settings import validated
 from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
-from transforms.alignment.align import Align, Member, Policy, SplitAligned
+from transforms.alignment.align import Align
+from transforms.alignment.policy import Member, Policy
+from transforms.alignment.trajectories import SplitAligned
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.engines.inspector import check_inspector, inspector_digest

@@ -18,7 +18,10 @@ from pipelines.runtime.stage import run_pipeline
 from schemas import tables
 from schemas.console import messages
 from schemas.errors import UsageError
-from transforms.alignment.align import Align, Member, Policy, SplitAligned, score_matrix
+from transforms.alignment.align import Align
+from transforms.alignment.policy import Member, Policy
+from transforms.alignment.scoring import score_matrix
+from transforms.alignment.trajectories import SplitAligned
 from transforms.tables import storage
 from transforms.tables.read import ReadTable
 from transforms.tables.table import Table, read_table

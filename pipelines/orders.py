@@ -14,7 +14,9 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines.runtime.stage import Stage, complete
-from transforms.alignment.align import Member, Score, begin, score_matrix
+from transforms.alignment.policy import Member
+from transforms.alignment.routing import start_state
+from transforms.alignment.scoring import Score, score_matrix
 from transforms.engines.inspector import inspector_digest
 from transforms.tables.chunks import Chunk, MapBatches
 from transforms.tables.read import ReadTable
@@ -41,7 +43,7 @@ def inspect(
         (
             root
             | "Read" >> ReadTable(corpus, ["id", "question", "response"], skip)
-            | "Begin" >> MapBatches(begin)
+            | "Begin" >> MapBatches(start_state)
             | "Inspect" >> Score(inspectors, "response", "scores", "score responses", bf16)
             | "Write" >> WriteTables(stage.directory, {"scores": schema}, every_row, corpus.targets, stage.about)
         )

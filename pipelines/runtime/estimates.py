@@ -17,7 +17,7 @@ from rich.table import Table as Grid
 
 from schemas.console import messages
 from schemas.criteria.pack import Pack
-from transforms.alignment.align import Member
+from transforms.alignment.policy import Member
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig
 from transforms.prompts import render

@@ -6,7 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from transforms.alignment.align import Member, Policy, begin, decide, propose, route, score_matrix, start_record
+from transforms.alignment.guard import apply_guard, propose
+from transforms.alignment.policy import Member, Policy
+from transforms.alignment.routing import route, start_state
+from transforms.alignment.scoring import score_matrix
+from transforms.alignment.trajectories import start_record
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
 from transforms.tables.columns import with_columns
@@ -26,7 +30,7 @@ def started(rows: list[tuple]) -> pa.RecordBatch:
     batch = pa.RecordBatch.from_pydict(
         {"id": [str(n) for n in range(count)], "question": ["q"] * count, "response": ["r"] * count}
     )
-    batch = with_columns(begin(batch), scores=scored("scores", rows))
+    batch = with_columns(start_state(batch), scores=scored("scores", rows))
     return start_record(batch)
 
 
@@ -38,7 +42,7 @@ def step(batch, policy, number, after, text="new"):
     ends = pa.array(["stop" if ask else None for ask in asked], pa.string())
     batch = propose(with_columns(batch, completion=completions, finish_reason=ends), MEMBERS)
     batch = with_columns(batch, candidate_scores=scored("c", [after if ask else None for ask in asked]))
-    return decide(batch, MEMBERS, policy, number)
+    return apply_guard(batch, MEMBERS, policy, number)
 
 
 def test_the_worst_unmet_criterion_has_the_turn():
@@ -94,7 +98,7 @@ def squad_run(change: np.ndarray, policy: Policy) -> tuple[np.ndarray, np.ndarra
         texts = pa.array([turn and f"{turn}{number}" for turn in turns], pa.string())
         ends = pa.array([turn and "stop" for turn in turns], pa.string())
         batch = propose(with_columns(batch, completion=texts, finish_reason=ends), MEMBERS)
-        batch = decide(with_columns(batch, candidate_scores=scored("c", after)), MEMBERS, policy, number)
+        batch = apply_guard(with_columns(batch, candidate_scores=scored("c", after)), MEMBERS, policy, number)
     return given_NM, score_matrix(batch, "scores", MEMBERS)
 
 

@@ -7,21 +7,14 @@ from hypothesis import strategies as st
 
 from schemas.criteria.pack import load_pack
 from tests.cutting import assert_cuts_never_matter
-from transforms.alignment import align
-from transforms.alignment.align import (
-    Member,
-    Policy,
-    begin,
-    decide,
-    propose,
-    route,
-    start_record,
-    trajectories,
-    with_columns,
-)
+from transforms.alignment.guard import apply_guard, propose
+from transforms.alignment.policy import Member, Policy
+from transforms.alignment.routing import route, start_state
+from transforms.alignment.trajectories import start_record, sum_up, trajectories
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
 from transforms.tables.chunks import Chunk
+from transforms.tables.columns import with_columns
 
 MEMBER = Member(
     criterion="kind",
@@ -45,7 +38,7 @@ def rows(count=5):
             "response": ["bad", "good", "so so", "bad too", " "],
         }
     )
-    batch = begin(batch)
+    batch = start_state(batch)
     batch = with_columns(batch, scores=scores([0.2, 0.9, 0.4, 0.1, None]))
     return start_record(batch).slice(0, count)
 
@@ -69,7 +62,7 @@ def aligned(texts, after, policy=ONCE, reasons=None):
     batch = route(rows(), [MEMBER], policy, 1)
     batch = propose(answered(batch, texts, reasons), [MEMBER])
     batch = with_columns(batch, candidate_scores=scores(after))
-    return align.finish(decide(batch, [MEMBER], policy, 1), 1)
+    return sum_up(apply_guard(batch, [MEMBER], policy, 1), 1)
 
 
 def test_only_rows_below_the_threshold_are_asked_for():
@@ -108,11 +101,11 @@ def test_the_guard_refuses_what_scores_lower():
 def test_a_row_that_failed_after_a_rewrite_was_kept_is_rewritten():
     policy = Policy(routing="worst", steps=2)
     batch = propose(answered(route(rows(1), [MEMBER], policy, 1), ["better"]), [MEMBER])
-    batch = decide(with_columns(batch, candidate_scores=scores([0.4])), [MEMBER], policy, 1)
+    batch = apply_guard(with_columns(batch, candidate_scores=scores([0.4])), [MEMBER], policy, 1)
     batch = with_columns(route(batch, [MEMBER], policy, 2), error=pa.array(["dead"]))
     batch = propose(with_columns(batch, completion=pa.nulls(1, pa.string())), [MEMBER])
-    batch = decide(with_columns(batch, candidate_scores=scores([None])), [MEMBER], policy, 2)
-    [row] = align.finish(batch, 2).to_pylist()
+    batch = apply_guard(with_columns(batch, candidate_scores=scores([None])), [MEMBER], policy, 2)
+    [row] = sum_up(batch, 2).to_pylist()
     assert (row["decision"], row["aligned"], row["error"]) == ("rewritten", "better", "dead")
     assert (row["step_1"]["decision"], row["step_2"]["decision"]) == ("rewritten", "failed")
 
@@ -183,7 +176,7 @@ def test_a_prompted_rewrite_is_whole_once_the_next_example_has_begun(text, decis
     assert "q0" in batch.column("prompt").to_pylist()[0]
     batch = propose(answered(batch, [text], ["length"]), [member])
     batch = with_columns(batch, candidate_scores=scores([0.8]))
-    [step] = decide(batch, [member], ONCE, 1).column("step_1").to_pylist()
+    [step] = apply_guard(batch, [member], ONCE, 1).column("step_1").to_pylist()
     assert (step["decision"], step["reason"]) == (decision, reason)
 
 
@@ -224,6 +217,6 @@ def test_cutting_a_batch_changes_nothing(cut):
         batch = with_columns(batch, completion=completion, finish_reason=finish)
         batch = propose(batch, [MEMBER])
         batch = with_columns(batch, candidate_scores=batch.column("scores"))
-        return align.finish(decide(batch, [MEMBER], ONCE, 1), 1)
+        return sum_up(apply_guard(batch, [MEMBER], ONCE, 1), 1)
 
     assert_cuts_never_matter(whole, rows(), cut)

@@ -1,0 +1,77 @@
+"""Scores of inspectors, as columns of a batch and as a matrix."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.alignment.policy import Member
+from transforms.tables import progress
+from transforms.tables.chunks import Chunk
+from transforms.tables.columns import with_columns
+from transforms.tables.marks import kept
+
+
+def score_matrix(batch: pa.RecordBatch, column: str, members: Sequence[Member]) -> np.ndarray:
+    """The scores of every row by every member's inspector, NaN where there is none: float64[N, M]."""
+    scores = batch.column(column)
+    columns = [pc.struct_field(scores, member.criterion) for member in members]
+    return np.stack([values.to_numpy(zero_copy_only=False).astype(np.float64) for values in columns], axis=1)
+
+
+class _ScoreFn(beam.DoFn):
+    """Scores of every inspector for one text column, as a struct; batches are formed within a chunk."""
+
+    _loading = threading.Lock()
+
+    def __init__(self, inspectors: dict[str, str], column: str, into: str, step: str, bf16: bool):
+        self.inspectors = inspectors
+        self.bf16 = bf16
+        self.column = column
+        self.into = into
+        self.step = step
+
+    def setup(self) -> None:
+        from transforms.engines.inspector import open_inspector, score_all
+
+        self.score_all = score_all
+        with self._loading:
+            self.opened = {name: open_inspector(folder, self.bf16) for name, folder in self.inspectors.items()}
+
+    def process(self, chunk: Chunk) -> list[Chunk]:
+        batch = chunk.batch
+        rows = np.flatnonzero(pc.and_(kept(batch), pc.is_valid(batch.column(self.column))))
+        questions, answers = (batch.column(name).take(pa.array(rows)).to_pylist() for name in ("question", self.column))
+        columns = []
+        for found in self.score_all(self.opened, questions, answers).values():
+            scores = np.full(batch.num_rows, np.nan)
+            scores[rows] = found
+            columns.append(pa.array(scores, mask=np.isnan(scores)))
+        progress.add(self.step, done=batch.num_rows)
+        return [
+            chunk.with_batch(
+                with_columns(batch, **{self.into: pc.make_struct(*columns, field_names=list(self.opened))})
+            )
+        ]
+
+
+@dataclass
+class Score(beam.PTransform):
+    """Add the struct `into`: the score of each inspector ({criterion: folder}) for the text in `column`.
+
+    step: names the work in transforms.tables.progress. bf16: score in bfloat16.
+    """
+
+    inspectors: dict[str, str]
+    column: str
+    into: str
+    step: str
+    bf16: bool = False
+
+    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
+        score = _ScoreFn(self.inspectors, self.column, self.into, self.step, self.bf16)
+        return chunks | "Inspect" >> beam.ParDo(score).with_output_types(Chunk)
