@@ -42,7 +42,7 @@ from benchmarks.record import record, table
 from schemas.errors import UsageError
 from transforms.engines.engine import Completion, Request
 from transforms.engines.inspector import Inspector
-from transforms.evaluation.measures import auc
+from transforms.evaluation.classification import auc
 from transforms.tables.table import read_table
 from transforms.training_data.aligner_format import aligner_completion, aligner_prompt
 

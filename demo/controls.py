@@ -25,7 +25,7 @@ from pipelines.runtime.runs import Run
 from schemas.tables import INSPECTOR_ROWS
 from training.shards import read_splits
 from transforms.engines.inspector import open_inspector
-from transforms.evaluation.measures import auc
+from transforms.evaluation.classification import auc
 from transforms.tables import storage
 from transforms.tables.table import read_table
 

@@ -27,7 +27,8 @@ from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.urls import without_query
 from transforms.engines.encoder import model_config, model_digest
-from transforms.evaluation.measures import margins, score_level, score_shift, text_change, two_way_accuracy, win_rate
+from transforms.evaluation.text_change import text_change
+from transforms.evaluation.win_rates import margins, score_level, score_shift, two_way_accuracy, win_rate
 from transforms.tables import progress, storage
 from transforms.tables.chunks import Chunk
 from transforms.tables.read import ReadTable

@@ -40,7 +40,7 @@ from training.fit import (
 from training.run_folder import Run, base_name
 from training.shards import read_splits
 from transforms.engines.inspector import encode_pairs
-from transforms.evaluation.measures import classification
+from transforms.evaluation.classification import classification
 
 LABELS = {0: "misaligned", 1: "aligned"}
 TIE_BREAK = 1e-6

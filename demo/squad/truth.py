@@ -17,7 +17,8 @@ from demo import world
 from demo.squad.prepare import LESSONS
 from pipelines.runtime.runs import Run
 from transforms.engines.inspector import open_inspector
-from transforms.evaluation.measures import auc, score_level
+from transforms.evaluation.classification import auc
+from transforms.evaluation.win_rates import score_level
 from transforms.tables import storage
 from transforms.tables.table import read_table
 

@@ -5,19 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.evaluation.measures import (
-    auc,
-    bootstrap_interval,
-    classification,
-    distribution,
-    expected_calibration_error,
-    margins,
-    score_level,
-    score_shift,
-    text_change,
-    two_way_accuracy,
-    win_rate,
-)
+from transforms.evaluation.classification import auc, classification, expected_calibration_error
+from transforms.evaluation.intervals import bootstrap_interval, distribution
+from transforms.evaluation.text_change import text_change
+from transforms.evaluation.win_rates import margins, score_level, score_shift, two_way_accuracy, win_rate
 
 
 def test_a_win_rate_divides_by_all_rows_and_the_decided_one_by_wins_and_losses():
