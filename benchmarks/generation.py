@@ -36,7 +36,8 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from benchmarks.record import record
 from demo.world import sample_question
 from schemas.criteria.pack import load_pack
-from transforms.engines.engine import EngineConfig, Sampling, open_engine
+from transforms.engines.engine import EngineConfig, Sampling
+from transforms.engines.running import open_engine
 from transforms.generation.generate import COMPLETION_FIELDS, Generate, Model
 from transforms.generation.response_cache import FLUSH_ROWS, compact_and_index
 from transforms.prompts import render

@@ -184,8 +184,9 @@ def run_alignbeam(
     squad: str, corpus: str, output: str, *, every_row: bool = False, bf16: bool = False, **engine_args: Any
 ) -> Result:
     from pipelines import align
-    from transforms.engines.engine import Sampling, open_engine
+    from transforms.engines.engine import Sampling
     from transforms.engines.inspector import open_inspector
+    from transforms.engines.running import open_engine
 
     sampling = Sampling(
         max_tokens=MAX_NEW_TOKENS,

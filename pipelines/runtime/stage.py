@@ -34,7 +34,7 @@ from schemas.children import as_child_environment
 from schemas.errors import StageError, UsageError
 from schemas.urls import redacted
 from schemas.versions import installed_versions
-from transforms.engines.engine import close_engines
+from transforms.engines.running import close_engines
 from transforms.tables import storage
 from transforms.tables.entries import complete_entries, read_entries
 from transforms.tables.identity import content_id

@@ -8,8 +8,9 @@ import pytest
 from pipelines import align, evaluate, questions
 from pipelines.commands import check, run
 from schemas.errors import UsageError
-from transforms.engines.engine import EngineConfig, close_engines, open_engine
+from transforms.engines.engine import EngineConfig
 from transforms.engines.inspector import inspector_digest, open_inspector
+from transforms.engines.running import close_engines, open_engine
 from transforms.engines.scripted import ScriptedInspector
 
 CANARY = """

@@ -21,7 +21,8 @@ from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from training import fit as shared
 from training.aligner import Config, add_separators, encoded_pairs, main, train
 from training.causal import IGNORED
-from transforms.engines.engine import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.engine import EngineConfig, Request, Sampling
+from transforms.engines.running import close_engines, open_engine
 from transforms.engines.weights import find_weights
 from transforms.training_data.aligner_format import (
     DONE,

@@ -1,14 +1,10 @@
 """Engines: a text goes in, a future of a completion comes out. Nothing here knows of Beam or of tables.
 
 Three kinds: `vllm` (vLLM in a process of our own, on this machine), `server` (any OpenAI-compatible server) and
-`scripted` (a Python function, for tests, where ALIGNBEAM_SCRIPTED=1 is set). A process has one engine per
-configuration, shared by all its threads.
+`scripted` (a Python function, for tests). `transforms.engines.running` starts them.
 """
 
-import atexit
-import dataclasses
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -24,7 +20,6 @@ from transforms.engines.keys import BINDING_HINT, is_plain_url
 EngineKind = Literal["vllm", "server", "scripted"]
 PromptStyle = Literal["completion", "chat"]
 FinishReason = Literal["stop", "length", "error"]
-
 RESERVED_SAMPLING = frozenset({"max_tokens", "temperature", "top_p", "repetition_penalty", "stop", "seed", "n"})
 
 
@@ -158,45 +153,6 @@ def canonical_json(value: object) -> str:
 def digest_of(*parts: object) -> str:
     """32 hexadecimal digits (xxh3-128) of JSON values."""
     return xxhash.xxh3_128_hexdigest(canonical_json(parts).encode("utf-8", "surrogatepass"))
-
-
-_engines: dict[str, Engine] = {}
-_lock = threading.Lock()
-
-
-def open_engine(config: EngineConfig) -> Engine:
-    """The engine of this configuration; the first call in a process starts it, the others share it.
-
-    Raises UsageError where the model, the server or the function cannot be used as it was given, and StageError
-    where the engine was started and did not come up.
-    """
-    key = canonical_json(dataclasses.asdict(config))
-    with _lock:
-        if key not in _engines:
-            _engines[key] = _start(config)
-        return _engines[key]
-
-
-@atexit.register
-def close_engines() -> None:
-    """End every engine of this process; the next `open_engine` starts afresh."""
-    with _lock:
-        while _engines:
-            _engines.popitem()[1].close()
-
-
-def _start(config: EngineConfig) -> Engine:
-    if config.engine == "scripted":
-        from transforms.engines.scripted import ScriptedEngine
-
-        return ScriptedEngine(config)
-    if config.engine == "server":
-        from transforms.engines.server import ServerEngine
-
-        return ServerEngine(config)
-    from transforms.engines.vllm_engine import VllmEngine
-
-    return VllmEngine(config)
 
 
 def _flat(args: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:

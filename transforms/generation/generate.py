@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms.engines.engine import Completion, Engine, EngineConfig, Request, Sampling, open_engine
+from transforms.engines.engine import Completion, Engine, EngineConfig, Request, Sampling
 from transforms.engines.identity import engine_digest
+from transforms.engines.running import open_engine
 from transforms.generation.response_cache import (
     ResponseCache,
     compact_and_index,

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import UsageError
-from transforms.engines.engine import Completion, EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.engine import Completion, EngineConfig, Request, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.engines.reasoning import split_reasoning
+from transforms.engines.running import close_engines, open_engine
 from transforms.engines.weights import find_weights, has_chat_template
 
 MODEL = {"engine": "vllm", "model": "m"}

@@ -9,8 +9,9 @@ import pytest
 
 from pipelines import align
 from schemas.errors import StageError, UsageError
-from transforms.engines.engine import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.engine import EngineConfig, Request, Sampling
 from transforms.engines.keys import how_to_bind, key_for
+from transforms.engines.running import close_engines, open_engine
 
 SECRETS = {
     "OPENAI_API_KEY": "sk-openai-secret",

@@ -15,10 +15,11 @@ from schemas.squads import SquadMember
 from training.fit import load as load_base
 from training.run_folder import base_digest
 from transforms.engines.embedder import Embedder
-from transforms.engines.engine import EngineConfig, open_engine
+from transforms.engines.engine import EngineConfig
 from transforms.engines.inspector import Inspector, check_inspector
 from transforms.engines.pair_ranker import PairRanker, convert
 from transforms.engines.pretrained import load, refuse_code
+from transforms.engines.running import open_engine
 from transforms.engines.weights import find_weights
 
 AUTO_MAP = {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model", "AutoModel": "evil.Model"}

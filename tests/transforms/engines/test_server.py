@@ -9,8 +9,9 @@ import pytest
 
 from schemas.errors import StageError, UsageError
 from transforms.engines import server
-from transforms.engines.engine import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.engine import EngineConfig, Request, Sampling
 from transforms.engines.identity import engine_digest
+from transforms.engines.running import close_engines, open_engine
 
 GREEDY = Sampling(max_tokens=8)
 

@@ -14,8 +14,9 @@ import pytest
 from random_model import CHAT_TEMPLATE, write_random_model
 
 from schemas.errors import StageError, UsageError
-from transforms.engines.engine import EngineConfig, Request, Sampling, close_engines, open_engine
+from transforms.engines.engine import EngineConfig, Request, Sampling
 from transforms.engines.identity import engine_digest
+from transforms.engines.running import close_engines, open_engine
 from transforms.engines.vllm_engine import replica_gpus
 
 pytest.importorskip("vllm")

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import StageError
-from transforms.engines.engine import Completion, EngineConfig, Sampling, close_engines
+from transforms.engines.engine import Completion, EngineConfig, Sampling
+from transforms.engines.running import close_engines
 from transforms.generation import cache_index, response_cache
 from transforms.generation.cache_index import index_array, segment_names
 from transforms.generation.generate import Generate, Model, _GenerateFn, requests, with_completions
