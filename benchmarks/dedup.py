@@ -139,7 +139,7 @@ def planted_pairs(corpus: Path, groups: np.ndarray) -> list[tuple[int, int]]:
 def run_near(corpus: Path, output: Path) -> Callable[[], None]:
     import apache_beam as beam
 
-    from pipelines.runtime.stage import on_all_processors, run_pipeline
+    from pipelines.runtime.beam import on_all_processors, run_pipeline
     from transforms.curation.decisions import Keyed, OpenShards
     from transforms.curation.duplicates import DropDuplicates
     from transforms.tables.chunks import HASHED_ROWS

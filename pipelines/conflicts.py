@@ -14,7 +14,7 @@ import pyarrow as pa
 from rich.table import Table as Grid
 
 from pipelines.orders import ascending
-from pipelines.runtime.stage import run_pipeline
+from pipelines.runtime.beam import run_pipeline
 from schemas import tables
 from schemas.console import messages
 from schemas.errors import UsageError

@@ -22,7 +22,8 @@ from pipelines import ingest
 from pipelines.explain import explain_row
 from pipelines.report.data_card import data_card
 from pipelines.runtime import entrypoint, runs
-from pipelines.runtime.stage import Stage, check_yield, complete, on_all_processors, run_pipeline
+from pipelines.runtime.beam import on_all_processors, run_pipeline
+from pipelines.runtime.stage import Stage, check_yield, complete
 from schemas.command_line import setting
 from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS

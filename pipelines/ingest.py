@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from pipelines.runtime import entrypoint
 from pipelines.runtime.at_work import at_work
-from pipelines.runtime.stage import Stage, identity_digest, run_pipeline
+from pipelines.runtime.beam import run_pipeline
+from pipelines.runtime.stage import Stage, identity_digest
 from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import StageError, UsageError

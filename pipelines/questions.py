@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.runtime import entrypoint
-from pipelines.runtime.stage import Stage, begin, complete, identity_digest
+from pipelines.runtime.stage import Stage, announce, complete, identity_digest
 from schemas.command_line import setting
 from schemas.console import messages
 from schemas.criteria.pack import Pack, load_pack, pack_digest
@@ -265,7 +265,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     storage.check_writable(config.output)
     stage = stage_for(config, pack, engine)
     if not stage.is_complete or (config.retry_failed and stage.manifest["counts"]["kept"] < config.count):
-        begin(stage)
+        announce(stage)
         rounds = Rounds(config, pack, engine, stage, beam_arguments)
         topics = rounds.topics()
         kept_topics = _live(topics).select(TOPICS.names)

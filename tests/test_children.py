@@ -7,7 +7,7 @@ import apache_beam as beam
 import pytest
 
 from pipelines.commands import installation, train
-from pipelines.runtime.stage import run_pipeline
+from pipelines.runtime.beam import run_pipeline
 from transforms.engines.engine import EngineConfig
 from transforms.engines.vllm_process import VllmProcess
 from transforms.engines.weights import Weights

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import alignbeam
+from pipelines.runtime.beam import beam_options
 from pipelines.runtime.entrypoint import split_beam_arguments
-from pipelines.runtime.stage import beam_options
 from schemas.command_line import DONE
 
 ROOT = Path(__file__).resolve().parent.parent

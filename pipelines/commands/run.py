@@ -32,7 +32,7 @@ from pipelines.report.page import write
 from pipelines.respond import Settings as RespondSettings
 from pipelines.runtime import entrypoint, runs
 from pipelines.runtime.estimates import plan_recipes, print_plan, topic_growth
-from pipelines.runtime.stage import Stage, begin, identity_digest, observed
+from pipelines.runtime.stage import Stage, announce, identity_digest, observed
 from pipelines.triples import Settings as TripleSettings
 from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.console import messages
@@ -306,7 +306,7 @@ class Job:
         }
         stage = Stage.under(self.config.output, f"train_{method}", identity)
         if not stage.is_complete:
-            begin(stage)
+            announce(stage)
             given = settings | {"data": data, "output": stage.directory}
             path = f"{stage.directory}.yaml"
             with storage.open_output(path) as file:

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from pipelines.runtime.stage import Stage, checked_options
+from pipelines.runtime.beam import checked_options
+from pipelines.runtime.stage import Stage
 from schemas.command_line import DONE, DONE_WITH_REJECTS, config_parser, exit_code, resolve_flags
 from schemas.console import messages, results
 from schemas.settings import print_config

@@ -10,7 +10,7 @@ import yaml
 from apache_beam.options.pipeline_options import StandardOptions, WorkerOptions
 
 from pipelines import align, curate, ingest
-from pipelines.runtime.stage import run_pipeline
+from pipelines.runtime.beam import run_pipeline
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError
 from schemas.tables import RESPONSES

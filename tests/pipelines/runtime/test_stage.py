@@ -3,7 +3,8 @@
 import apache_beam as beam
 import pytest
 
-from pipelines.runtime.stage import Stage, run_pipeline
+from pipelines.runtime.beam import run_pipeline
+from pipelines.runtime.stage import Stage
 from schemas import command_line
 from schemas.errors import StageError, UsageError
 

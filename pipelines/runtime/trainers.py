@@ -1,0 +1,1 @@
+"""Trainers as programs of their own."""
