@@ -8,7 +8,8 @@ Every request that vLLM is sent, and every answer, is written to LOG at once, so
 import os
 import sys
 
-from pipelines.commands import run as recipe
+from pipelines.recipe.job import Job
+from pipelines.recipe.recipe import Config
 from schemas.settings import Layer, resolve
 from transforms.engines.engine import Request
 from transforms.engines.vllm_engine import VllmEngine
@@ -44,8 +45,8 @@ def main(output: str, log_path: str) -> None:
     response_cache.FLUSH_ROWS = FLUSH_ROWS
     generate.WINDOW_ROWS = WINDOW_ROWS
     generate.Generate.__dataclass_fields__["window_rows"].default = WINDOW_ROWS
-    config = resolve(recipe.Config, [Layer("test", SETTINGS), Layer("output", {"output": output})]).config
-    job = recipe.Job(config, ())
+    config = resolve(Config, [Layer("test", SETTINGS), Layer("output", {"output": output})]).config
+    job = Job(config, ())
     for name in ("questions", "triples"):
         job.results[name] = getattr(job, name)()
 

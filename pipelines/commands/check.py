@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from pipelines.align import check_models
-from pipelines.commands.run import Config as RecipeConfig
-from pipelines.commands.run import parted
+from pipelines.recipe.recipe import Config as RecipeConfig
+from pipelines.recipe.recipe import parted
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, Parser, exit_code
 from schemas.console import messages
 from schemas.criteria.pack import check_pack, load_pack

@@ -5,34 +5,24 @@ English) or are the limit of what may be generated. Hours follow from a stated t
 printed with them.
 """
 
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from rich.table import Table as Grid
 
 from schemas.console import messages
-from schemas.criteria.pack import Pack
 from transforms.alignment.policy import Member
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig
-from transforms.prompts import render
-from transforms.synthesis.questions import hint
 from transforms.synthesis.triples import rewrite_prompts
 from transforms.tables.table import Table
 from transforms.training_data.aligner_format import aligner_prompt
 
-if TYPE_CHECKING:
-    from pipelines.commands.run import Config as Recipe
-    from pipelines.questions import Settings as QuestionSettings
-
 BYTES_PER_TOKEN = 4.0
 SAMPLE_ROWS = 200
-TEST_SHARE = 0.15
 BYTES_PER_PARAMETER = 2  # bf16
 GPU_FLOPS = 2e14  # what a current data-centre GPU reaches in batched generation
 CPU_FLOPS = 2e11
@@ -106,76 +96,6 @@ def rewriting_prompts(batch: pa.RecordBatch, member: Member) -> list[str]:
     if member.pack is not None:
         return list(filter(None, rewrite_prompts(batch, member.pack).column("prompt").to_pylist()))
     return [aligner_prompt(row["question"] or "", row["response"] or "") for row in batch.to_pylist()]
-
-
-def topic_growth(settings: "QuestionSettings", pack: Pack) -> tuple[int, int]:
-    """Prompts of all topic rounds, one per topic known before the round, and the topics known after them, at most.
-
-    A prompt asks for a list of `topics_per_prompt`, of which it shows one, or `examples` once a type has twice as many.
-    """
-    known = len({(seed.question_type, seed.topic) for seed in pack.seeds})
-    types = len({seed.question_type for seed in pack.seeds})
-    prompts = 0
-    for _ in range(settings.topic_rounds):
-        shown = settings.examples if known >= 2 * settings.examples * types else 1
-        prompts += known
-        known += known * max(0, settings.topics_per_prompt - shown)
-    return prompts, known if settings.topics_per_type is None else min(known, settings.topics_per_type * types)
-
-
-def plan_recipes(recipes: Sequence["Recipe"], packs: Sequence[Pack], turns: int) -> list[Estimate]:
-    """The generating stages of one criterion, or of a squad's: the data of each, then the responses and their
-    rewriting, as often as a row may have a turn."""
-    planned = {pack.name: plan_recipe(recipe, pack) for recipe, pack in zip(recipes, packs, strict=True)}
-    if len(planned) == 1:
-        return planned[packs[0].name]
-    data = [replace(one, step=f"{name}: {one.step}") for name, steps in planned.items() for one in steps[:3]]
-    respond, align = planned[packs[0].name][3:]
-    repeated = {name: turns * getattr(align, name) for name in ("rows", "prompt_tokens", "generated_tokens")}
-    return [*data, respond, replace(align, **repeated)]
-
-
-def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:
-    """The generating stages of a recipe, in order, with the rows it asks for: an upper bound where some are lost."""
-    teacher, upstream = (EngineConfig(**recipe.engine(name)) for name in ("teacher", "upstream"))
-    wanted = recipe.stages.questions
-    topic_prompts, topics_at_most = topic_growth(wanted, pack)
-    count = min(wanted.count, recipe.limit or wanted.count, topics_at_most)
-    types = sorted({seed.question_type for seed in pack.seeds})
-    topics = [seed.topic for seed in pack.seeds][:1]
-    hints = [hint(seed.topic, seed.question_type) for seed in pack.seeds]
-    shown = [seed.question for seed in pack.seeds][: wanted.examples]
-    length = wanted.examples + wanted.hints
-    listed = (hints * (length // len(hints) + 1))[:length]
-    prompts = {
-        "topics": render("topics", question_type=types[0], topics=topics, count=wanted.topics_per_prompt),
-        "questions": render("questions", failure=pack.failure, hints=listed, examples=shown),
-        "triples": render("triples", pack=pack, question=shown[0]),
-        "respond": render("answer", question=shown[0]),
-        "align": aligner_prompt(shown[0], pack.demonstrations[0].response),
-    }
-    tests = recipe.stages.respond.limit or round(count * TEST_SHARE)
-    triples, respond, align = recipe.stages.triples, recipe.stages.respond, recipe.stages.align
-    aligner = EngineConfig(model=recipe.stages.train_aligner.get("base") or "aligner")
-    asked = math.ceil(count / wanted.hints)
-    steps = [
-        ("topics", teacher, topic_prompts, wanted.sampling),
-        ("questions", teacher, asked, wanted.sampling),
-        ("triples", teacher, min(count, triples.limit or count), triples.sampling),
-        ("respond", upstream, min(tests, recipe.limit or tests), respond.sampling),
-        ("align", aligner, min(tests, recipe.limit or tests), align.sampling),
-    ]
-    return [
-        Estimate(
-            step=step,
-            model=engine.model,
-            rows=rows,
-            prompt_tokens=rows * tokens_of(prompts[step]),
-            generated_tokens=rows * sampling.max_tokens,
-            parameters=parameters_of(engine),
-        )
-        for step, engine, rows, sampling in steps
-    ]
 
 
 def print_plan(estimates: Sequence[Estimate]) -> int:

@@ -8,6 +8,7 @@ import yaml
 
 from pipelines import align
 from pipelines.commands import run
+from pipelines.recipe.recipe import Config
 from schemas.errors import UsageError
 from schemas.file_settings import ENGINE_ARGS, SAMPLING_EXTRA, check_settings
 from schemas.settings import Layer, parse_assignments, resolve
@@ -140,9 +141,9 @@ def test_layers_of_files_are_looked_at_and_what_is_typed_is_the_users_own():
     with pytest.raises(
         UsageError, match=r"^r.yaml: models.teacher.args.reasoning_parser_plugin: no file may set it so"
     ):
-        resolve(run.Config, [Layer("r.yaml", RECIPE | plugin)])
+        resolve(Config, [Layer("r.yaml", RECIPE | plugin)])
     typed = parse_assignments(["models.teacher.args.reasoning_parser_plugin=x.py"])
-    config = resolve(run.Config, [Layer("r.yaml", RECIPE), Layer("--set", typed, typed=True)]).config
+    config = resolve(Config, [Layer("r.yaml", RECIPE), Layer("--set", typed, typed=True)]).config
     assert config.engine("teacher")["args"] == {"reasoning_parser_plugin": "x.py"}
 
 

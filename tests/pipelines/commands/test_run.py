@@ -8,6 +8,8 @@ import yaml
 
 from pipelines.commands import run as recipe
 from pipelines.commands import status
+from pipelines.recipe.job import Job, models_of
+from pipelines.recipe.recipe import Config
 from schemas.criteria.pack import load_pack
 from schemas.errors import StageError, UsageError
 from schemas.settings import Layer, resolve, to_dict
@@ -33,10 +35,8 @@ def log(tmp_path, monkeypatch):
 
 
 def job(tmp_path, *stages, settings=SETTINGS, **flags):
-    config = resolve(
-        recipe.Config, [Layer("test", settings), Layer("flags", {"output": str(tmp_path / "run"), **flags})]
-    )
-    job = recipe.Job(config.config, ())
+    config = resolve(Config, [Layer("test", settings), Layer("flags", {"output": str(tmp_path / "run"), **flags})])
+    job = Job(config.config, ())
     for name in stages:
         job.results[name] = getattr(job, name)()
         job.record.record(job.results[name], "complete", 0.0)
@@ -304,9 +304,9 @@ def test_status_tells_of_rejects_by_its_exit_code(tmp_path, log, capsys):
 def test_the_flag_wins_over_the_recipe():
     settings = changed("models", {"teacher": {"model": "A/t", "style": "chat"}, "upstream": {"model": "A/u"}})
     layers = [Layer("test", settings), Layer("flags", {"output": "x"})]
-    assert recipe.models_of(resolve(recipe.Config, layers).config) == {"teacher": "A/t", "upstream": "A/u"}
-    config = resolve(recipe.Config, [*layers, Layer("--model", {"model": "B/m"})]).config
-    assert recipe.models_of(config) == {"teacher": "B/m", "upstream": "B/m"}
+    assert models_of(resolve(Config, layers).config) == {"teacher": "A/t", "upstream": "A/u"}
+    config = resolve(Config, [*layers, Layer("--model", {"model": "B/m"})]).config
+    assert models_of(config) == {"teacher": "B/m", "upstream": "B/m"}
     assert config.engine("teacher")["style"] == "chat"
 
 

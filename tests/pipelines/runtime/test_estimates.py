@@ -8,7 +8,9 @@ import yaml
 
 from pipelines.commands import run as recipe
 from pipelines.questions import Settings
-from pipelines.runtime.estimates import BYTES_PER_TOKEN, parameters_of, plan_alignment, plan_recipe, topic_growth
+from pipelines.recipe.plan import plan_recipe, topic_growth
+from pipelines.recipe.recipe import Config
+from pipelines.runtime.estimates import BYTES_PER_TOKEN, parameters_of, plan_alignment
 from schemas.criteria.pack import load_pack
 from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve
@@ -20,9 +22,7 @@ from transforms.tables.write import write_tables
 
 
 def recipe_of(settings, **flags):
-    return resolve(
-        recipe.Config, [Layer("test", settings), Layer("flags", {"output": "x", "model": "m", **flags})]
-    ).config
+    return resolve(Config, [Layer("test", settings), Layer("flags", {"output": "x", "model": "m", **flags})]).config
 
 
 def test_topics_grow_by_what_a_prompt_asks_for_beyond_what_it_shows():

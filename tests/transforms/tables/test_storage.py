@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import evaluate, ingest
-from pipelines.commands import run, status
+from pipelines.commands import status
+from pipelines.recipe.recipe import Config, parted
 from pipelines.report.run_directory import open_run
 from pipelines.runtime import runs
 from pipelines.runtime.at_work import at_work
@@ -141,7 +142,7 @@ def test_a_stages_name_from_a_settings_file_stays_below_the_output(tmp_path):
 def test_a_packs_name_stays_below_the_output(tmp_path, root):
     pack = (root / "schemas" / "criteria" / "ethical.yaml").read_text().replace("name: ethical", "name: ../../x")
     (tmp_path / "evil.yaml").write_text(pack)
-    recipe = run.Config(
+    recipe = Config(
         name="r",
         criterion=("factual", str(tmp_path / "evil.yaml")),
         heldout="heldout.jsonl",
@@ -149,7 +150,7 @@ def test_a_packs_name_stays_below_the_output(tmp_path, root):
         output=str(tmp_path / "a" / "b"),
     )
     with pytest.raises(UsageError, match=rf"evil\.yaml: names '\.\./\.\./x', {OUTSIDE}"):
-        list(run.parted(recipe, ["factual", "../../x"]))
+        list(parted(recipe, ["factual", "../../x"]))
 
 
 @pytest.fixture

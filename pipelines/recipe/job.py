@@ -1,0 +1,263 @@
+"""A job: the stages of one run directory, each with the settings and inputs that the recipe gives it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+import yaml
+
+from pipelines import align, curate, evaluate, ingest, questions, respond, triples
+from pipelines.commands.train import run_trainer
+from pipelines.recipe.recipe import STAGES, AlignStage, Config, parted
+from pipelines.runtime import runs
+from pipelines.runtime.stage import Stage, announce, identity_digest
+from schemas.console import messages
+from schemas.criteria.pack import load_pack
+from schemas.errors import UsageError
+from schemas.settings import flatten
+from schemas.squads import SquadMember, squad_yaml
+from transforms.engines.encoder import model_digest
+from transforms.tables import storage
+from transforms.tables.table import MANIFEST, read_table
+
+RULES = ("threshold", "guard", "guard_margin", "guard_max_loss")
+LONG = 60  # characters of an old and a new value beyond which only the name is told
+WORDS = {"pack": "the criterion pack"}
+
+
+class Job:
+    """One run directory: each method does a stage and gives its directory.
+
+    members: of a squad, the jobs that train its criteria's models, in directories below; else the job itself.
+    home: where that lies which the jobs of a squad share: the response cache, and the held-out questions.
+    """
+
+    def __init__(self, config: Config, beam_arguments: Sequence[str], home: str = ""):
+        self.config = config
+        self.beam_arguments = beam_arguments
+        self.home = home or config.output
+        names = [load_pack(criterion).name for criterion in config.criteria]
+        self.name = ", ".join(names)
+        self.members = [self]
+        if config.is_squad:
+            self.members = [Job(one, beam_arguments, self.home) for one in parted(config, names)]
+        self.record = runs.Run(config.output, config.name, self.name, config.seed, config.toy)
+        self.before = self.record.identities()
+        self.results: dict[str, Stage] = {}
+
+    def begin(self, stage: Stage) -> None:
+        """Say why a stage is done again, and list it as running."""
+        if stage.name not in STAGES:  # a round of one
+            return
+        if edits := list(changes(self.before.get(stage.name), stage.identity)):
+            text = f"  stale: {', '.join(edits)}; done again, with every completion that still fits"
+            messages.print(text, soft_wrap=True)
+        self.record.record(stage, "running", 0.0, models_of(self.config))
+
+    def directory(self, name: str) -> str:
+        """Where the results of an earlier stage lie; UsageError where it has none."""
+        if name in self.results:
+            return self.results[name].directory
+        entry = next((entry for entry in self.record.read()["stages"] if entry["stage"] == name), None)
+        if entry is None or entry["status"] != "complete":
+            raise UsageError(f"--only {self.config.only}: stage {name} is not complete in {self.config.output}")
+        return storage.join(self.config.output, entry["directory"])
+
+    def common(self) -> dict[str, Any]:
+        config = self.config
+        return {"output": config.output, "cache": storage.join(self.home, "cache"), "seed": config.seed}
+
+    def limited(self, name: str, **more: Any) -> dict[str, Any]:
+        """A stage's settings from the recipe, with what the command adds."""
+        settings = getattr(self.config.stages, name)
+        return {item.name: getattr(settings, item.name) for item in fields(settings)} | self.common() | more
+
+    def limit(self, of_stage: int | None) -> int | None:
+        limits = [number for number in (of_stage, self.config.limit) if number is not None]
+        return min(limits, default=None)
+
+    def questions(self) -> Stage:
+        engine = self.config.engine("teacher")
+        count = self.limit(self.config.stages.questions.count) or 1
+        return questions.run(
+            questions.Config(
+                **self.limited(
+                    "questions",
+                    criterion=self.config.criteria[0],
+                    engine=engine,
+                    count=count,
+                    retry_failed=self.config.retry_failed,
+                )
+            ),
+            self.beam_arguments,
+        )
+
+    def triples(self) -> Stage:
+        return triples.run(
+            triples.Config(
+                **self.limited(
+                    "triples",
+                    questions=self.directory("questions"),
+                    criterion=self.config.criteria[0],
+                    engine=self.config.engine("teacher"),
+                    limit=self.limit(self.config.stages.triples.limit),
+                    retry_failed=self.config.retry_failed,
+                )
+            ),
+            self.beam_arguments,
+        )
+
+    def heldout(self) -> str | None:
+        """The held-out questions as a table, imported once."""
+        path = self.config.heldout
+        if path is None or storage.exists(storage.join(path, MANIFEST)):
+            return path
+        output = storage.join(self.home, "heldout", identity_digest({"file": storage.mark(path)}))
+        return ingest.run(ingest.Config(corpus=path, output=output, kind="questions")).directory
+
+    def curate(self) -> Stage:
+        heldout = self.heldout()
+        settings = self.limited("curate", input=self.directory("triples"))
+        known = {item.name for item in fields(curate.Config)}
+        settings = {name: value for name, value in settings.items() if name in known}
+        if heldout:
+            settings["heldout"] = (*settings["heldout"], heldout)
+        return curate.run(curate.Config(**settings), self.beam_arguments)
+
+    def train(self, method: str) -> Stage:
+        settings = getattr(self.config.stages, f"train_{method}")
+        data = storage.join(self.directory("curate"), method)
+        base = settings.get("base")
+        identity = {
+            "data": read_table(self.directory("curate")).digest,
+            "settings": settings,
+            "base": model_digest(base) if base and storage.is_directory(base) else base,
+        }
+        stage = Stage.under(self.config.output, f"train_{method}", identity)
+        if not stage.is_complete:
+            announce(stage)
+            given = settings | {"data": data, "output": stage.directory}
+            path = f"{stage.directory}.yaml"
+            with storage.open_output(path) as file:
+                file.write(yaml.safe_dump(given).encode())
+            run_trainer(method, ["--config", path])
+            rows = storage.read_json(storage.join(stage.directory, "metrics.json"))["rows"]
+            counts = {"in": sum(rows.values()), "kept": rows["train"], "drops": {}, "rejects": {}}
+            storage.write_json(
+                storage.join(stage.directory, MANIFEST), {**stage.about, "tables": {}, "counts": counts, "seconds": 0.0}
+            )
+        return stage
+
+    def train_inspector(self) -> Stage:
+        return self.train("inspector")
+
+    def train_aligner(self) -> Stage:
+        return self.train("aligner")
+
+    def respond(self) -> Stage:
+        heldout = self.heldout() or storage.join(self.directory("curate"), "aligner", "test")
+        return respond.run(
+            respond.Config(
+                **self.limited(
+                    "respond",
+                    questions=heldout,
+                    engine=self.config.engine("upstream"),
+                    limit=self.limit(self.config.stages.respond.limit),
+                    retry_failed=self.config.retry_failed,
+                )
+            ),
+            self.beam_arguments,
+        )
+
+    def align(self) -> Stage:
+        return self.align_with("align", self.config.stages.align)
+
+    def align_compared(self) -> Stage:
+        return self.align_with("align_compared", self.config.stages.align.compared())
+
+    def align_with(self, name: str, settings: AlignStage) -> Stage:
+        done = align.run(
+            align.Config(
+                stage=name,
+                corpus=self.directory("respond"),
+                engine=self.config.engine("aligner"),
+                every_row=settings.every_row,
+                bf16=settings.bf16,
+                sampling=settings.sampling,
+                retry_failed=self.config.retry_failed,
+                **(self.squad_file(name, settings) if self.config.is_squad else self.own_models(settings)),
+                **self.common(),
+            ),
+            self.beam_arguments,
+        )
+        assert isinstance(done, Stage)
+        return done
+
+    def own_models(self, settings: AlignStage) -> dict[str, Any]:
+        """The one criterion's models and rules, as align takes them."""
+        return {
+            "aligner": (self.directory("train_aligner"),),
+            "inspector": (self.directory("train_inspector"),),
+            "criterion": (self.name,),
+            **{name: getattr(settings, name) for name in RULES},
+        }
+
+    def squad_file(self, name: str, settings: AlignStage) -> dict[str, Any]:
+        """Write the squad's file beside the criteria's directories, for `align --squad` as well."""
+
+        def beside(job: Job, stage: str) -> str:
+            return job.directory(stage).removeprefix(self.config.output.rstrip("/") + "/")
+
+        members = [
+            SquadMember(
+                criterion=job.name,
+                inspector=beside(job, "train_inspector"),
+                aligner=beside(job, "train_aligner"),
+            )
+            for job in self.members
+        ]
+        path = storage.join(self.config.output, f"{name.replace('align', 'squad')}.yaml")
+        with storage.open_output(path) as file:
+            file.write(squad_yaml(settings.squad(members)).encode())
+        return {"squad": path}
+
+    def evaluate(self) -> Stage:
+        return self.evaluate_with("evaluate", "align")
+
+    def evaluate_compared(self) -> Stage:
+        return self.evaluate_with("evaluate_compared", "align_compared")
+
+    def evaluate_with(self, name: str, aligned: str) -> Stage:
+        settings = self.config.stages.evaluate
+        own = [f"{job.name}={job.directory('train_inspector')}" for job in self.members]
+        return evaluate.run(
+            evaluate.Config(
+                stage=name,
+                aligned=self.directory(aligned),
+                output=self.config.output,
+                seed=self.config.seed,
+                inspector=(*own, *settings.inspector),
+                pair_ranker=settings.pair_ranker,
+                two_way=settings.two_way,
+            ),
+            self.beam_arguments,
+        )
+
+
+def models_of(config: Config) -> dict[str, str]:
+    return {name: config.engine(name)["model"] for name in ("teacher", "upstream")}
+
+
+def changes(before: dict[str, Any] | None, now: dict[str, Any]) -> Iterator[str]:
+    """What differs between a stage's identities, as `name: old → new`, or `name changed` where that is long (digests).
+
+    Nothing where there was none before.
+    """
+    if not before:
+        return
+    old, new = flatten(before), flatten(json.loads(json.dumps(now)))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            values = f"{old.get(name)!r} → {new.get(name)!r}"
+            yield f"{name}: {values}" if len(values) <= LONG else f"{WORDS.get(name, name)} changed"
