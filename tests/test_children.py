@@ -6,8 +6,9 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from pipelines.commands import installation, train
+from pipelines.commands import installation
 from pipelines.runtime.beam import run_pipeline
+from pipelines.runtime.trainers import run_trainer
 from transforms.engines.engine import EngineConfig
 from transforms.engines.vllm_process import VllmProcess
 from transforms.engines.weights import Weights
@@ -48,7 +49,7 @@ def test_doctors_probes(hostile, monkeypatch, pythonpath):
 
 
 def test_trainers(hostile, capfd):
-    train.run_trainer("inspector", ["--help"])
+    run_trainer("inspector", ["--help"])
     assert "python -m training.inspector" in capfd.readouterr().out
     assert ran(hostile) == []
 

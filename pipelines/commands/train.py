@@ -8,66 +8,12 @@ Triples that were not curated yet are curated first, beside the output. All othe
 `python -m training.inspector --help`. On several GPUs launch the trainer itself with torchrun.
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 
-from pipelines import curate
-from schemas.children import child_environment
-from schemas.command_line import DONE, INTERRUPTED, WRONG_USE, Parser, exit_code
-from schemas.errors import StageError, UsageError
-from training.command_line import LIFELINE
-from transforms.tables import storage
-from transforms.tables.table import MANIFEST
-
-METHODS = ("inspector", "aligner")
-
-
-def find_shards(method: str, data: str) -> str | None:
-    """The trainer's shards in `data`: as they are, or those of a curate stage; None where `data` is to be curated.
-
-    UsageError where it is neither shards nor a table.
-    """
-    if storage.exists(storage.join(data, "train")):
-        return data
-    if storage.exists(storage.join(data, method, "train")):
-        return storage.join(data, method)
-    if not storage.exists(storage.join(data, MANIFEST)):
-        raise UsageError(
-            f"--data {data}: neither training shards (train/, validation/) nor a table of triples; "
-            "make one with alignbeam import --kind triples"
-        )
-    return None
-
-
-def shards_for(method: str, data: str, output: str) -> str:
-    """The trainer's shards in `data`, a table of triples being curated first."""
-    if shards := find_shards(method, data):
-        return shards
-    stage = curate.run(curate.Config(input=data, output=f"{output}.data"))
-    return storage.join(stage.directory, method)
-
-
-def run_trainer(method: str, arguments: Sequence[str]) -> None:
-    """Run a trainer as a program of its own; what it prints is shown as it comes.
-
-    Raises UsageError or StageError as its exit code says; KeyboardInterrupt where it was interrupted.
-    """
-    command = [sys.executable, "-m", f"training.{method}", *arguments]
-    lifeline, held = os.pipe()  # the trainer ends when nobody holds the other end any more
-    try:
-        environment = child_environment() | {LIFELINE: str(lifeline)}
-        code = subprocess.run(command, env=environment, pass_fds=[lifeline]).returncode
-    finally:
-        os.close(lifeline)
-        os.close(held)
-    if code == WRONG_USE:
-        raise UsageError(f"the {method}'s trainer refused its settings (see above)")
-    if code in (INTERRUPTED, -2):
-        raise KeyboardInterrupt
-    if code:
-        raise StageError(f"the {method}'s trainer ended with exit code {code} (see above); run the command again")
+from pipelines.commands.train_inputs import METHODS, shards_for
+from pipelines.runtime.trainers import run_trainer
+from schemas.command_line import DONE, Parser, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

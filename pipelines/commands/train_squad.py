@@ -1,6 +1,6 @@
 """Train a squad: an inspector and a LoRA adapter for each criterion, and the file that `align --squad` takes.
 
-    alignbeam train squad --data ethical=runs/e/curate/1a2b3c --data factual=data/factual \\
+    alignbeam train squad --data ethical=runs/e/curate/1a2b3c --data factual=data/factual \
         --inspector-base bert-base-uncased --base Qwen/Qwen3-0.6B -o models/squad
 
 The adapters share their base. Models are written to OUTPUT/CRITERION/inspector and OUTPUT/CRITERION/aligner, one after
@@ -15,20 +15,18 @@ from typing import Any
 
 import yaml
 
-from pipelines.commands.train import METHODS, find_shards, run_trainer, shards_for
+from pipelines.commands.train_inputs import METHODS, find_shards, shards_for
 from pipelines.runtime import entrypoint
+from pipelines.runtime.trainers import ADAPTER, TRAINERS, run_trainer
 from schemas.command_line import DONE, setting
 from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve, to_dict
 from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
-from training import aligner as aligner_trainer
 from training import inspector as inspector_trainer
 from training.run_folder import Run, base_digest
 from transforms.tables import storage
 
-TRAINERS: dict[str, Any] = {"inspector": inspector_trainer.Config, "aligner": aligner_trainer.Config}
-ADAPTER = {"adapter": True, "lora_rank": 16}  # how a squad's aligner is trained unless its settings say otherwise
 SQUAD_FILE = "squad.yaml"
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from pipelines import curate, ingest
-from pipelines.commands.train_squad import TRAINERS
 from pipelines.recipe.recipe import Config
+from pipelines.runtime.trainers import TRAINERS
 from schemas.errors import UsageError
 from schemas.tables import TRIPLES
 from training.run_folder import base_digest

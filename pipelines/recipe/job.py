@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from pipelines import align, curate, evaluate, ingest, questions, respond, triples
-from pipelines.commands.train import run_trainer
 from pipelines.recipe.recipe import STAGES, AlignStage, Config, parted
 from pipelines.runtime import runs
 from pipelines.runtime.stage import Stage, announce, identity_digest
+from pipelines.runtime.trainers import run_trainer
 from schemas.console import messages
 from schemas.criteria.pack import load_pack
 from schemas.errors import UsageError

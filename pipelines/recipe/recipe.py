@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.align import Settings as AlignSettings
-from pipelines.commands.train_squad import ADAPTER, TRAINERS
 from pipelines.curate import Settings as CurateSettings
 from pipelines.evaluate import Settings as EvaluateSettings
 from pipelines.questions import Settings as QuestionSettings
 from pipelines.respond import Settings as RespondSettings
+from pipelines.runtime.trainers import ADAPTER, TRAINERS
 from pipelines.triples import Settings as TripleSettings
 from schemas.command_line import setting
 from schemas.errors import UsageError
