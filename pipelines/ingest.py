@@ -24,6 +24,7 @@ from pipelines.runtime.stage import Stage, identity_digest
 from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import StageError, UsageError
+from schemas.names import check_name
 from schemas.urls import redact_urls, without_query
 from transforms.corpora import records
 from transforms.corpora.fields import REJECTS, Kind, Look, look_at, read_chunks, schema_of
@@ -153,8 +154,7 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
     columns = {path: look.columns if isinstance(look, Look) else looks[0].columns for path, look in kept.items()}
     root = config.corpus if storage.is_directory(config.corpus) else storage.fixed_part(config.corpus)
     names = {
-        path: storage.check_name(storage.relative(without_query(path), root), path).removesuffix(".parquet")
-        for path in kept
+        path: check_name(storage.relative(without_query(path), root), path).removesuffix(".parquet") for path in kept
     }
     for name, times in Counter(names.values()).items():
         if times > 1:

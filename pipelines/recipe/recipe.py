@@ -13,6 +13,7 @@ from pipelines.runtime.trainers import ADAPTER, TRAINERS
 from pipelines.triples import Settings as TripleSettings
 from schemas.command_line import setting
 from schemas.errors import UsageError
+from schemas.names import check_name
 from schemas.settings import Layer, resolve, to_dict, validated
 from schemas.squads import Routing, Squad, SquadMember
 from transforms.engines.engine import EngineConfig
@@ -183,7 +184,7 @@ def parted(config: Config, names: Sequence[str]) -> Iterator[Config]:
         yield replace(
             config,
             criterion=criterion,
-            output=storage.join(config.output, storage.check_name(name, f"criterion pack {criterion}")),
+            output=storage.join(config.output, check_name(name, f"criterion pack {criterion}")),
             only=config.only if config.only in OF_ONE_CRITERION else None,
             stages=stages_of_one,
             stages_of={},

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from schemas.errors import UsageError
+from schemas.names import check_name
 from transforms.tables import storage
 from transforms.tables.table import MANIFEST, Table, read_manifest, read_table
 
@@ -81,9 +82,9 @@ def read_run_file(path: str) -> dict[str, Any]:
     file = storage.join(path, RUN_FILE)
     about = storage.read_json(file)
     for entry in about.get("stages", []):
-        storage.check_name(entry.get("directory") or entry["stage"], file)
+        check_name(entry.get("directory") or entry["stage"], file)
     for criterion in about.get("criteria", []):
-        storage.check_name(criterion, file)
+        check_name(criterion, file)
     return about
 
 

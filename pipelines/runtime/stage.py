@@ -16,6 +16,7 @@ from pipelines.runtime.at_work import at_work
 from pipelines.runtime.beam import run_pipeline
 from pipelines.runtime.watch import watch
 from schemas.errors import StageError, UsageError
+from schemas.names import check_name
 from schemas.urls import redacted
 from schemas.versions import installed_versions
 from transforms.tables import storage
@@ -46,7 +47,7 @@ class Stage:
     @classmethod
     def under(cls, output: str, name: str, identity: dict, inputs: str = "") -> "Stage":
         """The stage of a run: a directory of its own for every identity, so that older results stay."""
-        folder = storage.check_name(name, "the name of a stage")
+        folder = check_name(name, "the name of a stage")
         return cls(storage.join(output, folder, identity_digest(identity)), name, identity, inputs)
 
     @cached_property

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import UsageError
-from transforms.tables import storage
+from schemas.names import check_name
 
 SETTINGS = ("*config*.json", "modules.json")
 INDEX = "*.safetensors.index.json"
@@ -50,7 +50,7 @@ def refuse_code(model: str | Path) -> None:
         for path in sorted(folder.glob(INDEX)):
             files = read_object(path).get("weight_map")
             for name in dict.fromkeys(map(str, files.values() if isinstance(files, dict) else ())):
-                if not storage.check_name(name, str(path)).endswith(".safetensors"):
+                if not check_name(name, str(path)).endswith(".safetensors"):
                     raise UsageError(f"{path}: names {name!r}; weights are loaded from *.safetensors alone")
         adapter = folder / "adapter_config.json"
         base = read_object(adapter).get("base_model_name_or_path") if adapter.is_file() else None

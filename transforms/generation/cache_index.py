@@ -18,6 +18,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import UsageError
+from schemas.names import check_name
 from transforms.tables import storage
 
 BATCH_ROWS = 512  # what is decoded at once
@@ -208,7 +209,7 @@ def load_index(directory: str) -> Index:
     try:
         saved = storage.read_json(storage.join(directory, INDEX))
         for name in (saved["array"], *saved["segments"]):
-            storage.check_name(name, storage.join(directory, INDEX))
+            check_name(name, storage.join(directory, INDEX))
         fs, local = storage.filesystem(storage.join(directory, saved["array"]))
         if isinstance(fs, LocalFileSystem):
             return Index(saved["segments"], np.load(local, mmap_mode="r"))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from schemas.errors import UsageError
+from schemas.names import check_name
 from transforms.tables import storage
 from transforms.tables.shards import Target
 
@@ -21,7 +22,7 @@ def read_entries(directory: str) -> dict[str, dict]:
     entries = {}
     for file, entry in zip(files, storage.for_each(storage.read_json, files), strict=True):
         name = storage.relative(file, home).removesuffix(".json")
-        shards = {storage.check_name(table, file): shard["path"] for table, shard in entry["tables"].items()}
+        shards = {check_name(table, file): shard["path"] for table, shard in entry["tables"].items()}
         if entry["name"] != name or shards != {table: f"{table}/{name}.parquet" for table in shards}:
             raise UsageError(
                 f"{file}: names the files of another shard, {[entry['name'], *shards.values()]}; remove it"

@@ -4,14 +4,12 @@ import errno
 import glob
 import json
 import os
-import re
 import stat
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
-from urllib.parse import unquote
 
 import fsspec
 import xxhash
@@ -19,12 +17,11 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import StageError, UsageError
+from schemas.names import check_name
 from schemas.urls import redact_urls, redacted, without_query
 
 T = TypeVar("T")
-
 THREADS = 16
-DRIVE = re.compile("[A-Za-z]:")
 NO_LOCK = "is no plain file of one name, as a lock is; remove it if nobody is at work there"
 
 
@@ -40,30 +37,6 @@ def join(directory: str, *names: str) -> str:
     """A path below a directory; the query of a URL stays its end."""
     bare = without_query(directory)
     return "/".join([bare.rstrip("/"), *names]) + directory[len(bare) :]
-
-
-def check_name(name: object, source: str) -> str:
-    """Return a name that a file or a server gave, if it stays below the folder that it is joined to.
-
-    `source` says where it stands. UsageError where it would lead elsewhere on some store: `..`, absolute paths, drives,
-    home folders, protocols and chains of fsspec, backslashes, NUL, and all these URL-encoded.
-    """
-    text = str(name)
-    while True:
-        parts = text.split("/")
-        leads_away = (
-            {"", ".", ".."} & set(parts)  # an empty part: the first of an absolute path, or a protocol's ://
-            or "::" in text
-            or "\\" in text
-            or "\0" in text
-            or DRIVE.fullmatch(parts[0])
-            or (parts[0].startswith("~") and (len(parts) > 1 or text == "~"))
-        )
-        if leads_away or not isinstance(name, str):
-            raise UsageError(f"{source}: names {name!r}, which does not lie below its folder; rename or remove it")
-        if text == (decoded := unquote(text)):
-            return name
-        text = decoded
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import UsageError
+from schemas.names import check_name
 from transforms.tables import storage
 from transforms.tables.identity import content_id
 from transforms.tables.shards import Shard, Target, read_shard, rows_and_schema, rows_at
@@ -92,9 +93,9 @@ def read_table(path: str, name: str | None = None) -> Table:
         name = name or next(iter(tables))
         if name not in tables:
             raise UsageError(f"{path}: has no table {name!r}; it holds {', '.join(tables)}")
-        root = storage.join(path, storage.check_name(name, manifest_path))
+        root = storage.join(path, check_name(name, manifest_path))
         for shard in tables[name]["shards"]:
-            inside = storage.check_name(str(shard["path"]).removeprefix(f"{name}/"), manifest_path)
+            inside = check_name(str(shard["path"]).removeprefix(f"{name}/"), manifest_path)
             digests[storage.join(root, inside)] = shard["digest"]
         files = list(digests)
         if not files:

@@ -21,6 +21,7 @@ from pipelines.runtime.at_work import at_work
 from pipelines.runtime.stage import Stage
 from schemas.command_line import WRONG_USE
 from schemas.errors import UsageError
+from schemas.names import check_name
 from training.run_folder import Run
 from training.shards import read_split
 from transforms.generation import cache_index
@@ -60,13 +61,13 @@ INSIDE = ["a", "a/b.parquet", "a..b", "...", "a b/c%20d.jsonl", "100%.jsonl", "~
 @pytest.mark.parametrize("name", AWAY)
 def test_a_name_that_leads_away_is_refused(name):
     with pytest.raises(UsageError) as caught:
-        storage.check_name(name, "t/manifest.json")
+        check_name(name, "t/manifest.json")
     assert str(caught.value).startswith(f"t/manifest.json: names {name!r}, {OUTSIDE}")
 
 
 @pytest.mark.parametrize("name", INSIDE)
 def test_a_name_below_its_folder_passes(name):
-    assert storage.check_name(name, "t/manifest.json") == name
+    assert check_name(name, "t/manifest.json") == name
 
 
 def test_the_fixed_part_of_a_pattern_at_a_root():
