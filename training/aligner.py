@@ -3,9 +3,9 @@
     python -m training.aligner --config training/configs/aligner_gpt2_large.yaml --data curated/aligner --output aligner
     torchrun --nproc-per-node 8 -m training.aligner --data curated/aligner --output aligner --gradient-accumulation 2
 
-`transforms.training_data.aligner_format` renders the texts. The separators are special tokens, and the loss is on the correction and
-its end mark only. Pairs too long for the model are left out and counted: a correction is never cut. Defaults are the
-paper's settings for GPT-2 Large. The checkpoint with the least validation loss is kept.
+`transforms.training_data.aligner_format` renders the texts. The separators are special tokens, and the loss is on the
+correction and its end mark only. Pairs too long for the model are left out and counted: a correction is never cut.
+Defaults are the paper's settings for GPT-2 Large. The checkpoint with the least validation loss is kept.
 
 The output is one model folder, which vLLM and transformers load as it is; the model ends at `[DONE]` by itself. A LoRA
 adapter is merged into it, because the separators' embeddings are trained as well and vLLM loads no adapter that changes

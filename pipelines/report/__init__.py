@@ -1,1 +1,1 @@
-"""What a report shows, worked out from a run directory's tables; `pipelines.report.page` and `pipelines.commands.show` print it."""
+"""What a report shows, worked out from a run directory's tables."""

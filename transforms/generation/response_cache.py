@@ -1,7 +1,7 @@
 """The response cache: a completion is written down as soon as it is there, and never asked for again.
 
-A worker appends segments of its own (transforms.generation.cache_index); `compact_and_index` merges small ones and indexes all
-as a stage starts. Errors are not cached. Where two segments answer the same request, the lowest name wins.
+A worker appends segments of its own (transforms.generation.cache_index); `compact_and_index` merges small ones and
+indexes all as a stage starts. Errors are not cached. Where two segments answer the same request, the lowest name wins.
 """
 
 import atexit

@@ -6,8 +6,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from schemas.errors import StageError, UsageError
 from schemas.tables import RESPONSES, with_drop_reason
-from transforms.tables import storage
-from transforms.tables import table as tables
+from transforms.tables import shard_file, storage
 from transforms.tables.chunks import Chunk, ChunkCoder, MapBatches
 from transforms.tables.entries import complete_entries, read_entries
 from transforms.tables.marks import drop_where
@@ -181,7 +180,7 @@ def test_parts_make_the_same_file_however_they_are_cut(tmp_path):
 
 
 def test_row_groups_of_long_texts_are_the_same_however_they_are_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "GROUP_BYTES", 1 << 20)
+    monkeypatch.setattr(shard_file, "GROUP_BYTES", 1 << 20)
     long = pa.table(
         {
             "id": [f"id{i}" for i in range(2000)],
