@@ -10,8 +10,7 @@ import xxhash
 
 from schemas.errors import UsageError
 from transforms.engines.engine import digest_of
-from transforms.engines.pretrained import refuse_code
-from transforms.tables import storage
+from transforms.engines.pretrained import read_object, refuse_code
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 DECISIVE_FILES = (
@@ -57,7 +56,7 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
         return Weights(str(folder), None, digest_of(_folder_digest(folder)))
     if not (folder / "adapter_config.json").is_file():
         raise UsageError(f"{folder}: not a model folder: it has no config.json")
-    name = storage.read_json(str(folder / "adapter_config.json")).get("base_model_name_or_path")
+    name = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(name, str) or (Path(name).is_dir() and not (Path(name) / "config.json").is_file()):
         raise UsageError(f"{folder}/adapter_config.json: base_model_name_or_path = {name!r}: names no model")
     base = find_weights(name, revision)
