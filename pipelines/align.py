@@ -417,7 +417,7 @@ def align_corpus(
     models |= {f"inspector {m.criterion}": m.inspector for m in members}
     with record.watched(stage, models):
         scores = None
-        if squad.routing in BY_SCORES and (config.retry_failed or not stage.is_complete):
+        if squad.routing in BY_SCORES and (config.retry_failed or not stage.is_done()):
             scores = orders.inspect(corpus, members, config.output, beam_arguments, bf16=config.bf16)
         complete(
             stage,
@@ -427,7 +427,7 @@ def align_corpus(
             left_to_others=left_to_others(config, corpus),
             retry_failed=config.retry_failed,
         )
-    if not stage.is_complete:
+    if not stage.is_done():
         done = complete_entries(stage.directory, corpus.targets)
         messages.print(f"{len(done)} of {len(corpus.shards)} shards are done: {stage.directory}")
         others = left_to_others(config, corpus)

@@ -251,7 +251,7 @@ def write_training_shards(config: Config, stage: Stage, trainer: Trainer, beam_a
     """A trainer's shards, beside the curated triples; those that are there already stay."""
     curated = stage.table().head(None)
     shards = Stage(storage.join(stage.directory, trainer.name), trainer.name, {"curated": stage.digest})
-    if not shards.is_complete:
+    if not shards.is_done():
         triples_per_shard = max(config.rows_per_shard // trainer.rows_per_triple, 1)
         plan = plan_shards(count_rows(curated, trainer.column), triples_per_shard)
         write = WriteTrainingShards(curated, trainer, plan, shards.directory, shards.about)

@@ -224,7 +224,7 @@ def run_with_imports(config: Config, beam_arguments: Sequence[str] = ()) -> list
     }
     stage = Stage.under(config.output, config.stage, identity)
     metrics_path = storage.join(stage.directory, "metrics.json")
-    if not stage.is_complete or not storage.exists(metrics_path):
+    if not stage.is_done() or not storage.exists(metrics_path):
         complete(stage, aligned, partial(build, judges, aligned, stage), beam_arguments)
         metrics = measure(judges, stage.table("judgements").to_arrow(), aligned, config.seed)
         for name, imported in two_way.items():

@@ -32,10 +32,10 @@ def explain_row(row_id: str, table: Table, rules: tuple[Rule, ...], held_out: He
         reason = found["drop_reason"] or "leaked"
         grid.add_row(reason, "question", verdict(found["drop_reason"] is not None), seen)
     results.print(grid)
-    if not stage.is_complete:
+    if not stage.is_done():
         results.print("Duplicates, quotas and splits are known once the same command has run without --explain.")
         return
-    for name in stage.manifest["tables"]:
+    for name in stage.read_manifest()["tables"]:
         fate = find_row(stage.table(name), row_id)
         if fate is not None:
             marks = fate.select([mark for mark in (*SPLIT_COLUMNS, *DROP_COLUMNS) if mark in fate.schema.names])

@@ -257,11 +257,11 @@ def run(
         sources = find_sources(config, storage.join(config.output, LOOKS))
         check(sources[0].schema)
         stage = stage_for(config, sources, by_identity=by_identity)
-        if not stage.is_complete:
+        if not stage.is_done():
             claim(stage)
             stage.withdraw_if_changed({source.shard: source.target for source in sources})
             run_pipeline(lambda root: build(sources, stage, root), beam_arguments, models=False)
-    counts = stage.manifest["counts"]
+    counts = stage.read_manifest()["counts"]
     if not counts["kept"]:
         raise StageError(f"{config.corpus}: not one row could be used: {counts['rejects']}")
     return stage

@@ -264,7 +264,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
     storage.check_writable(config.output)
     stage = stage_for(config, pack, engine)
-    if not stage.is_complete or (config.retry_failed and stage.manifest["counts"]["kept"] < config.count):
+    if not stage.is_done() or (config.retry_failed and stage.read_manifest()["counts"]["kept"] < config.count):
         announce(stage)
         rounds = Rounds(config, pack, engine, stage, beam_arguments)
         topics = rounds.topics()
@@ -300,7 +300,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
             SHARD_ROWS,
             counts,
         )
-    if text := shortfall(config, stage.manifest["counts"]["kept"], stage.table("topics").rows):
+    if text := shortfall(config, stage.read_manifest()["counts"]["kept"], stage.table("topics").rows):
         messages.print(text, style="yellow", soft_wrap=True)
     return stage
 

@@ -73,7 +73,7 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
             raise
         job.results[name] = stage
         job.record.record(stage, "complete", time.monotonic() - started, models_of(config))
-        counts = stage.manifest["counts"]
+        counts = stage.read_manifest()["counts"]
         messages.print(f"  {counts['kept']:,} of {counts['in']:,} rows")
         rejects += sum(counts["rejects"].values())
     if names:

@@ -135,7 +135,7 @@ class Job:
             "base": model_digest(base) if base and storage.is_directory(base) else base,
         }
         stage = Stage.under(self.config.output, f"train_{method}", identity)
-        if not stage.is_complete:
+        if not stage.is_done():
             announce(stage)
             given = settings | {"data": data, "output": stage.directory}
             path = f"{stage.directory}.yaml"

@@ -18,7 +18,7 @@ MOST_VALUES = 20
 
 def data_card(stage: Stage) -> str:
     """README.md of a curated table, in Markdown; texts of the data are cut and cannot become markup."""
-    manifest = stage.manifest
+    manifest = stage.read_manifest()
     counts, name = manifest["counts"], next(iter(manifest["tables"]))
     kept = stage.table(name)
     parts = [

@@ -48,7 +48,7 @@ def main(
 
 def report_stage(stage: Stage) -> int:
     """Say what a stage made, and why rows are missing; gives the exit code."""
-    counts = stage.manifest["counts"]
+    counts = stage.read_manifest()["counts"]
     messages.print(stage.name, style="bold")
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("in", f"{counts['in']:,}")

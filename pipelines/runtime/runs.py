@@ -73,7 +73,7 @@ class Run:
     @contextmanager
     def watched(self, stage: Stage, models: dict[str, str] | None = None) -> Iterator[None]:
         """Record a stage as running, then as complete, partial or failed; one that was complete stays as it was."""
-        if stage.is_complete and any(entry["digest"] == stage.digest for entry in self.read()["stages"]):
+        if stage.is_done() and any(entry["digest"] == stage.digest for entry in self.read()["stages"]):
             yield
             return
         started = time.monotonic()
@@ -83,7 +83,7 @@ class Run:
         except BaseException:
             self.record(stage, "failed", time.monotonic() - started, models)
             raise
-        self.record(stage, "complete" if stage.is_complete else "partial", time.monotonic() - started, models)
+        self.record(stage, "complete" if stage.is_done() else "partial", time.monotonic() - started, models)
 
     def identities(self) -> dict[str, dict]:
         """What decided the results of each stage when it last ran here."""

@@ -54,17 +54,17 @@ class Stage:
     def digest(self) -> str:
         return identity_digest(self.identity)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the results are there; UsageError where the directory holds those of another command."""
+    def is_done(self) -> bool:
+        """Return whether the results are there; UsageError where the directory holds those of another command."""
         if not storage.exists(storage.join(self.directory, MANIFEST)):
             return False
-        if self.manifest["digest"] != self.digest:
+        manifest = self.read_manifest()
+        if manifest["digest"] != self.digest:
             raise UsageError(f"{self.directory}: holds the results of another input or settings; choose another output")
-        return self.manifest.get("inputs", "") == self.inputs
+        return manifest.get("inputs", "") == self.inputs
 
-    @property
-    def manifest(self) -> dict:
+    def read_manifest(self) -> dict:
+        """Return what the stage wrote about its results; UsageError where there is no manifest, or no whole one."""
         return read_manifest(self.directory)
 
     @property
@@ -102,7 +102,7 @@ class Stage:
         shards = [entry for name, entry in before.items() if entry["rejects"] and name in names]
         taken = {f"{self.directory}/entries/{entry['name']}.json": entry for entry in shards}
         path = storage.join(self.directory, MANIFEST)
-        manifest = self.manifest if taken and storage.exists(path) else None
+        manifest = self.read_manifest() if taken and storage.exists(path) else None
         for file in (path, *taken) if taken else ():
             storage.remove(file)
         try:
@@ -167,14 +167,14 @@ def complete(
     other tasks do at the same time; where there are some, the directory is not locked. rows: how many every step reads,
     where it is not those of the shards that are left.
     """
-    if stage.is_complete and not retry_failed:
+    if stage.is_done() and not retry_failed:
         return
     own = [target.name for index, target in inputs.targets.items() if index not in left_to_others]
     with (
         nullcontext() if left_to_others else at_work(stage.directory),
         stage.reopened(own) if retry_failed else nullcontext(),
     ):
-        if not stage.is_complete:
+        if not stage.is_done():
             stage.withdraw_if_changed(inputs.targets)
             skip = stage.done_shards(inputs.targets) | left_to_others
             announce(stage)
@@ -185,7 +185,7 @@ def complete(
 
 def check_yield(stage: Stage, minimum: float) -> None:
     """Raise StageError where too few of a stage's rows survived, with the reasons that took most."""
-    counts = stage.manifest["counts"]
+    counts = stage.read_manifest()["counts"]
     if counts["kept"] > minimum * counts["in"] or not counts["in"]:
         return
     reasons = ", ".join(f"{rows} {reason}" for reason, rows in [*counts["rejects"].items(), *counts["drops"].items()])

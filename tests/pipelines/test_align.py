@@ -84,7 +84,7 @@ def test_columns_of_any_name_pass_through_untouched(tmp_path):
     assert first["aligned"].startswith("A kinder word")
     steps = stage.table("trajectories").to_arrow().to_pylist()
     assert [step["text"] for step in steps][:2] == ["r1", first["aligned"]]
-    assert stage.manifest["counts"]["rejects"] == {}
+    assert stage.read_manifest()["counts"]["rejects"] == {}
 
 
 def test_a_table_without_its_columns_or_aligned_already_is_refused_before_work(tmp_path):
@@ -119,7 +119,7 @@ def test_triples_are_asked_for_whatever_else_a_table_holds(tmp_path):
     odd = {"error": "theirs", "drop_reason": "theirs", "draw": "x", "prompt": 3, "response": "old", "finish_reason": 1}
     questions = table(tmp_path / "odd", {"questions": [{"id": "1", "question": "What?", **odd}]})
     settings = {"questions": questions, "criterion": "ethical", "output": str(tmp_path / "run"), "engine": TEACHER}
-    assert triples.run(triples.Config(**settings)).manifest["counts"]["kept"] == 1
+    assert triples.run(triples.Config(**settings)).read_manifest()["counts"]["kept"] == 1
     del settings["criterion"]
     answers = respond.run(respond.Config(**settings)).table().to_arrow().to_pylist()
     assert [answer["response"][:11] for answer in answers] == ["It is about"]
@@ -141,7 +141,7 @@ def test_a_chat_is_aligned_in_its_context_and_stays_as_it_is(tmp_path):
     assert {name: first[name] for name in given} == given
     assert first["decision"] == "rewritten"
     assert (second["decision"], second["aligned"]) == ("failed", second["response"])
-    assert stage.manifest["counts"]["rejects"] == {"prompt_too_long": 1}
+    assert stage.read_manifest()["counts"]["rejects"] == {"prompt_too_long": 1}
     made = table(tmp_path / "made", {"responses": [{"id": "1", **row(1)}]})
     for settings, flag in (
         ({"messages_column": "m"}, "--messages-column m"),
@@ -235,7 +235,7 @@ def test_two_runs_at_once_are_not_let_into_one_directory(tmp_path):
             align.run(config(tmp_path, corpus))
         left = shutil.copy(f"{stage.directory}/at_work.lock", tmp_path)
     shutil.copy(left, stage.directory)  # as a process leaves it that was killed
-    assert align.run(config(tmp_path, corpus)).is_complete
+    assert align.run(config(tmp_path, corpus)).is_done()
     assert not os.path.exists(f"{stage.directory}/at_work.lock")
 
 
@@ -359,7 +359,7 @@ def test_an_edited_input_is_imported_again(tmp_path):
     for number in (1, 2):
         rows = [{"question": question} for question in ("Why is it so?", "Who was there then?")[:number]]
         stage = curate.run(curate.Config(input=write(questions, *rows), output=str(tmp_path / "run")))
-        assert stage.manifest["counts"]["kept"] == number
+        assert stage.read_manifest()["counts"]["kept"] == number
 
 
 def test_two_way_files_of_one_name_are_both_measured(tmp_path, capsys):

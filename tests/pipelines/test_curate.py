@@ -97,7 +97,7 @@ def rows_of(stage, name: str) -> list[dict]:
 def test_triples_come_out_curated_with_every_drop_named(tmp_path, held_out):
     rows = [*GOOD, *BAD.values()]
     stage = curate.run(config(tmp_path, write(rows, tmp_path / "in"), heldout=(held_out,)))
-    assert stage.manifest["counts"] == {"in": 294, "kept": 288, "drops": dict.fromkeys(BAD, 1), "rejects": {}}
+    assert stage.read_manifest()["counts"] == {"in": 294, "kept": 288, "drops": dict.fromkeys(BAD, 1), "rejects": {}}
     drops = {row["drop_reason"]: row for row in rows_of(stage, "drops")}
     assert {reason: row["id"] for reason, row in drops.items()} == {reason: row["id"] for reason, row in BAD.items()}
     assert drops["exact_duplicate"]["duplicate_of"] == GOOD[5]["id"]
@@ -221,7 +221,7 @@ def test_quotas_hold_for_every_value_and_draw_the_same_whatever_the_order(tmp_pa
     for number, order in enumerate([rows, rows[::-1]]):
         source = write(order, tmp_path / f"in{number}", shards=number + 1, schema=QUESTIONS)
         stage = curate.run(config(tmp_path, source, quotas={"topic": 5}))
-        assert stage.manifest["counts"]["drops"] == {"over_quota": 30}
+        assert stage.read_manifest()["counts"]["drops"] == {"over_quota": 30}
         found.append([row["id"] for row in rows_of(stage, "questions")])
         assert Counter(row["topic"] for row in rows_of(stage, "questions")) == {None: 20, "cats": 5, "dogs": 5}
     assert found[0] == found[1]
@@ -245,7 +245,7 @@ def test_no_text_crosses_a_shuffle_whatever_is_asked_for(tmp_path, monkeypatch, 
     ]
     asked = {"max_rouge_l": 0.9, "max_cosine": 0.99, "embedder": str(minilm), "quotas": {"topic": 5}, "keep": "longest"}
     stage = curate.run(config(tmp_path, write(rows, tmp_path / "in", schema=QUESTIONS), minimum_yield=0.0, **asked))
-    assert stage.manifest["counts"]["kept"] == 5
+    assert stage.read_manifest()["counts"]["kept"] == 5
     assert len(encoded) > 20
     assert not any(b"marmalade" in message for message in encoded)
 
@@ -297,9 +297,9 @@ def test_the_data_card_counts_and_shows_what_was_dropped(tmp_path, held_out):
 def test_the_papers_rules_are_switched_on_in_its_recipe_alone(tmp_path):
     rows = [*GOOD[:20], GOOD[20] | {"correction": "Use a <b> naïve method."}]
     source = write(rows, tmp_path / "in")
-    assert curate.run(config(tmp_path, source)).manifest["counts"]["drops"] == {}
+    assert curate.run(config(tmp_path, source)).read_manifest()["counts"]["drops"] == {}
     english = {"english_plain_text": True}
-    drops = curate.run(config(tmp_path, source, validity=english)).manifest["counts"]["drops"]
+    drops = curate.run(config(tmp_path, source, validity=english)).read_manifest()["counts"]["drops"]
     assert drops == {"markup": 1}
 
 
@@ -316,7 +316,7 @@ def test_a_complete_stage_is_left_alone_and_lost_shards_are_written_again(tmp_pa
 
 def test_real_questions(tmp_path, data):
     stage = curate.run(curate.Config(input=write_head(data, tmp_path, 1500), output=str(tmp_path / "run")))
-    counts = stage.manifest["counts"]
+    counts = stage.read_manifest()["counts"]
     assert counts["in"] == 1500
     assert counts["drops"]["exact_duplicate"] == 1500 - counts["kept"] - counts["drops"].get("near_duplicate", 0)
     splits = [row["split"] for row in rows_of(stage, "questions")]
@@ -386,4 +386,4 @@ def test_three_rows_and_none(tmp_path):
     stage = curate.run(config(tmp_path, write(GOOD[:3], tmp_path / "three")))
     assert len(rows_of(stage, "triples")) == 3
     stage = curate.run(config(tmp_path, write([], tmp_path / "none", shards=1)))
-    assert stage.manifest["counts"] == {"in": 0, "kept": 0, "drops": {}, "rejects": {}}
+    assert stage.read_manifest()["counts"] == {"in": 0, "kept": 0, "drops": {}, "rejects": {}}

@@ -58,7 +58,7 @@ def test_from_a_pack_to_training_shards(tmp_path, log):
     questions = stages["questions"].table("questions").to_arrow()
     assert questions.num_rows == 60
     assert len(set(questions["question"].to_pylist())) == 60
-    triples = stages["triples"].manifest["counts"]
+    triples = stages["triples"].read_manifest()["counts"]
     assert triples["in"] == 60 == triples["kept"] + sum(triples["drops"].values())
     assert triples["drops"]["missing_critique"] > 0
     curated = read_table(stages["curate"].directory).to_arrow()
@@ -97,7 +97,7 @@ def test_a_demonstration_regenerates_only_what_depends_on_it(tmp_path, log):
 
 def test_a_larger_limit_extends(tmp_path, log):
     small = job(tmp_path, "questions", "triples", limit=30)
-    assert small["triples"].manifest["counts"]["in"] == 30
+    assert small["triples"].read_manifest()["counts"]["in"] == 30
     asked = set(log())
     large = job(tmp_path, "questions", "triples")
     ids = [stages["questions"].table("questions").to_arrow()["id"].to_pylist() for stages in (small, large)]
@@ -127,34 +127,30 @@ def failing_triples():
 def test_failed_rows_are_rejects_and_can_be_asked_again(tmp_path, log, monkeypatch):
     settings = failing_triples()
     stages = job(tmp_path, "questions", "triples", settings=settings)
-    counts = stages["triples"].manifest["counts"]
+    counts = stages["triples"].read_manifest()["counts"]
     assert counts["rejects"]["server_error"] > 0
     asked = len(log())
     monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
     again = job(tmp_path, "questions", "triples", settings=settings)
-    assert again["triples"].manifest["counts"] == counts
+    assert again["triples"].read_manifest()["counts"] == counts
     healed = job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)
-    assert healed["triples"].manifest["counts"]["rejects"] == {}
+    assert healed["triples"].read_manifest()["counts"]["rejects"] == {}
     assert len(log()) == asked + counts["rejects"]["server_error"]
 
 
 def test_a_retry_that_cannot_begin_leaves_a_complete_stage_as_it_was(tmp_path, log, monkeypatch):
     settings = failing_triples()
     before = job(tmp_path, "questions", "triples", settings=settings)["triples"]
-    counts, rows = before.manifest["counts"], before.table("triples").to_arrow()
+    counts, rows = before.read_manifest()["counts"], before.table("triples").to_arrow()
     monkeypatch.setenv("ALIGNBEAM_TEST_GONE", "1")
     with pytest.raises(UsageError, match="^http://gone: no server answers there$"):
         job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)
-    assert before.manifest["counts"] == counts
+    assert before.read_manifest()["counts"] == counts
     assert before.table("triples").to_arrow().equals(rows)
     monkeypatch.delenv("ALIGNBEAM_TEST_GONE")
     monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
-    assert (
-        job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)["triples"].manifest["counts"][
-            "rejects"
-        ]
-        == {}
-    )
+    healed = job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)["triples"]
+    assert healed.read_manifest()["counts"]["rejects"] == {}
 
 
 def test_failed_rows_of_an_incomplete_stage_are_asked_again(tmp_path, log, monkeypatch):
@@ -168,18 +164,18 @@ def test_failed_rows_of_an_incomplete_stage_are_asked_again(tmp_path, log, monke
     monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
     healed = job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)["triples"]
     assert healed.directory == broken.directory
-    assert healed.manifest["counts"]["rejects"] == {}
+    assert healed.read_manifest()["counts"]["rejects"] == {}
 
 
 def test_what_failed_costs_questions_only_where_too_few_are_left(tmp_path, log, monkeypatch, capsys):
     settings = changed("models", "teacher", FAILING_QUESTIONS)
-    enough = job(tmp_path, "questions", settings=settings)["questions"].manifest["counts"]
+    enough = job(tmp_path, "questions", settings=settings)["questions"].read_manifest()["counts"]
     assert enough["kept"] == 60
     assert enough["rejects"] == {}
     assert enough["drops"]["server_error"] > 0
     settings["stages"]["questions"]["question_rounds"] = 1
     few = job(tmp_path, "questions", settings=settings)["questions"]
-    counts = few.manifest["counts"]
+    counts = few.read_manifest()["counts"]
     assert counts["kept"] < 60
     assert counts["rejects"]["server_error"] == few.table("rejects").rows > 0
     assert (
@@ -187,10 +183,10 @@ def test_what_failed_costs_questions_only_where_too_few_are_left(tmp_path, log, 
         in (capsys.readouterr().err.replace("\n", " "))
     )
     monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
-    assert job(tmp_path, "questions", settings=settings)["questions"].manifest["counts"] == counts
+    assert job(tmp_path, "questions", settings=settings)["questions"].read_manifest()["counts"] == counts
     healed = job(tmp_path, "questions", settings=settings, retry_failed=True)["questions"]
     assert healed.directory == few.directory
-    assert healed.manifest["counts"]["rejects"] == {}
+    assert healed.read_manifest()["counts"]["rejects"] == {}
     never_failed = changed("stages", "questions", "question_rounds", 1)
     other = job(tmp_path / "other", "questions", settings=never_failed)["questions"]
     assert healed.table("questions").to_arrow().equals(other.table("questions").to_arrow())
@@ -198,11 +194,11 @@ def test_what_failed_costs_questions_only_where_too_few_are_left(tmp_path, log, 
 
 def test_failed_topics_are_rejects_too(tmp_path, log, monkeypatch):
     settings = changed("models", "teacher", FAILING)
-    few = job(tmp_path, "questions", settings=settings)["questions"].manifest["counts"]
+    few = job(tmp_path, "questions", settings=settings)["questions"].read_manifest()["counts"]
     assert few["kept"] < 60
     assert few["rejects"]["server_error"] > 0
     monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
-    healed = job(tmp_path, "questions", settings=settings, retry_failed=True)["questions"].manifest["counts"]
+    healed = job(tmp_path, "questions", settings=settings, retry_failed=True)["questions"].read_manifest()["counts"]
     assert healed["kept"] == 60
     assert healed["rejects"] == {}
 
