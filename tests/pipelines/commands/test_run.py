@@ -110,7 +110,7 @@ def test_shard_size_and_workers_change_nothing(tmp_path, log, monkeypatch):
     first = job(tmp_path / "a", "questions", "triples")["triples"].table("triples").to_arrow()
     asked = set(log())
     monkeypatch.setattr("pipelines.questions.SHARD_ROWS", 7)
-    monkeypatch.setattr("transforms.tables.table.CHUNK_ROWS", 5)
+    monkeypatch.setattr("transforms.tables.shards.CHUNK_ROWS", 5)
     second = job(tmp_path / "b", "questions", "triples")["triples"].table("triples")
     assert len(second.shards) == 9
     assert second.to_arrow().equals(first)
