@@ -11,6 +11,7 @@ CONFIDENCE = 0.95
 
 
 def finite(name: str, values: Numbers) -> np.ndarray:
+    """Return the values as [N] float64; ValueError names the first that is no finite number."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{name}: expected one number per row, got an array of shape {array.shape}")
@@ -21,6 +22,7 @@ def finite(name: str, values: Numbers) -> np.ndarray:
 
 
 def check_paired(names: str, a: Sized, b: Sized) -> None:
+    """Raise ValueError where two columns are not of the same rows."""
     if len(a) != len(b):
         raise ValueError(f"{names}: {len(a)} and {len(b)} rows; they must be the same rows in the same order")
 
@@ -33,7 +35,7 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> list[float] | None:
-    """Percentile bootstrap interval [low, high] of `statistic` over rows drawn with replacement.
+    """Return the percentile bootstrap interval [low, high] of `statistic` over rows drawn with replacement.
 
     `values` is one array [N] or several that are resampled together. None where there are fewer than two rows, no
     resamples, or fewer than half of them with a finite statistic.
@@ -43,17 +45,17 @@ def bootstrap_interval(
     if rows < 2 or not resamples:
         return None
     rng = np.random.default_rng(seed)
-    indices = (rng.integers(0, rows, size=rows) for _ in range(resamples))
-    draws = np.array([statistic(*(array[index] for array in arrays)) for index in indices])
-    draws = draws[np.isfinite(draws)]
-    if draws.size < resamples / 2:
+    draws = (rng.integers(0, rows, size=rows) for _ in range(resamples))  # row numbers
+    estimates = np.array([statistic(*(array[drawn] for array in arrays)) for drawn in draws])
+    estimates = estimates[np.isfinite(estimates)]
+    if estimates.size < resamples / 2:
         return None
     tail = (1 - confidence) / 2
-    return [float(limit) for limit in np.quantile(draws, [tail, 1 - tail])]
+    return [float(limit) for limit in np.quantile(estimates, [tail, 1 - tail])]
 
 
 def distribution(values: Numbers) -> dict:
-    """Mean, standard deviation and quantiles of an array [N]."""
+    """Return mean, standard deviation and quantiles of values [N]."""
     array = finite("values", values)
     if not array.size:
         return {"rows": 0, "mean": None, "sd": None, "quantiles": None}

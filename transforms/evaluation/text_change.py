@@ -9,7 +9,7 @@ from transforms.evaluation.intervals import check_paired, distribution
 
 
 def text_change(before: Sequence[str], after: Sequence[str]) -> dict:
-    """How far the texts moved: lengths in words, and normalised Levenshtein distance over words (0 same, 1 all new).
+    """Measure how far texts moved: word counts, and normalised Levenshtein distance over words (0 same, 1 all new).
 
     `unchanged` is the share of rows whose words are the same, in the same order.
     """

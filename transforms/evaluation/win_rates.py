@@ -12,7 +12,7 @@ from transforms.evaluation.intervals import RESAMPLES, Numbers, bootstrap_interv
 
 
 def margins(before: Numbers, after: Numbers, unchanged: Sequence[bool] | np.ndarray | None = None) -> np.ndarray:
-    """`after - before` as [N] float64; exactly 0 where `unchanged` says that the two texts are the same.
+    """Return `after - before` as [N] float64; exactly 0 where `unchanged` says that the two texts are the same.
 
     An encoder's score moves in its last bits with the batch it lies in, and such noise must not count as a win.
     """
@@ -25,7 +25,7 @@ def margins(before: Numbers, after: Numbers, unchanged: Sequence[bool] | np.ndar
 
 
 def win_rate(margins: Numbers, *, seed: int = 0, resamples: int = RESAMPLES) -> dict:
-    """Wins, losses and ties of the aligned text, and two rates with their bootstrap intervals.
+    """Count wins, losses and ties of the aligned text; return them with two rates and their bootstrap intervals.
 
     `win_rate` is wins / all rows (app. F; the ties count against it); `decided_win_rate` is wins / (wins + losses),
     which drops ties as the reference code does.
@@ -50,7 +50,7 @@ def win_rate(margins: Numbers, *, seed: int = 0, resamples: int = RESAMPLES) -> 
 
 
 def two_way_accuracy(margins: Numbers, *, seed: int = 0, resamples: int = RESAMPLES) -> dict:
-    """Share of two-way items whose right option scores higher; a tie is not a hit (section 3, HHH-style files).
+    """Return the share of two-way items whose right option scores higher; a tie is no hit (section 3, HHH-style files).
 
     `margins` is score(right option) - score(wrong option), or a pair-ranker's logit for the right option.
     """
@@ -71,7 +71,7 @@ def score_shift(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict:
-    """Distributions of the scores before and after and of their difference, with an interval of its mean."""
+    """Return the distributions of scores before and after and of their difference, with an interval of its mean."""
     difference = margins(before, after)
     return {
         "before": distribution(before),
@@ -84,7 +84,7 @@ def score_shift(
 
 
 def score_level(scores: Numbers, *, threshold: float = 0.5, seed: int = 0, resamples: int = RESAMPLES) -> dict:
-    """Mean of scores [N] and the share of those from `threshold` on, each with its interval."""
+    """Return the mean of scores [N] and the share of those from `threshold` on, each with its interval."""
     array = finite("scores", scores)
     above = (array >= threshold).astype(np.float64)
 
