@@ -25,7 +25,7 @@ COMMANDS = {
     "check": "pipelines.commands.check",
     "curate": "pipelines.curate",
     "doctor": "pipelines.commands.doctor",
-    "evaluate": "pipelines.evaluate",
+    "evaluate": "pipelines.commands.evaluate",
     "import": "pipelines.ingest",
     "report": "pipelines.report.page",
     "run": "pipelines.commands.run",
@@ -37,29 +37,29 @@ DONE, WRONG_USE = 0, 2
 
 
 def intruders() -> list[str]:
-    """Modules of other projects that stand where ours should be, as `name (file)`."""
+    """Return modules of other projects that stand where ours should be, as `name (folder)`."""
     root = Path(__file__).resolve().parent
-    found = []
+    strangers = []
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
-        places = list(spec.submodule_search_locations or [spec.origin or ""]) if spec else []
-        if not any(Path(place).resolve().parent == root for place in places):
-            found.append(f"{name} ({places[0] if places else 'not found'})")
-    return found
+        folders = list(spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+        if not any(Path(folder).resolve().parent == root for folder in folders):
+            strangers.append(f"{name} ({folders[0] if folders else 'not found'})")
+    return strangers
 
 
 def refuse_intruders() -> None:
     """Exit with code 2, naming them, where modules of other projects hide alignbeam's own."""
-    if found := intruders():
+    if strangers := intruders():
         # Our console may be among what is hidden, so the path is made printable by hand.
-        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in ", ".join(found))
+        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in ", ".join(strangers))
         print(f"error: modules of another project hide alignbeam's own: {shown}", file=sys.stderr)
         print("start alignbeam from another directory, or take that one off PYTHONPATH", file=sys.stderr)
         raise SystemExit(WRONG_USE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; gives its exit code."""
+    """Run a command; return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)

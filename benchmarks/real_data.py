@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.record import record
-from pipelines.runtime.runs import Run
+from pipelines.runtime.runs import open_run
 
 SEEDS = (1, 2, 3)
 STEPS = ["--epochs", "3", "--batch-size", "16", "--learning-rate", "5e-5", "--warmup-steps", "20"]
@@ -52,7 +52,7 @@ def shuffle_labels(shards: Path, output: Path, seed: int) -> None:
 
 def results(run: Path, stage: str) -> Path:
     """Where a run's results of a stage lie."""
-    return run / next(entry["directory"] for entry in Run(str(run)).read()["stages"] if entry["stage"] == stage)
+    return Path(next(recorded.path for recorded in open_run(str(run)).stages if recorded.name == stage))
 
 
 def mean_sd(values: list[float]) -> str:

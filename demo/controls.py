@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from demo import world
 from demo.prepare import LESSONS, Splits, train_judge
-from pipelines.runtime.runs import Run
+from pipelines.runtime.runs import open_run
 from schemas.tables import INSPECTOR_ROWS
 from training.shards import read_splits
 from transforms.engines.inspector import open_inspector
@@ -51,9 +51,9 @@ class Results(NamedTuple):
 
 def load_results(run: Path) -> Results:
     """The tables of a finished run, found through its run.json."""
-    places = {entry["stage"]: run / entry["directory"] for entry in Run(str(run)).read()["stages"]}
-    aligned = read_table(str(places["align"])).to_arrow(["question", "response", "aligned"])
-    return Results(aligned, places["train_inspector"], places["curate"] / "inspector", places["evaluate"])
+    folders = {stage.name: Path(stage.path) for stage in open_run(str(run)).stages}
+    aligned = read_table(str(folders["align"])).to_arrow(["question", "response", "aligned"])
+    return Results(aligned, folders["train_inspector"], folders["curate"] / "inspector", folders["evaluate"])
 
 
 def word_counts(pairs: Pairs) -> list[Counts]:

@@ -303,7 +303,7 @@ def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: T
         **{name: getattr(squad, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
         "seed": config.seed,
     }
-    return Stage.under(config.output, config.stage, identity, corpus.digest)
+    return Stage.under(config.output, config.stage, identity, corpus.digest, kind="align")
 
 
 def build(
@@ -351,7 +351,7 @@ def cache_of(config: Config) -> str:
 
 def check_corpus_is_same(config: Config) -> None:
     """UsageError where the run directory holds the results of another corpus."""
-    before = runs.Run(config.output).identities().get(config.stage, {}).get("corpus")
+    before = runs.Record(config.output).identities().get(config.stage, {}).get("corpus")
     now = storage.relative(config.corpus, config.output)
     if before and before != now and all(path.startswith("/") or "://" in path for path in (before, now)):
         raise UsageError(f"{config.output}: holds the results of {before}, not of {now}; choose another output")
@@ -412,7 +412,7 @@ def align_corpus(
             return DONE
         return print_plan(plan_alignment(corpus, members))
     stage = stage_for(config, squad, members, corpus)
-    record = runs.Run(config.output, criterion=", ".join(m.criterion for m in members), seed=config.seed)
+    record = runs.Record(config.output, criterion=", ".join(m.criterion for m in members), seed=config.seed)
     models = {f"aligner {m.criterion}": m.model.adapter or m.model.engine.model for m in members}
     models |= {f"inspector {m.criterion}": m.inspector for m in members}
     with record.watched(stage, models):
@@ -437,7 +437,11 @@ def align_corpus(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run_with_import, program="alignbeam align", description=__doc__)
+    def command(config: Config, beam_arguments: Sequence[str]) -> int:
+        result = run_with_import(config, beam_arguments)
+        return result if isinstance(result, int) else entrypoint.report_stages(*result)
+
+    return entrypoint.command_main(argv, Config, command, program="alignbeam align", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -281,7 +281,7 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
     if config.explain is not None:
         explain_row(config.explain, table, rules_for(config.validity), held_out, stage)
         return []
-    with runs.Run(config.output, seed=config.seed).watched(stage):
+    with runs.Record(config.output, seed=config.seed).watched(stage):
         complete(
             stage,
             table,
@@ -300,7 +300,10 @@ def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run_with_import, program="alignbeam curate", description=__doc__)
+    def command(config: Config, beam_arguments: Sequence[str]) -> int:
+        return entrypoint.report_stages(*run_with_import(config, beam_arguments))
+
+    return entrypoint.command_main(argv, Config, command, program="alignbeam curate", description=__doc__)
 
 
 if __name__ == "__main__":

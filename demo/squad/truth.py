@@ -15,7 +15,7 @@ import numpy as np
 
 from demo import world
 from demo.squad.prepare import LESSONS
-from pipelines.runtime.runs import Run
+from pipelines.runtime.runs import open_run
 from transforms.engines.inspector import open_inspector
 from transforms.evaluation.classification import auc
 from transforms.evaluation.win_rates import score_level
@@ -61,9 +61,9 @@ def measure(
     return {"rows": rows, "note": NOTE}
 
 
-def places_of(run: Path) -> dict[str, Path]:
-    """The directory of every stage of a run."""
-    return {entry["stage"]: run / entry["directory"] for entry in Run(str(run)).read()["stages"]}
+def folders_of(run: Path) -> dict[str, Path]:
+    """Return the folder of every stage of a run."""
+    return {stage.name: Path(stage.path) for stage in open_run(str(run)).stages}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="directory of a finished run of demo/squad/recipe.yaml")
     parser.add_argument("--fixtures", type=Path, required=True, help="what demo.squad.prepare made")
     given = parser.parse_args(argv)
-    places = places_of(given.run)
+    folders = folders_of(given.run)
     aligned, compared = (
-        read_table(str(places[name])).to_arrow(["question", "response", "aligned"])
+        read_table(str(folders[name])).to_arrow(["question", "response", "aligned"])
         for name in ("align", "align_compared")
     )
     texts = {
@@ -82,11 +82,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "compared": compared["aligned"].to_pylist(),
     }
     inspectors = {
-        "inspector": {name: str(places_of(given.run / name)["train_inspector"]) for name in world.CRITERIA},
+        "inspector": {name: str(folders_of(given.run / name)["train_inspector"]) for name in world.CRITERIA},
         "judge": {name: str(given.fixtures / "judges" / name / [*LESSONS[name]][-1] / "model") for name in LESSONS},
     }
     found = measure(aligned["question"].to_pylist(), texts, inspectors)
-    storage.write_json(str(places["evaluate"] / "planted_truth.json"), found)
+    storage.write_json(str(folders["evaluate"] / "planted_truth.json"), found)
     for row in found["rows"]:
         print(
             "  ".join(

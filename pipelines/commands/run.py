@@ -23,19 +23,18 @@ from pipelines.recipe.job import Job, models_of
 from pipelines.recipe.plan import plan_recipes, topic_growth
 from pipelines.recipe.recipe import OF_A_SQUAD, OF_ONE_CRITERION, STAGES, Config, parted
 from pipelines.report.page import write
-from pipelines.runtime import entrypoint, runs
+from pipelines.runtime import entrypoint
 from pipelines.runtime.estimates import print_plan
+from pipelines.runtime.runs import open_run
 from pipelines.runtime.stage import observed
 from schemas.command_line import DONE, DONE_WITH_REJECTS
 from schemas.console import messages
 from schemas.criteria.pack import load_pack
 from schemas.settings import to_dict
-from transforms.tables import storage
-from transforms.tables.table import MANIFEST
 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
-    """Do the stages in order; gives the exit code."""
+    """Do the stages in order; return the exit code."""
     if config.plan:
         return say_plan(config)
     check_inputs(config)
@@ -53,7 +52,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
 
 
 def run_stages(job: Job, names: Sequence[str]) -> int:
-    """Do those of a job's stages that the command asks for; gives the exit code."""
+    """Do those of a job's stages that the command asks for; return the exit code."""
     config, rejects = job.config, 0
     names = [name for name in names if config.only in (None, name)]
     if not config.stages.align.compare:
@@ -63,26 +62,27 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
             messages.print(f"report: {write(config.output)}", soft_wrap=True)
             continue
         started = time.monotonic()
+        job.reads.clear()
         heading = f"{name} ({job.name})" if job.home != config.output else name
         messages.print(heading, style="bold")
         try:
             with observed(job.begin):
                 stage = getattr(job, name)()
         except BaseException:
-            job.record.note_failure(name, time.monotonic() - started)
+            job.record.write_failure(name, time.monotonic() - started)
             raise
         job.results[name] = stage
-        job.record.record(stage, "complete", time.monotonic() - started, models_of(config))
+        job.record.write_stage(stage, "complete", time.monotonic() - started, models_of(config), job.inputs())
         counts = stage.read_manifest()["counts"]
         messages.print(f"  {counts['kept']:,} of {counts['in']:,} rows")
         rejects += sum(counts["rejects"].values())
     if names:
-        print_summary(job.record)
+        print_summary(config.output)
     return DONE_WITH_REJECTS if rejects else DONE
 
 
 def say_plan(config: Config) -> int:
-    """Print what the recipe would cost, and where it cannot come to its count; gives the exit code."""
+    """Print what the recipe would cost, and where it cannot come to its count; return the exit code."""
     packs = [load_pack(criterion) for criterion in config.criteria]
     recipes = list(parted(config, [pack.name for pack in packs])) if config.is_squad else [config]
     turns = config.stages.align.rounds or len(packs)
@@ -97,21 +97,19 @@ def say_plan(config: Config) -> int:
     return code
 
 
-def print_summary(record: runs.Run) -> None:
+def print_summary(output: str) -> None:
     grid = Grid(box=None, pad_edge=False)
     for heading in ("stage", "status", "in", "kept", "seconds"):
         grid.add_column(heading, justify="left" if heading in ("stage", "status") else "right")
-    for entry in record.read()["stages"]:
-        manifest = storage.join(record.output, entry["directory"], MANIFEST)
-        counts = storage.read_json(manifest)["counts"] if storage.exists(manifest) else {"in": 0, "kept": 0}
-        grid.add_row(
-            entry["stage"], entry["status"], f"{counts['in']:,}", f"{counts['kept']:,}", f"{entry['seconds']:,.1f}"
-        )
+    for stage in open_run(output).stages:
+        counts = (stage.manifest or {"counts": {"in": 0, "kept": 0}})["counts"]
+        seconds = f"{stage.seconds or 0:,.1f}"
+        grid.add_row(stage.name, stage.status, f"{counts['in']:,}", f"{counts['kept']:,}", seconds)
     messages.print(grid)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run, program="alignbeam run", description=__doc__, file_flag="recipe")
+    return entrypoint.command_main(argv, Config, run, program="alignbeam run", description=__doc__, file_flag="recipe")
 
 
 if __name__ == "__main__":

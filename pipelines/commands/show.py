@@ -15,18 +15,19 @@ import pyarrow.compute as pc
 from rich.console import Group
 from rich.padding import Padding
 from rich.rule import Rule
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from pipelines.report.corpus import Sample, Shown, columns_of, sample
 from pipelines.report.formats import cell, spaced
-from pipelines.report.run_directory import Run, open_run
 from pipelines.report.trajectories import give_steps
 from pipelines.report.views import Comparison, View, views
 from pipelines.runtime import entrypoint
+from pipelines.runtime.runs import RecordedStage, open_run
 from schemas.command_line import DONE, setting
 from schemas.console import results
 from schemas.errors import UsageError
+from transforms.tables.table import Table
 
 visible = results.visible
 SUMMARY_CHARACTERS = 160
@@ -62,7 +63,7 @@ class Config:
 
 
 def select(batch: pa.RecordBatch, only: str | None, row_id: str | None) -> pa.RecordBatch:
-    """The rows of one decision and of one id or its beginning."""
+    """Return the rows of one decision, and of ids that begin so."""
     if only is not None:
         batch = batch.filter(pc.equal(batch.column("decision"), only))
     if row_id is not None:
@@ -70,24 +71,24 @@ def select(batch: pa.RecordBatch, only: str | None, row_id: str | None) -> pa.Re
     return batch
 
 
-def overview(samples: Sequence[Sample]) -> Table:
-    """A line for every row: decision, scores before and after, the beginnings of its texts."""
+def overview(samples: Sequence[Sample]) -> Grid:
+    """Show a line for every row: decision, scores before and after, the beginnings of its texts."""
     criteria = list(dict.fromkeys(name for entry in samples for name in entry.after))
-    table = Table(show_edge=False, pad_edge=False, header_style="bold", padding=(0, 2, 1, 0))
-    table.add_column("decision", no_wrap=True)
+    grid = Grid(show_edge=False, pad_edge=False, header_style="bold", padding=(0, 2, 1, 0))
+    grid.add_column("decision", no_wrap=True)
     for name in criteria:
-        table.add_column(name, justify="right", no_wrap=True)
+        grid.add_column(name, justify="right", no_wrap=True)
     for name in ("question", "response", "aligned"):
-        table.add_column(name, ratio=1, overflow="fold")
+        grid.add_column(name, ratio=1, overflow="fold")
     for entry in samples:
-        table.add_row(
+        grid.add_row(
             decision(entry),
             *(f"{cell(entry.before.get(name))} → {cell(entry.after.get(name))}" for name in criteria),
             summary(entry.question),
             summary(entry.response),
             Text("as before", "dim") if entry.unchanged else summary(entry.aligned),
         )
-    return table
+    return grid
 
 
 def decision(entry: Sample) -> Text:
@@ -99,7 +100,7 @@ def decision(entry: Sample) -> Text:
 
 
 def summary(shown: Shown | None) -> Text:
-    """The beginning of a text on one line."""
+    """Return the beginning of a text on one line."""
     if shown is None:
         return Text("no text", "dim italic")
     line = " ".join(visible(shown.text[: 2 * SUMMARY_CHARACTERS]).split())  # some controls count as white space
@@ -108,7 +109,7 @@ def summary(shown: Shown | None) -> Text:
 
 
 def difference(view: View, marks: Marks) -> Group:
-    """One row in full: question, the response against its rewrite, scores."""
+    """Show one row in full: question, the response against its rewrite, scores."""
     entry = view.sample
     heading = Text.assemble(
         (spaced(visible(entry.decision)), DECISION_STYLES.get(entry.decision, "")),
@@ -120,25 +121,25 @@ def difference(view: View, marks: Marks) -> Group:
 
 
 def compared(comparison: Comparison, marks: Marks) -> Iterator[Text | Padding]:
-    """Whose turn it was, the text before and after, scores."""
+    """Show whose turn it was, the text before and after, and scores."""
     if step := comparison.step:
         said = " · ".join(part for part in (step.member, step.decision, step.reason) if part)
         yield Text(f"step {step.step}: {spaced(visible(said))}", "dim")
     yield marked(comparison, marks) if comparison.after.text else whole(comparison.before.text, "")
-    scores = Table(show_header=False, box=None, pad_edge=False)
+    scores = Grid(show_header=False, box=None, pad_edge=False)
     for name, before, after, difference in comparison.scores:
         scores.add_row(name, cell(before), "→", cell(after), difference)
     yield Padding(scores, (1, 0))
 
 
 def marked(comparison: Comparison, marks: Marks) -> Text:
-    """Both texts in one: what only the first has struck through, what only the second has underlined."""
+    """Show both texts in one: struck through what only the first has, underlined what only the second has."""
     text = Text()
-    for run in comparison.runs:
-        if run.same:
-            text.append(visible(run.after))
+    for span in comparison.spans:
+        if span.is_same:
+            text.append(visible(span.after))
             continue
-        old, new = visible(run.before), visible(run.after)
+        old, new = visible(span.before), visible(span.after)
         gap = " " if old.strip() and new.strip() else ""
         for words, mark, style in ((old, marks.old, "red strike"), (new, marks.new, "green underline")):
             if words.strip():
@@ -161,11 +162,17 @@ def whole(shown: Shown | None, style: str) -> Text:
     return text
 
 
-def find(found: Run, config: Config) -> Iterator[Sample]:
-    """The rows asked for, in the corpus's order. Raises UsageError where the run has no aligned corpus yet."""
-    table = found.table("align", "aligned")
-    if table is None:
-        raise UsageError(f"{found.path}: align has not finished there; `alignbeam status {found.path}` says more")
+def open_aligned(path: str) -> tuple[RecordedStage, Table]:
+    """Return the stage of a run that aligned its corpus, and that corpus; UsageError where none has finished."""
+    align = open_run(path).first_of("align")
+    table = align.table("aligned") if align else None
+    if align is None or table is None:
+        raise UsageError(f"{path}: align has not finished there; `alignbeam status {path}` says more")
+    return align, table
+
+
+def samples_of(table: Table, config: Config) -> Iterator[Sample]:
+    """Return the rows asked for, in the corpus's order."""
     rows = (
         row
         for batch in table.batches(columns_of(table.schema))
@@ -174,23 +181,22 @@ def find(found: Run, config: Config) -> Iterator[Sample]:
     return (sample(row) for row in islice(rows, config.limit))
 
 
-def follow_refused(found: Run, samples: Sequence[Sample]) -> None:
+def follow_refused(steps: Table | None, samples: Sequence[Sample]) -> None:
     """Give the rows that a guard refused their steps, which hold the rewrite it refused."""
     refused = [entry for entry in samples if entry.decision == "refused"]
-    steps = found.table("align", "trajectories")
     if refused and steps:
         give_steps(steps.batches(), refused)
 
 
 def run(config: Config, _: Sequence[str] = ()) -> int:
     """Print the rows asked for."""
-    found = open_run(config.run)
-    samples = list(find(found, config))
+    align, table = open_aligned(config.run)
+    samples = list(samples_of(table, config))
     if not samples:
         results.print("No row fits.")
     elif config.diff:
-        follow_refused(found, samples)
-        for view in views(found, samples):
+        follow_refused(align.table("trajectories"), samples)
+        for view in views(align, samples):
             results.print(difference(view, STYLED if results.is_terminal else PLAIN))
     else:
         results.print(overview(samples))
@@ -198,7 +204,7 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run, program="alignbeam show", description=__doc__)
+    return entrypoint.command_main(argv, Config, run, program="alignbeam show", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -8,51 +8,42 @@ from collections.abc import Sequence
 
 from rich.table import Table as Grid
 
-from pipelines.report.run_directory import RUN_FILE, read_run_file
+from pipelines.runtime.runs import RecordedStage, is_run, open_run
 from schemas.command_line import DONE, DONE_WITH_REJECTS, FAILED, Parser, exit_code
 from schemas.console import results
-from schemas.errors import UsageError
 from transforms.tables import storage
 from transforms.tables.entries import read_entries
-from transforms.tables.table import MANIFEST
 
 
-def rows_of(output: str, entry: dict) -> tuple[str, str, str, bool]:
-    """Rows in, rows kept, reasons, whether rows were rejected: from a stage's manifest, else its complete shards."""
-    directory = storage.join(output, entry["directory"])
-    manifest = storage.join(directory, MANIFEST)
-    if storage.exists(manifest):
-        counts = storage.read_json(manifest)["counts"]
+def row_of(stage: RecordedStage) -> tuple[list[str], bool]:
+    """Return a stage's line and whether it rejected rows: from its manifest, else from its complete shards."""
+    head = [stage.name, stage.status, f"{stage.seconds or 0:,.1f}"]
+    if stage.manifest is not None:
+        counts = stage.manifest["counts"]
         reasons = [*counts["rejects"].items(), *counts["drops"].items()]
         lost = ", ".join(f"{rows:,} {reason}" for reason, rows in reasons)
-        return f"{counts['in']:,}", f"{counts['kept']:,}", lost, bool(counts["rejects"])
-    done = read_entries(directory).values()
-    rejected = any(shard["rejects"] for shard in done)
-    return f"{sum(shard['in'] for shard in done):,}", "", f"{len(done)} shards are complete", rejected
+        return [*head, f"{counts['in']:,}", f"{counts['kept']:,}", lost], bool(counts["rejects"])
+    shards = read_entries(stage.path).values()
+    rows = sum(shard["in"] for shard in shards)
+    return [*head, f"{rows:,}", "", f"{len(shards)} shards are complete"], any(shard["rejects"] for shard in shards)
 
 
 def print_status(output: str) -> int:
-    """Print the stages of a run, after those of its criteria; gives 1 where one failed, else 3 where rows were
-    rejected."""
-    if not storage.exists(storage.join(output, RUN_FILE)):
-        raise UsageError(f"{output}: no run there (it has no {RUN_FILE})")
-    run = read_run_file(output)
-    codes = [
-        print_status(folder)
-        for name in run.get("criteria", [])
-        if storage.exists(storage.join(folder := storage.join(output, name), RUN_FILE))
-    ]
-    grid = Grid(title=f"{run['name']}, criterion {run['criterion']}", title_justify="left", box=None, pad_edge=False)
+    """Print the stages of a run after those of its criteria; return 1 where one failed, 3 where rows were rejected."""
+    run = open_run(output)
+    folders = [storage.join(output, name) for name in run.criteria]
+    codes = [print_status(folder) for folder in folders if is_run(folder)]
+    grid = Grid(title=f"{run.name}, criterion {run.criterion or ''}", title_justify="left", box=None, pad_edge=False)
     for heading in ("stage", "status", "seconds", "in", "kept", "lost"):
         grid.add_column(heading, justify="right" if heading in ("seconds", "in", "kept") else "left")
     code = DONE
-    for entry in run["stages"]:
-        rows_in, rows_kept, lost, rejected = rows_of(output, entry)
-        grid.add_row(entry["stage"], entry["status"], f"{entry['seconds']:,.1f}", rows_in, rows_kept, lost)
-        if rejected:
+    for stage in run.stages:
+        row, is_rejecting = row_of(stage)
+        grid.add_row(*row)
+        if is_rejecting:
             code = DONE_WITH_REJECTS
     results.print(grid)
-    codes.append(FAILED if any(entry["status"] == "failed" for entry in run["stages"]) else code)
+    codes.append(FAILED if any(stage.status == "failed" for stage in run.stages) else code)
     return FAILED if FAILED in codes else max(codes)
 
 

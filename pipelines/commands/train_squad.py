@@ -129,7 +129,7 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run, program="alignbeam train squad", description=__doc__)
+    return entrypoint.command_main(argv, Config, run, program="alignbeam train squad", description=__doc__)
 
 
 if __name__ == "__main__":

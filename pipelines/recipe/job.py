@@ -1,6 +1,7 @@
 """A job: the stages of one run directory, each with the settings and inputs that the recipe gives it."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import yaml
 
 from pipelines import align, curate, evaluate, ingest, questions, respond, triples
+from pipelines.recipe.inputs import import_two_way
 from pipelines.recipe.recipe import STAGES, AlignStage, Config, parted
-from pipelines.runtime import runs
+from pipelines.runtime.runs import Record
 from pipelines.runtime.stage import Stage, announce, identity_digest
 from pipelines.runtime.trainers import run_trainer
 from schemas.console import messages
@@ -27,22 +29,26 @@ WORDS = {"pack": "the criterion pack"}
 
 
 class Job:
-    """One run directory: each method does a stage and gives its directory.
+    """One run directory: each method does a stage and returns it.
 
-    members: of a squad, the jobs that train its criteria's models, in directories below; else the job itself.
-    home: where that lies which the jobs of a squad share: the response cache, and the held-out questions.
+    members: the jobs that train a squad's models, in directories below; the job itself where it has one criterion.
+    home: the directory of what a squad's jobs share: the response cache, and the held-out questions.
+    reads: the directories of other stages that the stage now being done has asked for, shared with the members.
     """
 
-    def __init__(self, config: Config, beam_arguments: Sequence[str], home: str = ""):
+    def __init__(
+        self, config: Config, beam_arguments: Sequence[str], home: str = "", reads: list[str] | None = None
+    ) -> None:
         self.config = config
         self.beam_arguments = beam_arguments
         self.home = home or config.output
+        self.reads = [] if reads is None else reads
         names = [load_pack(criterion).name for criterion in config.criteria]
         self.name = ", ".join(names)
         self.members = [self]
         if config.is_squad:
-            self.members = [Job(one, beam_arguments, self.home) for one in parted(config, names)]
-        self.record = runs.Run(config.output, config.name, self.name, config.seed, config.toy)
+            self.members = [Job(one, beam_arguments, self.home, self.reads) for one in parted(config, names)]
+        self.record = Record(config.output, config.name, self.name, config.seed, config.toy)
         self.before = self.record.identities()
         self.results: dict[str, Stage] = {}
 
@@ -53,23 +59,26 @@ class Job:
         if edits := list(changes(self.before.get(stage.name), stage.identity)):
             text = f"  stale: {', '.join(edits)}; done again, with every completion that still fits"
             messages.print(text, soft_wrap=True)
-        self.record.record(stage, "running", 0.0, models_of(self.config))
+        self.record.write_stage(stage, "running", 0.0, models_of(self.config), self.inputs())
 
     def directory(self, name: str) -> str:
-        """Where the results of an earlier stage lie; UsageError where it has none."""
-        if name in self.results:
-            return self.results[name].directory
-        entry = next((entry for entry in self.record.read()["stages"] if entry["stage"] == name), None)
-        if entry is None or entry["status"] != "complete":
+        """Return where the results of an earlier stage lie; UsageError where it has none."""
+        directory = self.results[name].directory if name in self.results else self.record.directory_of(name)
+        if directory is None:
             raise UsageError(f"--only {self.config.only}: stage {name} is not complete in {self.config.output}")
-        return storage.join(self.config.output, entry["directory"])
+        self.reads.append(storage.join(self.config.output, name))
+        return directory
+
+    def inputs(self) -> list[str]:
+        """Return what the stage now being done has read, as seen from this run: `triples`, `ethical/train_aligner`."""
+        return sorted({path.removeprefix(self.config.output.rstrip("/") + "/") for path in self.reads})
 
     def common(self) -> dict[str, Any]:
         config = self.config
         return {"output": config.output, "cache": storage.join(self.home, "cache"), "seed": config.seed}
 
     def limited(self, name: str, **more: Any) -> dict[str, Any]:
-        """A stage's settings from the recipe, with what the command adds."""
+        """Return a stage's settings from the recipe, with what the command adds."""
         settings = getattr(self.config.stages, name)
         return {item.name: getattr(settings, item.name) for item in fields(settings)} | self.common() | more
 
@@ -109,18 +118,20 @@ class Job:
         )
 
     def heldout(self) -> str | None:
-        """The held-out questions as a table, imported once."""
+        """Return the held-out questions as a table, imported once."""
         path = self.config.heldout
-        if path is None or storage.exists(storage.join(path, MANIFEST)):
-            return path
-        output = storage.join(self.home, "heldout", identity_digest({"file": storage.mark(path)}))
-        return ingest.run(ingest.Config(corpus=path, output=output, kind="questions")).directory
+        if path is None:
+            return None
+        if not storage.exists(storage.join(path, MANIFEST)):
+            output = storage.join(self.home, "heldout", identity_digest({"file": storage.mark(path)}))
+            path = ingest.run(ingest.Config(corpus=path, output=output, kind="questions")).directory
+        self.reads.append(path)
+        return path
 
     def curate(self) -> Stage:
         heldout = self.heldout()
         settings = self.limited("curate", input=self.directory("triples"))
-        known = {item.name for item in fields(curate.Config)}
-        settings = {name: value for name, value in settings.items() if name in known}
+        settings = {item.name: settings[item.name] for item in fields(curate.Config) if item.name in settings}
         if heldout:
             settings["heldout"] = (*settings["heldout"], heldout)
         return curate.run(curate.Config(**settings), self.beam_arguments)
@@ -137,16 +148,15 @@ class Job:
         stage = Stage.under(self.config.output, f"train_{method}", identity)
         if not stage.is_done():
             announce(stage)
-            given = settings | {"data": data, "output": stage.directory}
+            started = time.monotonic()
             path = f"{stage.directory}.yaml"
             with storage.open_output(path) as file:
-                file.write(yaml.safe_dump(given).encode())
+                file.write(yaml.safe_dump(settings | {"data": data, "output": stage.directory}).encode())
             run_trainer(method, ["--config", path])
             rows = storage.read_json(storage.join(stage.directory, "metrics.json"))["rows"]
             counts = {"in": sum(rows.values()), "kept": rows["train"], "drops": {}, "rejects": {}}
-            storage.write_json(
-                storage.join(stage.directory, MANIFEST), {**stage.about, "tables": {}, "counts": counts, "seconds": 0.0}
-            )
+            manifest = {**stage.about, "tables": {}, "counts": counts, "seconds": time.monotonic() - started}
+            storage.write_json(storage.join(stage.directory, MANIFEST), manifest)
         return stage
 
     def train_inspector(self) -> Stage:
@@ -195,7 +205,7 @@ class Job:
         return done
 
     def own_models(self, settings: AlignStage) -> dict[str, Any]:
-        """The one criterion's models and rules, as align takes them."""
+        """Return the one criterion's models and rules, as align takes them."""
         return {
             "aligner": (self.directory("train_aligner"),),
             "inspector": (self.directory("train_inspector"),),
@@ -231,6 +241,7 @@ class Job:
     def evaluate_with(self, name: str, aligned: str) -> Stage:
         settings = self.config.stages.evaluate
         own = [f"{job.name}={job.directory('train_inspector')}" for job in self.members]
+        two_way = import_two_way(settings.two_way, self.config.output, self.beam_arguments)
         return evaluate.run(
             evaluate.Config(
                 stage=name,
@@ -239,7 +250,7 @@ class Job:
                 seed=self.config.seed,
                 inspector=(*own, *settings.inspector),
                 pair_ranker=settings.pair_ranker,
-                two_way=settings.two_way,
+                two_way={name: imported.directory for name, imported in two_way.items()},
             ),
             self.beam_arguments,
         )
@@ -250,7 +261,7 @@ def models_of(config: Config) -> dict[str, str]:
 
 
 def changes(before: dict[str, Any] | None, now: dict[str, Any]) -> Iterator[str]:
-    """What differs between a stage's identities, as `name: old → new`, or `name changed` where that is long (digests).
+    """Say what differs between a stage's identities: `name: old → new`, or `name changed` where that is long (digests).
 
     Nothing where there was none before.
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.align import Settings as AlignSettings
 from pipelines.curate import Settings as CurateSettings
-from pipelines.evaluate import Settings as EvaluateSettings
+from pipelines.evaluate import JudgeSettings
 from pipelines.questions import Settings as QuestionSettings
 from pipelines.respond import Settings as RespondSettings
 from pipelines.runtime.trainers import ADAPTER, TRAINERS
@@ -47,6 +47,13 @@ class Models:
     teacher: dict[str, Any] = field(default_factory=dict)
     upstream: dict[str, Any] = field(default_factory=dict)
     aligner: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(JudgeSettings):
+    """How an aligned corpus is judged."""
+
+    two_way: tuple[str, ...] = setting("file of items with columns prompt, chosen, rejected; may be repeated", ())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Word-level difference of two texts, cut into the runs a reader can follow."""
+"""Word-level difference of two texts, cut into the spans that a reader can follow."""
 
 import re
 from collections.abc import Sequence
@@ -18,51 +18,52 @@ _TOKEN = re.compile(
 )
 
 
-class Run(NamedTuple):
-    """A stretch of both texts: the same words on both sides (`same`), or words that replace one another."""
+class DiffSpan(NamedTuple):
+    """A stretch of both texts: the same words on both sides, or words that replace one another."""
 
-    same: bool
+    is_same: bool
     before: str
     after: str
 
 
-def diff(before: str, after: str) -> list[Run]:
-    """The runs of two texts, in order; their `before` sides join to `before`, their `after` sides to `after`.
+def diff(before: str, after: str) -> list[DiffSpan]:
+    """Return the spans of two texts, in order: their `before` sides join to one text, their `after` sides to the other.
 
-    Words are compared without the white space that follows them. A common run no longer than the changes on both of its
-    sides is counted as changed: stray `the`s shared by two different sentences say nothing and break up the reading.
+    `keep the money.`, `return the money.` → (changed, `keep `, `return `), (same, `the money.`, `the money.`).
+    Words are compared without the white space that follows them. A common span no longer than the changes on both of
+    its sides counts as changed: stray `the`s shared by two different sentences say nothing and break up the reading.
     """
     left, right = _TOKEN.findall(before), _TOKEN.findall(after)
-    runs = []
+    spans = []
     for op in LCSseq.opcodes([token.rstrip() for token in left], [token.rstrip() for token in right]):
-        run = Run(
+        span = DiffSpan(
             op.tag == "equal",
             "".join(left[op.src_start : op.src_end]),
             "".join(right[op.dest_start : op.dest_end]),
         )
-        runs.append(run)
-    return _absorb(_join(runs))
+        spans.append(span)
+    return _absorb(_join(spans))
 
 
-def _join(runs: Sequence[Run]) -> list[Run]:
-    """Neighbouring runs of one kind made one."""
-    joined: list[Run] = []
-    for run in runs:
-        if joined and joined[-1].same == run.same:
+def _join(spans: Sequence[DiffSpan]) -> list[DiffSpan]:
+    """Return the spans with neighbours of one kind made one."""
+    joined: list[DiffSpan] = []
+    for span in spans:
+        if joined and joined[-1].is_same == span.is_same:
             last = joined.pop()
-            run = Run(run.same, last.before + run.before, last.after + run.after)
-        joined.append(run)
+            span = DiffSpan(span.is_same, last.before + span.before, last.after + span.after)
+        joined.append(span)
     return joined
 
 
-def _size(run: Run) -> int:
-    return max(len(run.before), len(run.after))
+def _size(span: DiffSpan) -> int:
+    return max(len(span.before), len(span.after))
 
 
-def _absorb(runs: list[Run]) -> list[Run]:
-    """Common runs no longer than the changes before and after them made part of those."""
-    kept = list(runs)
-    for index in range(1, len(runs) - 1):
-        if runs[index].same and _size(runs[index]) <= min(_size(runs[index - 1]), _size(runs[index + 1])):
-            kept[index] = runs[index]._replace(same=False)
+def _absorb(spans: list[DiffSpan]) -> list[DiffSpan]:
+    """Return the spans with short common ones made part of the changes on both sides."""
+    kept = list(spans)
+    for index in range(1, len(spans) - 1):
+        if spans[index].is_same and _size(spans[index]) <= min(_size(spans[index - 1]), _size(spans[index + 1])):
+            kept[index] = spans[index]._replace(is_same=False)
     return _join(kept)

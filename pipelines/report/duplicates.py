@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.report.run_directory import Stage
+from pipelines.runtime.runs import RecordedStage
 from transforms.curation.validity import TEXT_COLUMNS
 from transforms.tables.table import Table
 
@@ -23,7 +23,7 @@ class Pair:
 
     reason: str
     dropped: str
-    other: str | None
+    repeated: str | None
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Duplicates:
     pairs: list[Pair] = field(default_factory=list)
 
 
-def find_duplicates(stage: Stage) -> Duplicates:
-    """Groups and examples from the drops of a curate stage; there are no examples of equal words."""
+def find_duplicates(stage: RecordedStage) -> Duplicates:
+    """Return groups and examples from the drops of a curate stage; there are no examples of equal words."""
     drops, kept = stage.table("drops"), stage.table(next(iter((stage.manifest or {}).get("tables", {})), ""))
     if drops is None or kept is None or "duplicate_of" not in drops.schema.names:
         return Duplicates()
@@ -43,33 +43,33 @@ def find_duplicates(stage: Stage) -> Duplicates:
         return Duplicates()
     sizes = Counter({rows + 1: count for rows, count in groups["len"].value_counts().sort("len").iter_rows()})
     examples = _examples(drops)
-    others = _texts_of(kept, {row["duplicate_of"] for row in examples})
-    others |= _texts_of(drops, {row["duplicate_of"] for row in examples} - others.keys())
-    return Duplicates(
-        sizes, [Pair(row["drop_reason"], _shown(row), others.get(row["duplicate_of"])) for row in examples]
-    )
+    repeated_ids = {row["duplicate_of"] for row in examples}
+    texts = _texts_of(kept, repeated_ids)
+    texts |= _texts_of(drops, repeated_ids - texts.keys())
+    pairs = [Pair(row["drop_reason"], _shown(row), texts.get(row["duplicate_of"])) for row in examples]
+    return Duplicates(sizes, pairs)
 
 
 def _examples(drops: Table) -> list[dict]:
-    """The first rows of every reason that name another row."""
-    found: dict[str, list[dict]] = {}
+    """Return the first rows of every reason that name another row."""
+    rows_of: dict[str, list[dict]] = {}
     for batch in drops.batches(_columns(drops, "duplicate_of", "drop_reason")):
         batch = batch.filter(pc.and_(pc.is_valid(batch["duplicate_of"]), pc.not_equal(batch["drop_reason"], EXACT)))
         for reason in pc.unique(batch["drop_reason"]).to_pylist():
-            of_reason = found.setdefault(reason, [])
+            of_reason = rows_of.setdefault(reason, [])
             rows = batch.filter(pc.equal(batch["drop_reason"], reason)).slice(0, EXAMPLES - len(of_reason))
             of_reason += rows.to_pylist()
-    return [row for reason in sorted(found) for row in found[reason]]
+    return [row for reason in sorted(rows_of) for row in rows_of[reason]]
 
 
 def _texts_of(table: Table, ids: Iterable[str]) -> dict[str, str]:
-    """What is shown of the rows with these ids."""
+    """Return what is shown of the rows with these ids."""
     wanted = pa.array(sorted(ids), pa.string())
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for batch in table.batches(_columns(table)) if len(wanted) else ():
         rows = batch.filter(pc.is_in(batch["id"].cast(pa.string()), wanted))
-        found |= {row["id"]: _shown(row) for row in rows.to_pylist()}
-    return found
+        texts |= {row["id"]: _shown(row) for row in rows.to_pylist()}
+    return texts
 
 
 def _columns(table: Table, *more: str) -> list[str]:

@@ -21,10 +21,10 @@ from plotly.offline import get_plotlyjs
 from pipelines.report import charts, formats, sections
 from pipelines.report.corpus import DECISIONS, Corpus, columns_of, summarise
 from pipelines.report.numbers import numbers
-from pipelines.report.run_directory import Run, open_run
 from pipelines.report.trajectories import FOLLOWED, Trajectories, follow, give_steps
 from pipelines.report.views import views
 from pipelines.runtime import entrypoint
+from pipelines.runtime.runs import RecordedStage, Run, open_run
 from schemas.command_line import DONE, setting
 from schemas.console import results
 from transforms.tables import storage
@@ -43,18 +43,10 @@ class Config:
 
 
 def page(run: Run, samples: int) -> str:
-    """The whole report as HTML."""
-    align = run.stage("align")
-    aligned, steps = run.table("align", "aligned"), run.table("align", "trajectories")
-    trajectories = follow(steps.batches(FOLLOWED), samples) if steps else Trajectories()
-    corpus = (
-        summarise(aligned.batches(columns_of(aligned.schema)), samples, trajectories.queues) if aligned else Corpus()
-    )
-    if steps and corpus.samples:
-        give_steps(steps.batches(), corpus.samples)
-    shown = views(run, corpus.samples)
-    asked = [comparison.step for view in shown for comparison in view.comparisons if comparison.step]
-    found = [
+    """Return the whole report as HTML."""
+    align = run.first_of("align")
+    corpus, trajectories = read_aligned(align, samples)
+    every_section = [
         sections.rows_section(run),
         sections.coverage_section(run),
         sections.duplicates_section(run),
@@ -63,28 +55,29 @@ def page(run: Run, samples: int) -> str:
         sections.steps_section(align, trajectories),
         sections.evaluation_section(run),
     ]
-    found = [section for section in found if section.charts or section.tables or section.missing]
-    drawn = {chart.name: chart.figure for section in found for chart in section.charts}
+    shown = [section for section in every_section if section.charts or section.tables or section.missing]
+    drawn = {chart.name: chart.figure for section in shown for chart in section.charts}
+    views_of_samples = views(align, corpus.samples)
+    turns = [comparison.step for view in views_of_samples for comparison in view.comparisons if comparison.step]
+    lists = (("Models", run.models), ("Versions", run.versions))
     plotly, script = get_plotlyjs(), (PARTS / "report.js").read_text(encoding="utf-8")
     return (
         environment()
         .get_template("report.html.jinja")
         .render(
-            about={"name": "run", "toy": False, **run.about},
+            run=run,
             directory=run.path.rstrip("/").rpartition("/")[2],
             facts=facts(run),
             warnings=sections.warnings(run),
             figures=sections.key_figures(run, corpus),
-            sections=found,
-            views=shown,
-            members=sorted({step.member for step in asked if step.member}),
-            reasons=sorted({step.reason for step in asked if step.reason and step.decision == "refused"}),
+            sections=shown,
+            views=views_of_samples,
+            members=sorted({step.member for step in turns if step.member}),
+            reasons=sorted({step.reason for step in turns if step.reason and step.decision == "refused"}),
             rows=corpus.rows,
             decisions=[decision for decision in DECISIONS if corpus.decisions[decision]],
             stages=sections.stages_table(run),
-            versions=[
-                numbers(name.capitalize(), run.about[name]) for name in ("models", "versions") if run.about.get(name)
-            ],
+            versions=[numbers(title, named) for title, named in lists if named],
             plots=charts.to_json(drawn),
             plotly=packed_plotly(),
             style=(PARTS / "report.css").read_text(encoding="utf-8"),
@@ -100,8 +93,21 @@ def packed_plotly() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
+def read_aligned(align: RecordedStage | None, samples: int) -> tuple[Corpus, Trajectories]:
+    """Return an aligned corpus, its samples with all their steps, and its trajectories; empty where there is none."""
+    steps = align.table("trajectories") if align else None
+    trajectories = follow(steps.batches(FOLLOWED), samples) if steps else Trajectories()
+    table = align.table("aligned") if align else None
+    if table is None:
+        return Corpus(), trajectories
+    corpus = summarise(table.batches(columns_of(table.schema)), samples, trajectories.queues)
+    if steps and corpus.samples:
+        give_steps(steps.batches(), corpus.samples)
+    return corpus, trajectories
+
+
 def environment() -> jinja2.Environment:
-    """Templates in which everything is escaped unless they say otherwise, and a missing name is an error."""
+    """Return templates in which all is escaped unless they say otherwise, and a missing name is an error."""
     made = jinja2.Environment(loader=jinja2.FileSystemLoader(PARTS), autoescape=True, undefined=jinja2.StrictUndefined)
     made.filters |= {"cell": formats.cell, "spaced": formats.spaced}
     made.tests["numeric"] = formats.is_numeric
@@ -109,19 +115,18 @@ def environment() -> jinja2.Environment:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """What stands under the title."""
-    about = run.about
+    """Return what stands under the title."""
     return [
-        ("Criterion", formats.cell(about.get("criterion"))),
-        ("Started", formats.date(about.get("started"))),
+        ("Criterion", formats.cell(run.criterion)),
+        ("Started", formats.date(run.started)),
         ("Time in stages", formats.duration(sum(stage.seconds or 0 for stage in run.stages))),
-        ("Seed", str(about.get("seed", "–"))),
-        *((formats.spaced(name).capitalize(), formats.cell(model)) for name, model in about.get("models", {}).items()),
+        ("Seed", "–" if run.seed is None else str(run.seed)),
+        *((formats.spaced(name).capitalize(), formats.cell(model)) for name, model in run.models.items()),
     ]
 
 
 def policy(scripts: Sequence[str]) -> str:
-    """A content security policy under which these scripts alone run, and nothing is fetched from anywhere."""
+    """Return a content security policy: these scripts alone run, and nothing is fetched from anywhere."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
@@ -131,7 +136,7 @@ def policy(scripts: Sequence[str]) -> str:
 
 
 def write(directory: str, samples: int = Config.samples) -> str:
-    """Write the report of a run directory; its path."""
+    """Write the report of a run directory; return its path."""
     html = page(open_run(directory), samples)
     path = storage.join(directory, "report.html")
     with storage.open_output(path) as file:
@@ -146,7 +151,7 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run, program="alignbeam report", description=__doc__)
+    return entrypoint.command_main(argv, Config, run, program="alignbeam report", description=__doc__)
 
 
 if __name__ == "__main__":

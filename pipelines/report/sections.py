@@ -1,6 +1,7 @@
 """The sections of a report: which charts, tables and figures there are for what a run holds so far.
 
-A section without anything to show is left out, or says that its stage has not finished.
+Stages are chosen by their kind, whatever they are called. A section without anything to show is left out, or says that
+its stage has not finished.
 """
 
 from collections import Counter
@@ -16,8 +17,9 @@ from pipelines.report.corpus import DECISIONS, Corpus
 from pipelines.report.duplicates import Duplicates, find_duplicates
 from pipelines.report.formats import cell, duration, share, spaced
 from pipelines.report.numbers import Numbers, numbers
-from pipelines.report.run_directory import Run, Stage
 from pipelines.report.trajectories import Trajectories
+from pipelines.runtime.runs import RecordedStage, Run
+from transforms.tables.table import Table
 
 TOPIC_CHARACTERS = 80
 TRAINING_FACTS = ("steps", "best_step", "parameters", "parameters_trained")
@@ -50,28 +52,33 @@ def rows_section(run: Run) -> Section:
 
 def coverage_section(run: Run) -> Section:
     chart = stage_charts.coverage(count_questions(run))
-    return Section("coverage", "Coverage", [chart] if chart else [], missing=_unfinished(run.stage("questions")))
+    return Section("coverage", "Coverage", [chart] if chart else [], missing=_unfinished(run.first_of("questions")))
 
 
 def count_questions(run: Run) -> Counter[tuple[str, str]]:
-    """How many questions there are of every (question type, topic); of a lone align, those of its corpus."""
-    table = run.table("questions", "questions") or run.table("align", "aligned")
-    found: Counter[tuple[str, str]] = Counter()
+    """Count the questions of every (question type, topic); of a lone align, those of its corpus."""
+    table = _table(run, "questions", "questions") or _table(run, "align", "aligned")
+    counts: Counter[tuple[str, str]] = Counter()
     columns = ["question_type", "topic"]
     if table and set(columns) <= set(table.schema.names):
         for batch in table.batches(columns):
             # A corpus brings its own columns: of any type, in any order.
             texts = (batch.column(name).cast(pa.string()) for name in columns)
             texts = (pc.fill_null(pc.utf8_slice_codeunits(text, 0, TOPIC_CHARACTERS), "not given") for text in texts)
-            found.update(zip(*(text.to_pylist() for text in texts), strict=True))
-    return found
+            counts.update(zip(*(text.to_pylist() for text in texts), strict=True))
+    return counts
+
+
+def _table(run: Run, kind: str, name: str) -> Table | None:
+    stage = run.first_of(kind)
+    return stage.table(name) if stage else None
 
 
 def duplicates_section(run: Run) -> Section:
-    stage = run.stage("curate")
-    found = find_duplicates(stage) if stage else Duplicates()
-    chart = stage_charts.group_sizes(found.sizes)
-    rows = [(pair.reason, pair.dropped, pair.other) for pair in found.pairs]
+    stage = run.first_of("curate")
+    duplicates = find_duplicates(stage) if stage else Duplicates()
+    chart = stage_charts.group_sizes(duplicates.sizes)
+    rows = [(pair.reason, pair.dropped, pair.repeated) for pair in duplicates.pairs]
     pairs = Numbers("Side by side", ("reason", "dropped", "what it repeats"), rows, PAIRS_NOTE)
     return Section("duplicates", "Duplicates", [chart] if chart else [], [pairs] if rows else [])
 
@@ -79,7 +86,7 @@ def duplicates_section(run: Run) -> Section:
 def training_section(run: Run) -> Section:
     drawn, tables = [], []
     for stage in run.stages:
-        metrics = stage.json("metrics.json") if stage.name.startswith("train_") else None
+        metrics = stage.read_json("metrics.json") if stage.kind.startswith("train_") else None
         if metrics is None:
             continue
         drawn.append(stage_charts.losses(stage.name, metrics.get("history", [])))
@@ -92,7 +99,7 @@ def training_section(run: Run) -> Section:
     return Section("training", "Training", [chart for chart in drawn if chart], tables)
 
 
-def change_section(stage: Stage | None, corpus: Corpus) -> Section:
+def change_section(stage: RecordedStage | None, corpus: Corpus) -> Section:
     limits = thresholds(stage)
     drawn = [
         *(
@@ -104,112 +111,127 @@ def change_section(stage: Stage | None, corpus: Corpus) -> Section:
     return Section("change", "Before and after", [chart for chart in drawn if chart], missing=_unfinished(stage))
 
 
-def steps_section(stage: Stage | None, found: Trajectories) -> Section:
-    order = turns_of(stage, found)
+def steps_section(stage: RecordedStage | None, trajectories: Trajectories) -> Section:
+    order = turns_of(stage, trajectories)
     drawn = [
-        trajectory_charts.scores_by_step(found, thresholds(stage), order),
-        trajectory_charts.rows_by_aligner(found, order),
+        trajectory_charts.scores_by_step(trajectories, thresholds(stage), order),
+        trajectory_charts.rows_by_aligner(trajectories, order),
     ]
-    refused = trajectory_charts.refusals(found)
+    refused = trajectory_charts.refusals(trajectories)
     return Section("steps", "Step by step", [chart for chart in drawn if chart], [refused] if refused else [])
 
 
-def members(stage: Stage | None) -> list[dict[str, Any]]:
-    """The members of an align stage's squad, as its identity names them."""
+def members(stage: RecordedStage | None) -> list[dict[str, Any]]:
+    """Return the members of an align stage's squad, as its identity names them."""
     return (stage.setting("members") if stage else None) or []
 
 
-def thresholds(stage: Stage | None) -> dict[str, float]:
-    """The score below which rows are rewritten, by criterion; none where every row is."""
+def thresholds(stage: RecordedStage | None) -> dict[str, float]:
+    """Return the score below which rows are rewritten, by criterion; none where every row is."""
     if stage is None or stage.setting("every_row"):
         return {}
-    one = stage.setting("threshold")  # of runs before each member had its own
-    found = {member["criterion"]: member.get("threshold", one) for member in members(stage)}
-    return {criterion: threshold for criterion, threshold in found.items() if threshold is not None}
+    shared = stage.setting("threshold")  # of runs before each member had its own
+    by_criterion = {member["criterion"]: member.get("threshold", shared) for member in members(stage)}
+    return {criterion: threshold for criterion, threshold in by_criterion.items() if threshold is not None}
 
 
-def turns_of(stage: Stage | None, found: Trajectories) -> list[str]:
-    """The aligner of every step, where all rows go from one to the next in the same order; else nothing."""
+def turns_of(stage: RecordedStage | None, trajectories: Trajectories) -> list[str]:
+    """Return the aligner of every step, where all rows go from one to the next in the same order; else nothing."""
     criteria = [member["criterion"] for member in members(stage)]
     routing = stage.setting("routing") if stage else None
     if routing in (None, "fixed"):  # None: of runs before there was a choice
         return criteria
-    first = found.scores.get(0, {})
-    return (
-        sorted(criteria, key=lambda name: first[name].mean if name in first else 0) if routing == "corpus-mean" else []
-    )
+    if routing != "corpus-mean":
+        return []
+    scores = trajectories.scores.get(0, {})
+    return sorted(criteria, key=lambda name: scores[name].mean if name in scores else 0)
 
 
 def evaluation_section(run: Run) -> Section:
-    metrics = evaluation(run, "metrics.json")
+    stage = run.first_of("evaluate")
+    metrics = evaluation(stage, "metrics.json")
     tables = levels_tables(run)
     tables += [
         numbers(spaced(name).capitalize(), part)
         for name, part in metrics.items()
         if name not in ("judges", "score_level") and part
     ]
-    for name, part in evaluation(run, "controls.json").items():
+    for name, part in evaluation(stage, "controls.json").items():
         tables.append(numbers(f"Controls: {spaced(name)}", part, CONTROLS_NOTE))
-    chart = corpus_charts.win_rates(metrics.get("judges", []), _how_aligned(run))
-    return Section("evaluation", "Evaluation", [chart] if chart else [], tables, _unfinished(run.stage("evaluate")))
+    chart = corpus_charts.win_rates(metrics.get("judges", []), _how_aligned(judged_by(run, stage)))
+    return Section("evaluation", "Evaluation", [chart] if chart else [], tables, _unfinished(stage))
 
 
 def levels_tables(run: Run) -> list[Numbers]:
-    """Every judge's mean score and share of rows from 0.5 on: of the responses, and of what each alignment made of
-    them. Then the planted truth, where the run's world is made up and knows it."""
-    ways = [("evaluate", "align", "aligned"), ("evaluate_compared", "align_compared", "compared")]
-    found = [(name, evaluation(run, "metrics.json", stage).get("score_level"), how) for stage, how, name in ways]
-    done = [(name, levels, _how_aligned(run, how)) for name, levels, how in found if levels]
-    note = " ".join(f"{name.capitalize()}: {how}" for name, _, how in done if how)
+    """Show every judge's scores of the responses and of what each alignment made of them.
+
+    Then the planted truth, where the run's world is made up and knows it.
+    """
+    levels_of: dict[str, dict[str, Any]] = {}  # what the alignment is called in the table: levels by judge
+    notes = []
+    for stage in run.of_kind("evaluate"):
+        if levels := evaluation(stage, "metrics.json").get("score_level"):
+            align = judged_by(run, stage)
+            name = "aligned" if align is None or align.name == "align" else spaced(align.name.removeprefix("align_"))
+            levels_of[name] = levels
+            notes += [f"{name.capitalize()}: {how}"] if (how := _how_aligned(align)) else []
     tables = []
     for key, title in (("mean", "Mean score"), ("share_above", "Share of rows that score 0.5 or more")):
         rows: list[list[Cell]] = [
-            [judge, _estimate(level["before"], key), *(_estimate(levels[judge]["after"], key) for _, levels, _ in done)]
-            for judge, level in (done[0][1] if done else {}).items()
+            [judge, _estimate(level["before"], key), *(_estimate(of[judge]["after"], key) for of in levels_of.values())]
+            for judge, level in next(iter(levels_of.values()), {}).items()
         ]
         if rows:
-            columns = ("judge", "responses", *(name for name, _, _ in done))
-            tables.append(Numbers(f"{title}, with 95 % intervals", columns, rows, note))
-    if truth := evaluation(run, "planted_truth.json"):
+            columns = ("judge", "responses", *levels_of)
+            tables.append(Numbers(f"{title}, with 95 % intervals", columns, rows, " ".join(notes)))
+    if truth := evaluation(run.first_of("evaluate"), "planted_truth.json"):
         tables.append(numbers("Planted truth", truth["rows"], truth["note"]))
     return tables
 
 
+def judged_by(run: Run, stage: RecordedStage | None) -> RecordedStage | None:
+    """Return the alignment that an evaluation judged, None where the run does not hold it."""
+    if stage is None:
+        return None
+    alignments = run.of_kind("align")
+    if not stage.inputs:  # of runs before inputs were listed
+        return next((align for align in alignments if align.name == stage.name.replace("evaluate", "align", 1)), None)
+    return next((align for align in alignments if align.name in stage.inputs), None)
+
+
 def _estimate(level: dict[str, Any], key: str) -> str:
-    """`0.512 (0.478–0.549)`."""
-    low_high = level[f"{key}_interval"]
-    interval = f" ({low_high[0]:.3f}–{low_high[1]:.3f})" if low_high else ""
+    """Write an estimate with its interval, as in `0.512 (0.478–0.549)`."""
+    bounds = level[f"{key}_interval"]
+    interval = f" ({bounds[0]:.3f}–{bounds[1]:.3f})" if bounds else ""
     return "" if level[key] is None else f"{level[key]:.3f}{interval}"
 
 
-def evaluation(run: Run, file: str, stage_name: str = "evaluate") -> dict[str, Any]:
-    """What the evaluation says in one of its files, nothing where it has not run."""
-    stage = run.stage(stage_name)
-    return (stage.json(file) if stage else None) or {}
+def evaluation(stage: RecordedStage | None, file: str) -> dict[str, Any]:
+    """Return what an evaluation says in one of its files, nothing where it has not run."""
+    return (stage.read_json(file) if stage else None) or {}
 
 
-def _how_aligned(run: Run, stage_name: str = "align") -> str:
-    """Which rows could be rewritten, on which a win rate depends."""
-    stage = run.stage(stage_name)
-    if stage is None or stage.setting("guard") is None:
+def _how_aligned(align: RecordedStage | None) -> str:
+    """Say which rows could be rewritten, on which a win rate depends."""
+    if align is None or align.setting("guard") is None:
         return ""
-    rows = "Every row was" if stage.setting("every_row") else "Only rows below the threshold were"
-    guard = "and a guard refused rewrites that scored lower" if stage.setting("guard") else "without a guard"
+    rows = "Every row was" if align.setting("every_row") else "Only rows below the threshold were"
+    guard = "and a guard refused rewrites that scored lower" if align.setting("guard") else "without a guard"
     return f"{rows} rewritten, {guard}; a row left as it was is a tie."
 
 
-def _unfinished(stage: Stage | None) -> str:
+def _unfinished(stage: RecordedStage | None) -> str:
     return f"The stage {stage.name} has not finished ({stage.status})." if stage and stage.manifest is None else ""
 
 
 def key_figures(run: Run, corpus: Corpus) -> list[Figure]:
-    """The large numbers, what came out before how it came about."""
+    """Return the large numbers, what came out before how it came about."""
     figures = []
     for name, after in corpus.after.items():
         means = [scores.mean for scores in (corpus.before[name], after) if scores.rows]
         if len(means) == 2:
             figures.append(Figure(f"{means[0]:.2f} → {means[1]:.2f}", f"mean score, {name}", "before → after"))
-    for judge in evaluation(run, "metrics.json").get("judges", []):
+    for judge in evaluation(run.first_of("evaluate"), "metrics.json").get("judges", []):
         interval = f"95 %: {judge['ci95'][0]:.2f} – {judge['ci95'][1]:.2f}" if judge["ci95"] else ""
         figures.append(Figure(cell(judge["win_rate"]), f"win rate, {judge['judge']}", interval))
     if corpus.rows:
@@ -218,7 +240,7 @@ def key_figures(run: Run, corpus: Corpus) -> list[Figure]:
         if rows := corpus.decisions[decision]:
             figures.append(Figure(share(rows, corpus.rows), spaced(decision), f"{rows:,} row{'s' * (rows != 1)}"))
     for name in ("questions", "triples"):
-        stage = run.stage(name)
+        stage = run.first_of(name)
         if stage and stage.rows:
             figures.append(Figure(cell(stage.rows.kept), f"{name} kept", f"of {stage.rows.going_in:,}"))
     return figures
@@ -239,7 +261,7 @@ def stages_table(run: Run) -> Numbers:
     return Numbers("Stages", columns, [_stage_row(stage) for stage in run.stages])
 
 
-def _stage_row(stage: Stage) -> tuple[Cell, ...]:
+def _stage_row(stage: RecordedStage) -> tuple[Cell, ...]:
     digest = (stage.manifest or {}).get("digest") or stage.path.rpartition("/")[2]
     rows = stage.rows if stage.has_tables else None
     return stage.name, stage.status, *(rows or (None,) * 4), duration(stage.seconds), digest

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from pipelines.report.charts import BLUE, ORANGE, RED, Cell, Chart, axis, figure, label, names
 from pipelines.report.formats import share, spaced
-from pipelines.report.run_directory import Stage
+from pipelines.runtime.runs import RecordedStage
 
 MOST_TOPICS = 40
 MOST_REASONS = 20
@@ -17,7 +17,7 @@ MOST = 1 << 60
 GROUPS = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 99), (100, 999), (1000, MOST))  # sizes drawn together
 
 
-def funnel(stages: Sequence[Stage]) -> Chart | None:
+def funnel(stages: Sequence[RecordedStage]) -> Chart | None:
     """Rows kept, dropped and rejected by every stage with tables; nothing to draw where one stage kept all."""
     counted = [(stage.name, rows) for stage in stages if (rows := stage.rows) and rows.going_in and stage.has_tables]
     if not counted or (len(counted) == 1 and counted[0][1].kept == counted[0][1].going_in):
@@ -64,7 +64,7 @@ def funnel(stages: Sequence[Stage]) -> Chart | None:
     )
 
 
-def reasons(stages: Sequence[Stage]) -> Chart | None:
+def reasons(stages: Sequence[RecordedStage]) -> Chart | None:
     """Why rows were dropped or rejected, the commonest reasons of all stages."""
     found: list[tuple[str, str, str, int, int]] = []
     for stage in stages:

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.report.corpus import Sample, Scores, Shown, Step
-from pipelines.report.diff import Run as DiffRun
-from pipelines.report.diff import diff
+from pipelines.report.diff import DiffSpan, diff
 from pipelines.report.formats import change
-from pipelines.report.run_directory import Run
+from pipelines.runtime.runs import RecordedStage
 
 
 class Side(NamedTuple):
@@ -29,7 +28,7 @@ class Comparison:
 
     before: Side
     after: Side
-    runs: list[DiffRun]
+    spans: list[DiffSpan]
     step: Step | None = None
 
     @property
@@ -59,10 +58,10 @@ class View:
         return f"{self.sample.gain:.6f}"
 
 
-def views(run: Run, samples: Sequence[Sample]) -> list[View]:
-    """Views of samples, with what went wrong where a row failed."""
+def views(align: RecordedStage | None, samples: Sequence[Sample]) -> list[View]:
+    """Return views of samples of an align stage, with what went wrong where a row failed."""
     errors: dict[str, str] = {}
-    table = run.table("align", "rejects")
+    table = align.table("rejects") if align else None
     failed = pa.array([sample.id for sample in samples if sample.decision == "failed"], pa.string())
     if table and len(failed):
         for batch in table.batches(["id", "error"]):
@@ -105,5 +104,5 @@ def _compare_steps(sample: Sample) -> Iterator[Comparison]:
 
 
 def _compare(before: Side, after: Side, step: Step | None = None) -> Comparison:
-    runs = diff(before.text.text if before.text else "", after.text.text) if after.text else []
-    return Comparison(before, after, runs, step)
+    spans = diff(before.text.text if before.text else "", after.text.text) if after.text else []
+    return Comparison(before, after, spans, step)

@@ -1,4 +1,4 @@
-"""The command line of a stage: that of its Config, and Beam's flags after `--`."""
+"""The command line of a stage or a command: that of its Config, and Beam's flags after `--`."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -16,17 +16,32 @@ from schemas.settings import print_config
 def main(
     argv: Sequence[str] | None,
     config_class: type,
-    run: Callable[[Any, Sequence[str]], Stage | Sequence[Stage] | int],
+    run: Callable[[Any, Sequence[str]], Stage],
+    *,
+    program: str,
+    description: str,
+) -> int:
+    """Parse a stage's command line, run the stage and say what it made; return the exit code.
+
+    0 done, 1 failed, 2 wrong use, 3 done with rejects, 130 interrupted.
+    """
+
+    def command(config: Any, beam_arguments: Sequence[str]) -> int:
+        return report_stages(run(config, beam_arguments))
+
+    return command_main(argv, config_class, command, program=program, description=description)
+
+
+def command_main(
+    argv: Sequence[str] | None,
+    config_class: type,
+    run: Callable[[Any, Sequence[str]], int],
     *,
     program: str,
     description: str,
     file_flag: str = "--config",
 ) -> int:
-    """Parse a stage's command line, run the stage, and give the exit code. `file_flag` names the file of settings.
-
-    `run` gives the stages that it did, each to be reported, or an exit code.
-    0 done, 1 failed, 2 wrong use, 3 done with rejects, 130 interrupted.
-    """
+    """Parse a command line and run the command, which returns the exit code. `file_flag` names the file of settings."""
     own, beam_arguments = split_beam_arguments(list(sys.argv[1:] if argv is None else argv))
     epilog = "Flags of Beam stand after --, for example: -- --runner=FlinkRunner --flink_master=localhost:8081"
     parser = config_parser(config_class, program=program, description=description, file_flag=file_flag, epilog=epilog)
@@ -38,16 +53,17 @@ def main(
             results.print(print_config(resolved), soft_wrap=True)
             return DONE
         checked_options(beam_arguments)
-        result = run(resolved.config, beam_arguments)
-        if isinstance(result, int):
-            return result
-        return max((report_stage(stage) for stage in ([result] if isinstance(result, Stage) else result)), default=DONE)
+        return run(resolved.config, beam_arguments)
 
     return exit_code(command)
 
 
-def report_stage(stage: Stage) -> int:
-    """Say what a stage made, and why rows are missing; gives the exit code."""
+def report_stages(*stages: Stage) -> int:
+    """Say what stages made, and why rows are missing; return the exit code."""
+    return max(map(_report_stage, stages), default=DONE)
+
+
+def _report_stage(stage: Stage) -> int:
     counts = stage.read_manifest()["counts"]
     messages.print(stage.name, style="bold")
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -62,8 +78,8 @@ def report_stage(stage: Stage) -> int:
 
 
 def split_beam_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Our own arguments and those after `--`."""
+    """Return our own arguments and those after `--`."""
     if "--" not in arguments:
         return arguments, []
-    place = arguments.index("--")
-    return arguments[:place], arguments[place + 1 :]
+    end = arguments.index("--")
+    return arguments[:end], arguments[end + 1 :]

@@ -32,6 +32,7 @@ VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cp
 class Stage:
     """Where a stage's results lie. `identity` holds all that decides them: settings, and digests of inputs.
 
+    kind: what the stage does, where it is called otherwise.
     inputs: for a stage that goes on as shards land, a digest of those that are there now, which then is not part of the
         identity: the same directory takes the shards that are new.
     """
@@ -40,15 +41,16 @@ class Stage:
     name: str
     identity: dict = field(hash=False)
     inputs: str = ""
+    kind: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "identity", redacted(self.identity))
 
     @classmethod
-    def under(cls, output: str, name: str, identity: dict, inputs: str = "") -> "Stage":
-        """The stage of a run: a directory of its own for every identity, so that older results stay."""
+    def under(cls, output: str, name: str, identity: dict, inputs: str = "", kind: str = "") -> "Stage":
+        """Return the stage of a run: a directory of its own for every identity, so that older results stay."""
         folder = check_name(name, "the name of a stage")
-        return cls(storage.join(output, folder, identity_digest(identity)), name, identity, inputs)
+        return cls(storage.join(output, folder, identity_digest(identity)), name, identity, inputs, kind)
 
     @cached_property
     def digest(self) -> str:

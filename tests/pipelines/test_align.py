@@ -14,6 +14,7 @@ import pytest
 
 from pipelines import align, curate, evaluate, ingest, respond, triples
 from pipelines.commands import check
+from pipelines.commands import evaluate as evaluate_command
 from pipelines.runtime import stage as stages
 from pipelines.runtime.at_work import at_work
 from schemas.children import child_environment
@@ -38,7 +39,8 @@ class Lengths:
 
 @pytest.fixture(autouse=True)
 def lengths(monkeypatch):
-    monkeypatch.setattr("transforms.engines.inspector.open_inspector", lambda folder, bf16=False: Lengths())
+    for module in ("engines.inspector", "evaluation.judges"):
+        monkeypatch.setattr(f"transforms.{module}.open_inspector", lambda folder, bf16=False: Lengths())
     monkeypatch.setattr(align, "check_inspector", lambda folder: None)
     monkeypatch.setattr(align, "inspector_digest", lambda folder: folder)
     monkeypatch.setattr(evaluate, "model_config", lambda folder: {})
@@ -370,15 +372,15 @@ def test_two_way_files_of_one_name_are_both_measured(tmp_path, capsys):
     bad = write(tmp_path / "b" / "hhh.jsonl", pair | {"chosen": "one", "rejected": "a longer one"}, "{")
     arguments = [made, "--inspector", "length", "-o", str(tmp_path / "run")]
     both = ["--two-way", good, "--two-way", bad]
-    assert evaluate.main([*arguments, *both]) == DONE_WITH_REJECTS
+    assert evaluate_command.main([*arguments, *both]) == DONE_WITH_REJECTS
     (path,) = (tmp_path / "run" / "evaluate").glob("*/metrics.json")
     found = json.loads(path.read_text())["two_way"]
     assert [(one["file"], one["accuracy"]) for one in found] == [(good, 1.0), (bad, 0.0)]
     before = path.stat().st_mtime_ns
-    assert evaluate.main([*arguments, *both]) == DONE_WITH_REJECTS
+    assert evaluate_command.main([*arguments, *both]) == DONE_WITH_REJECTS
     assert path.stat().st_mtime_ns == before
     capsys.readouterr()
-    assert evaluate.main([*arguments, "--two-way", str(tmp_path / "missing.jsonl")]) == WRONG_USE
+    assert evaluate_command.main([*arguments, "--two-way", str(tmp_path / "missing.jsonl")]) == WRONG_USE
     assert "missing.jsonl: no such file" in capsys.readouterr().err
 
 

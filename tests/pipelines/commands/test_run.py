@@ -39,7 +39,7 @@ def job(tmp_path, *stages, settings=SETTINGS, **flags):
     job = Job(config.config, ())
     for name in stages:
         job.results[name] = getattr(job, name)()
-        job.record.record(job.results[name], "complete", 0.0)
+        job.record.write_stage(job.results[name], "complete", 0.0)
     return job.results
 
 

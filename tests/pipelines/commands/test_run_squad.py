@@ -12,12 +12,12 @@ import tiny_models
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from pipelines import evaluate
 from pipelines.align import find_weights
 from pipelines.commands import check, show, status
 from pipelines.commands import run as recipe
+from pipelines.commands.evaluate import find_alignment
 from pipelines.report.page import main
-from pipelines.report.run_directory import open_run
+from pipelines.runtime.runs import open_run
 from schemas.errors import StageError
 from schemas.settings import read_yaml
 from schemas.squads import load_squad
@@ -80,7 +80,7 @@ def stand_in(patch, folder, bases):
         metrics = {"rows": {"train": 8, "validation": 2}, "steps": 1, "validation": {"loss": 1.0}}
         (output / "metrics.json").write_text(json.dumps(metrics))
 
-    patch.setattr(recipe, "run_trainer", train)
+    patch.setattr("pipelines.recipe.job.run_trainer", train)
 
 
 def run_recipe(settings, folder, *flags):
@@ -147,13 +147,25 @@ def test_each_criterion_is_a_run_of_its_own_and_together_they_are_a_squad(done, 
     assert (compared.rounds, compared.guard, compared.guard_margin) == (2, True, 0.1)
 
     stages = {stage.name: stage for stage in open_run(str(folder)).stages}
+    assert {name: stage.kind for name, stage in stages.items()} == {
+        name: name.removesuffix("_compared") for name in OF_ALL
+    }
+    models = sorted(f"{criterion}/train_{method}" for criterion in CRITERIA for method in ("inspector", "aligner"))
+    assert stages["align_compared"].inputs == (*models, "respond")
+    assert stages["evaluate_compared"].inputs[0] == "align_compared"
+    of_one = {stage.name: stage for stage in open_run(str(folder / "ethical")).stages}
+    [heldout] = (folder / "heldout").iterdir()
+    read = [(), ("questions",), (str(heldout), "triples"), ("curate",), ("curate",)]
+    assert [of_one[name].inputs for name in OF_ONE] == read
+    assert stages["respond"].inputs == (f"heldout/{heldout.name}",)
+    assert of_one["train_aligner"].manifest["seconds"] > 0
     tables = [read_table(stages[name].path) for name in ("align", "align_compared")]
     free, guarded = (table.to_arrow().to_pylist() for table in tables)
     assert [row["response"] for row in free] == [row["response"] for row in guarded]
     assert "refused" not in {row["decision"] for row in free}
     assert "refused" in {row["decision"] for row in guarded}
     for name, rows in (("evaluate", free), ("evaluate_compared", guarded)):
-        level = stages[name].json("metrics.json")["score_level"]
+        level = stages[name].read_json("metrics.json")["score_level"]
         assert list(level) == list(CRITERIA)
         mean = sum(row["scores_after"]["factual"] for row in rows) / len(rows)
         assert level["factual"]["after"]["mean"] == pytest.approx(mean, abs=1e-5)
@@ -207,7 +219,7 @@ def test_a_criterion_may_have_settings_of_its_own(tmp_path, run, settings, capsy
     for criterion, count, rank in (("ethical", 40, 16), ("factual", 30, 4), ("helpful", 40, 16)):
         stages = {stage.name: stage for stage in open_run(str(tmp_path / "run" / criterion)).stages}
         assert stages["questions"].rows.kept == count
-        assert stages["train_aligner"].json("adapter_config.json")["r"] == rank
+        assert stages["train_aligner"].read_json("adapter_config.json")["r"] == rank
 
 
 def test_a_recipe_of_one_criterion_can_be_compared_too(tmp_path, run, settings):
@@ -226,7 +238,7 @@ def test_a_criterion_that_fails_is_told_by_the_status_of_the_whole(tmp_path, run
     def broken(method, arguments):
         raise StageError("no")
 
-    monkeypatch.setattr(recipe, "run_trainer", broken)
+    monkeypatch.setattr("pipelines.recipe.job.run_trainer", broken)
     assert run() == 1
     capsys.readouterr()
     assert status.main([str(tmp_path / "run")]) == 1
@@ -250,11 +262,11 @@ def test_the_report_shows_both_alignments_beside_the_responses(done):
         assert text in html
     run_directory = open_run(str(done / "run"))
     for stage in ("evaluate", "evaluate_compared"):
-        level = run_directory.stage(stage).json("metrics.json")["score_level"]["ethical"]["after"]
+        level = run_directory.stage(stage).read_json("metrics.json")["score_level"]["ethical"]["after"]
         low, high = level["mean_interval"]
         assert f"{level['mean']:.3f} ({low:.3f}–{high:.3f})" in html
     assert main([str(done / "run")]) == 0
-    assert evaluate.find_aligned(str(done / "run")).rows == 20
+    assert read_table(find_alignment(str(done / "run")).path).rows == 20
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from pipelines.report import corpus_charts, stage_charts
 from pipelines.report.charts import label, to_json, wrapped
 from pipelines.report.corpus import Corpus
 from pipelines.report.distribution import Distribution
-from pipelines.report.run_directory import Stage
+from pipelines.runtime.runs import RecordedStage
 
 
 def stage(name, going_in, kept, drops=(), rejects=(), tables=("table",)):
     counts = {"in": going_in, "kept": kept, "drops": dict(drops), "rejects": dict(rejects)}
-    return Stage(name, name, "complete", 1.0, {"counts": counts, "tables": {table: {} for table in tables}})
+    return RecordedStage(name, name, "complete", 1.0, {"counts": counts, "tables": {table: {} for table in tables}})
 
 
 def counted(*values, decimals=4):
@@ -26,7 +26,7 @@ STAGES = [
     stage("questions", 10, 7, {"short": 3}),
     stage("align", 7, 7, rejects={"prompt_too_long": 2}),
     stage("train_aligner", 9, 5, tables=()),
-    Stage("evaluate", "evaluate", "running", None, None),
+    RecordedStage("evaluate", "evaluate", "running", None, None),
 ]
 
 

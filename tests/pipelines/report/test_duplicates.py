@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from pipelines.report.duplicates import Duplicates, Pair, find_duplicates
-from pipelines.report.run_directory import Stage
 from pipelines.report.stage_charts import group_sizes
+from pipelines.runtime.runs import RecordedStage
 from transforms.tables.table import read_manifest
 from transforms.tables.write import write_tables
 
@@ -21,10 +21,10 @@ DROPS = [
 ]
 
 
-def stage_with(tmp_path, kept, drops) -> Stage:
+def stage_with(tmp_path, kept, drops) -> RecordedStage:
     tables = {"questions": pa.Table.from_pylist(kept)} | ({"drops": pa.Table.from_pylist(drops)} if drops else {})
     write_tables(str(tmp_path), tables, {"stage": "curate", "digest": "d"}, 5)
-    return Stage("curate", str(tmp_path), "complete", 1.0, read_manifest(str(tmp_path)))
+    return RecordedStage("curate", str(tmp_path), "complete", 1.0, read_manifest(str(tmp_path)))
 
 
 def test_groups_are_counted_by_size_and_pairs_stand_side_by_side(tmp_path):

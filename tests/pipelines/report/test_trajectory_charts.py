@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from pipelines.report.distribution import Distribution
-from pipelines.report.run_directory import Stage
 from pipelines.report.sections import thresholds, turns_of
 from pipelines.report.trajectories import Trajectories, Turn
 from pipelines.report.trajectory_charts import MOST_TURNS, refusals, rows_by_aligner, scores_by_step
+from pipelines.runtime.runs import RecordedStage
 
 
 def counted(*values):
@@ -128,7 +128,7 @@ def test_nothing_is_drawn_of_nothing():
 
 def squad(**settings):
     members = [{"criterion": "kind", "threshold": 0.5}, {"criterion": "true", "threshold": 0.6}]
-    return Stage("align", "align", "complete", 1.0, {"identity": {"members": members, **settings}})
+    return RecordedStage("align", "align", "complete", 1.0, {"identity": {"members": members, **settings}})
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,8 @@ def test_the_order_of_aligners_is_known_where_all_rows_have_one(routing, order):
 def test_thresholds_are_the_members_own_and_none_where_every_row_is_rewritten():
     assert thresholds(squad()) == {"kind": 0.5, "true": 0.6}
     assert thresholds(squad(every_row=True)) == {}
-    old = Stage("align", "align", "complete", 1.0, {"identity": {"members": [{"criterion": "kind"}], "threshold": 0.4}})
+    old = RecordedStage(
+        "align", "align", "complete", 1.0, {"identity": {"members": [{"criterion": "kind"}], "threshold": 0.4}}
+    )
     assert thresholds(old) == {"kind": 0.4}
     assert thresholds(None) == {}

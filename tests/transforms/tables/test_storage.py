@@ -15,7 +15,7 @@ import pytest
 from pipelines import evaluate, ingest
 from pipelines.commands import status
 from pipelines.recipe.recipe import Config, parted
-from pipelines.report.run_directory import open_run
+from pipelines.runtime.runs import open_run
 from pipelines.runtime import runs
 from pipelines.runtime.at_work import at_work
 from pipelines.runtime.stage import Stage
