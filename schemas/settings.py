@@ -41,7 +41,7 @@ class Resolved(Generic[T]):
 
 
 def read_yaml(path: str) -> Any:
-    """The content of a YAML file; UsageError names a file that cannot be read, and the line where it is not YAML."""
+    """Read a YAML file; UsageError names one that cannot be read, and the line where it is not YAML."""
     try:
         with fsspec.open(path, "r", encoding="utf-8") as file:
             return yaml.safe_load(file)
@@ -56,7 +56,7 @@ def read_yaml(path: str) -> Any:
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`["a.b=1"]` as `{"a": {"b": 1}}`; values are read as YAML."""
+    """Read `["a.b=1"]` as `{"a": {"b": 1}}`; values are YAML."""
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
@@ -99,17 +99,17 @@ def resolve(config_class: type, layers: list[Layer]) -> Resolved:
 
 
 def validated(config_class: type[T], source: str, values: Mapping[str, Any]) -> T:
-    """A config, validated as in `resolve`, of values that were looked at as layers where they were read."""
+    """Return a validated config, of values that were looked at as layers where they were read."""
     return resolve(config_class, [Layer(source, values, typed=True)]).config
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain values, ready for YAML or JSON."""
+    """Return a config as plain values, ready for YAML or JSON."""
     return pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name; an empty mapping stays a value."""
+    """Return nested settings by dotted name; an empty mapping stays a value."""
     flat = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -120,7 +120,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def print_config(resolved: Resolved) -> str:
-    """One line per setting: name, value and where the value comes from."""
+    """Write one line per setting: name, value and where the value comes from."""
     flat = flatten(to_dict(resolved.config))
     width = max(map(len, flat), default=0)
     return "\n".join(
@@ -158,13 +158,13 @@ def _unknown_keys(config_class: Any, values: Any, prefix: str) -> typing.Iterato
     if config_class is None or not isinstance(values, Mapping):
         return
     hints = typing.get_type_hints(config_class)
-    known = [item.name for item in dataclasses.fields(config_class)]
+    names = [item.name for item in dataclasses.fields(config_class)]
     for name, value in values.items():
-        if name in known:
+        if name in names:
             yield from _unknown_keys(hints[name], value, f"{prefix}{name}.")
             continue
-        near = difflib.get_close_matches(str(name), known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        near = difflib.get_close_matches(str(name), names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
         yield f"{prefix}{name}: unknown setting ({hint})"
 
 
@@ -178,9 +178,9 @@ def _explain(problem: Any, sources: dict[str, str]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     source = _source(sources, name or message.partition(":")[0])
-    place = "" if source == "default" and not name else f" [{source}]"  # checks across settings may name no single one
+    where = "" if source == "default" and not name else f" [{source}]"  # checks across settings may name no single one
     if problem["type"] == "missing":
         return f"{name}: has no value; give it in the recipe, with --set {name}=… or by its flag"
-    given = problem["input"]
-    shown = "" if isinstance(given, Mapping) or problem["type"] == "value_error" else f" (given: {given!r})"
-    return f"{name + ': ' if name else ''}{message}{shown}{place}"
+    value = problem["input"]
+    shown = "" if isinstance(value, Mapping) or problem["type"] == "value_error" else f" (given: {value!r})"
+    return f"{name + ': ' if name else ''}{message}{shown}{where}"

@@ -90,17 +90,17 @@ TRAJECTORIES = pa.schema(
 
 
 def with_drop_reason(schema: pa.Schema) -> pa.Schema:
-    """The schema of a table's dropped rows."""
+    """Return the schema of a table's dropped rows."""
     return schema.append(pa.field("drop_reason", pa.string()))
 
 
 def with_error(schema: pa.Schema) -> pa.Schema:
-    """The schema of a table's rejected rows."""
+    """Return the schema of a table's rejected rows."""
     return schema.append(pa.field("error", pa.string()))
 
 
 def aligned(corpus: pa.Schema, criteria: tuple[str, ...]) -> pa.Schema:
-    """The corpus's columns, the aligned text, what was decided and every criterion's score before and after."""
+    """Return the corpus's columns, the aligned text, what was decided and every criterion's score before and after."""
     scores = pa.struct({criterion: pa.float64() for criterion in criteria})
     return pa.schema(
         [

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 
 def installed_versions(names: Iterable[str]) -> dict[str, str]:
-    """Version by package name; packages that are not installed are left out."""
-    found = {}
+    """Return versions by package name; packages that are not installed are left out."""
+    versions = {}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -30,7 +30,7 @@ CORPUS_ROWS = 10_000
 
 
 def check_recipe(path: str) -> int:
-    """Every setting of a recipe and the pack it names; a model may still be missing (`--model` gives it)."""
+    """Check every setting of a recipe and its pack; a model may still be missing (`--model` names one)."""
     config = resolve(RecipeConfig, [Layer(path, read_yaml(path)), Layer("check", {"output": "unused", "model": "any"})])
     names = [load_pack(criterion).name for criterion in config.config.criteria]
     if config.config.is_squad:
@@ -41,7 +41,7 @@ def check_recipe(path: str) -> int:
 
 
 def check_squad(path: str) -> int:
-    """A squad file, its packs, and the folders of its inspectors and adapters."""
+    """Check a squad file, its packs, and the folders of its inspectors and adapters."""
     squad = load_squad(path)
     adapters = check_models(squad, {})
     for member in squad.members:
@@ -59,7 +59,7 @@ def aligner_kind(member: SquadMember, adapters: Mapping[str, Weights]) -> str:
 
 
 def check_criterion(path: str) -> int:
-    """All mistakes of a pack, each with file, line and field."""
+    """Print all mistakes of a pack, each with file, line and field."""
     problems = check_pack(path)
     for problem in problems:
         messages.print(f"{problem.level}: {problem.file}:{problem.line}: {problem.field}: {problem.message}")
@@ -74,7 +74,7 @@ def check_criterion(path: str) -> int:
 
 
 def check_corpus(path: str, kind: Kind) -> int:
-    """Columns, and what is wrong with the first 10,000 rows of each file."""
+    """Print columns, and what is wrong with the first 10,000 rows of each file."""
     rejects = 0
     for file in records.find_files(path):
         look = look_at(file, kind, {}, CORPUS_ROWS)
@@ -85,14 +85,14 @@ def check_corpus(path: str, kind: Kind) -> int:
             rows += chunk.rows
             errors.update(error for error in chunk.batch.column("error").to_pylist() if error)
         named = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in columns.items())
-        found = ", ".join(f"{count:,} {error}" for error, count in errors.most_common()) or "nothing wrong"
-        messages.print(f"{file}: {named}; {rows:,} rows read: {found}")
+        wrong = ", ".join(f"{count:,} {error}" for error, count in errors.most_common()) or "nothing wrong"
+        messages.print(f"{file}: {named}; {rows:,} rows read: {wrong}")
         rejects += errors.total()
     return DONE_WITH_REJECTS if rejects else DONE
 
 
 def check_table(path: str) -> int:
-    """What a stage wrote: each of its tables with rows and columns; UsageError where a shard is not whole."""
+    """Print each table that a stage wrote, with rows and columns; UsageError where a shard is not whole."""
     read_table(path)
     manifest = read_manifest(path)
     for name in manifest["tables"]:

@@ -36,7 +36,7 @@ from schemas.console import messages, results
 STYLES: dict[Status, str] = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
 MIN_MEMORY_GIB = 4
 MIN_DISK_GIB = 5
-# name: (what it is for, environment variables any of which gives it, a file that gives it)
+# name: (what it is for, environment variables that may hold it, a file that may hold it)
 CREDENTIALS = {
     "HF_TOKEN": ("gated models and data sets of the Hugging Face hub", ("HF_TOKEN",), "~/.cache/huggingface/token"),
     "OPENAI_API_KEY": ("OpenAI's own server", ("OPENAI_API_KEY",), ""),
@@ -54,15 +54,15 @@ def check_memory() -> Iterator[Check]:
     import psutil
 
     memory = psutil.virtual_memory()
-    found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free, {os.cpu_count()} cores"
+    free = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free, {os.cpu_count()} cores"
     if memory.available < MIN_MEMORY_GIB * GIB:
-        yield Check("memory", "warn", found, f"training and vLLM want {MIN_MEMORY_GIB} GiB or more")
+        yield Check("memory", "warn", free, f"training and vLLM want {MIN_MEMORY_GIB} GiB or more")
     else:
-        yield Check("memory", "ok", found)
+        yield Check("memory", "ok", free)
 
 
 def check_output(output: str) -> Iterator[Check]:
-    """Whether results can be written to `output`, and how much fits there."""
+    """Say whether results can be written to `output`, and how much fits there."""
     if "://" in output:
         from schemas.errors import UsageError
         from schemas.urls import redact_urls
@@ -78,13 +78,13 @@ def check_output(output: str) -> Iterator[Check]:
     path = Path(output).absolute()
     folder = next(parent for parent in (path, *path.parents) if parent.exists())
     free = shutil.disk_usage(folder).free
-    found = f"{path}: {free / GIB:.1f} GiB free"
+    space = f"{path}: {free / GIB:.1f} GiB free"
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         yield Check("output", "fail", f"{folder} cannot be written to", "choose another path with -o")
     elif free < MIN_DISK_GIB * GIB:
-        yield Check("output", "warn", found, f"a run with trained models wants {MIN_DISK_GIB} GiB or more")
+        yield Check("output", "warn", space, f"a run with trained models wants {MIN_DISK_GIB} GiB or more")
     else:
-        yield Check("output", "ok", found)
+        yield Check("output", "ok", space)
 
 
 def check_runners(flink_jar: str | None) -> Iterator[Check]:
@@ -116,7 +116,7 @@ def check_flink(jars: list[Path]) -> Check:
 
 
 def check_credentials() -> Iterator[Check]:
-    """Present or absent; no value gets into the output."""
+    """Say which credentials are present; no value gets into the output."""
     for name, (purpose, variables, file) in CREDENTIALS.items():
         if any(map(os.environ.get, variables)) or (file and Path(file).expanduser().is_file()):
             yield Check(name, "ok", "present")
@@ -133,7 +133,7 @@ def check_model_cache() -> Iterator[Check]:
 
 
 def examine(output: str, flink_jar: str | None) -> Iterator[Check]:
-    """Every check, in the order of the table."""
+    """Make every check, in the order of the table."""
     yield Check("Python", "ok", platform.python_version())
     checks: list[Callable[[], Iterator[Check]]] = [
         check_names,
@@ -152,7 +152,7 @@ def examine(output: str, flink_jar: str | None) -> Iterator[Check]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the examination; 1 where something that is needed fails."""
+    """Print the examination; return 1 where something that is needed fails."""
     parser = Parser("alignbeam doctor", __doc__)
     parser.add_argument(
         "-o", "--output", default=".", help="where results will go: a folder or s3://, gs:// (default: .)"

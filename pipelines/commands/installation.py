@@ -58,7 +58,7 @@ class Check:
 
 
 def check_names() -> Iterator[Check]:
-    """Whether our packages are ours: folders, PYTHONPATH and other distributions can hold the same names."""
+    """Check that our packages are ours: folders, PYTHONPATH and other distributions can hold the same names."""
     import alignbeam
 
     intruders = alignbeam.intruders()
@@ -68,7 +68,7 @@ def check_names() -> Iterator[Check]:
         return
     owners = importlib.metadata.packages_distributions()
     shared = {name: set(owners.get(name, ())) - {"alignbeam"} for name in alignbeam.PACKAGES}
-    clashes = [f"{name} (also in {', '.join(sorted(others))})" for name, others in shared.items() if others]
+    clashes = [f"{name} (also in {', '.join(sorted(owned))})" for name, owned in shared.items() if owned]
     if clashes:
         yield Check("package names", "fail", ", ".join(clashes), "install alignbeam into an environment of its own")
     else:
@@ -76,7 +76,7 @@ def check_names() -> Iterator[Check]:
 
 
 def check_packages() -> Iterator[Check]:
-    """Installed versions against the ranges that alignbeam declares: one line for the core, one for each extra."""
+    """Check installed versions against the declared ranges: one line for the core, one for each extra."""
     try:
         declared = [Requirement(line) for line in importlib.metadata.requires("alignbeam") or ()]
         extras = importlib.metadata.metadata("alignbeam").get_all("Provides-Extra") or []
@@ -112,7 +112,7 @@ def installed_version(name: str) -> str | None:
 
 
 def probe(code: str) -> tuple[object, str]:
-    """What a Python program prints as JSON on its last line, and an error ('' if none).
+    """Run a Python program; return what it prints as JSON on its last line, and an error ('' if none).
 
     In a process of its own: what is broken enough may hang, or take the process with it.
     """
@@ -132,16 +132,16 @@ def check_torch() -> Iterator[Check]:
     if installed_version("torch") is None:
         yield Check("torch", "info", "absent", "needed to train, to score, and for vLLM in process: docs/install.md")
         return
-    found, error = probe(PROBE_TORCH)
-    if not isinstance(found, dict):
+    torch, error = probe(PROBE_TORCH)
+    if not isinstance(torch, dict):
         yield Check("torch", "fail", f"does not import: {error}", "install it again: docs/install.md")
         return
-    yield Check("torch", "ok", f"{found['version']}, {found['build']}")
-    gpus = [f"{name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free" for name, free, total in found["gpus"]]
+    yield Check("torch", "ok", f"{torch['version']}, {torch['build']}")
+    gpus = [f"{name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free" for name, free, total in torch["gpus"]]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if gpus:
         yield Check("GPUs", "ok", "; ".join(gpus))
-    elif shutil.which("nvidia-smi") and found["build"] == "CPU only":
+    elif shutil.which("nvidia-smi") and torch["build"] == "CPU only":
         yield Check(
             "GPUs", "warn", "there may be one, but torch is a CPU build", "install a CUDA build: docs/install.md"
         )
@@ -154,25 +154,25 @@ def check_torch() -> Iterator[Check]:
 def check_transformers() -> Iterator[Check]:
     if installed_version("transformers") is None or installed_version("torch") is None:
         return
-    found, error = probe(PROBE_TRANSFORMERS)
+    version, error = probe(PROBE_TRANSFORMERS)
     if error:
         suspects = [name for name in CUDA_COMPANIONS if installed_version(name)]
         advice = f"pip uninstall {' '.join(suspects)}" if suspects else "install it again: docs/install.md"
         yield Check("transformers", "fail", f"does not import: {error}", advice)
     else:
-        yield Check("transformers", "ok", str(found))
+        yield Check("transformers", "ok", str(version))
 
 
 def check_vllm() -> Iterator[Check]:
     if installed_version("vllm") is None:
         yield Check("vLLM", "info", "absent", "needed only for a model in process (engine: vllm): docs/install.md")
         return
-    found, error = probe(PROBE_VLLM)
-    if error or not isinstance(found, list):
+    vllm, error = probe(PROBE_VLLM)
+    if error or not isinstance(vllm, list):
         numa = "" if ctypes.util.find_library("numa") else " (libnuma is missing: install your system's libnuma1)"
         yield Check("vLLM", "fail", f"does not import: {error}{numa}", "docs/install.md")
         return
-    version, device = found
+    version, device = vllm
     if not device:
         yield Check(
             "vLLM", "fail", f"{version} finds no device it was built for", "install the CPU build: docs/install.md"

@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", "-o", required=True, help="folder of the trained model")
 
     def command() -> int:
-        given, others = parser.parse_known_args(arguments)
-        shards = shards_for(given.method, given.data, given.output)
-        run_trainer(given.method, ["--data", shards, "--output", given.output, *others])
+        flags, of_trainer = parser.parse_known_args(arguments)
+        shards = shards_for(flags.method, flags.data, flags.output)
+        run_trainer(flags.method, ["--data", shards, "--output", flags.output, *of_trainer])
         return DONE
 
     return exit_code(command)

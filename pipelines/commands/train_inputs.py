@@ -1,4 +1,4 @@
-"""The shards that a trainer reads: those that are there, or those that curating a table of triples gives."""
+"""The shards that a trainer reads: those that are there, or those made by curating a table of triples."""
 
 from pipelines import curate
 from schemas.errors import UsageError
@@ -9,7 +9,7 @@ METHODS = ("inspector", "aligner")
 
 
 def find_shards(method: str, data: str) -> str | None:
-    """The trainer's shards in `data`: as they are, or those of a curate stage; None where `data` is to be curated.
+    """Return the trainer's shards in `data`, which may be those of a curate stage; None where it is to be curated.
 
     UsageError where it is neither shards nor a table.
     """
@@ -26,7 +26,7 @@ def find_shards(method: str, data: str) -> str | None:
 
 
 def shards_for(method: str, data: str, output: str) -> str:
-    """The trainer's shards in `data`, a table of triples being curated first."""
+    """Return the trainer's shards in `data`, a table of triples being curated first."""
     if shards := find_shards(method, data):
         return shards
     stage = curate.run(curate.Config(input=data, output=f"{output}.data"))

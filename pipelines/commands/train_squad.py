@@ -46,19 +46,21 @@ class Config:
 
 
 def folders_of(config: Config) -> dict[str, str]:
-    """The data of each criterion."""
-    parted = [given.partition("=") for given in config.data]
-    for given, (criterion, equals, folder) in zip(config.data, parted, strict=True):
+    """Return the data of each criterion."""
+    criteria, folders = [], []
+    for pair in config.data:
+        criterion, equals, folder = pair.partition("=")
         if not (criterion and equals and folder):
-            raise ValueError(f"data: expected CRITERION=FOLDER, not {given!r}")
-    criteria = [criterion for criterion, _, _ in parted]
+            raise ValueError(f"data: expected CRITERION=FOLDER, not {pair!r}")
+        criteria.append(criterion)
+        folders.append(folder)
     if len(set(criteria)) < len(criteria):
         raise ValueError(f"data: a criterion is given twice: {', '.join(criteria)}")
-    return {criterion: folder for criterion, _, folder in parted}
+    return dict(zip(criteria, folders, strict=True))
 
 
 def squad_of(config: Config) -> Squad:
-    """The squad that is trained, its folders relative to its file."""
+    """Return the squad that is trained, its folders relative to its file."""
     return Squad(
         members=tuple(
             SquadMember(criterion=criterion, inspector=f"{criterion}/inspector", aligner=f"{criterion}/aligner")
@@ -68,21 +70,21 @@ def squad_of(config: Config) -> Squad:
 
 
 def trainer_settings(config: Config, method: str) -> dict[str, Any]:
-    """A trainer's settings but for its data and output; UsageError names what is wrong with its file."""
+    """Return a trainer's settings but for its data and output; UsageError names what is wrong with its file."""
     path = config.inspector_config if method == "inspector" else config.aligner_config
-    given = (read_yaml(path) or {}) if path else {}
-    if not isinstance(given, dict):
-        raise UsageError(f"{path}: expected settings by name, found {type(given).__name__}")
-    if taken := {"base", "data", "output"} & given.keys():
+    own = (read_yaml(path) or {}) if path else {}
+    if not isinstance(own, dict):
+        raise UsageError(f"{path}: expected settings by name, found {type(own).__name__}")
+    if taken := {"base", "data", "output"} & own.keys():
         raise UsageError(f"{path}: {', '.join(sorted(taken))}: are flags of train squad; leave them out")
-    settings = {**ADAPTER, **given} if method == "aligner" else dict(given)
+    settings = {**ADAPTER, **own} if method == "aligner" else dict(own)
     settings["base"] = config.inspector_base if method == "inspector" else config.base
     resolve(TRAINERS[method], [Layer(path or "train squad", {**settings, "data": "given", "output": "given"})])
     return settings
 
 
 def check(config: Config) -> dict[str, dict[str, Any]]:
-    """The settings of both trainers; UsageError for a base, data or an output that will not do."""
+    """Return the settings of both trainers; UsageError for a base, data or an output that will not do."""
     if "://" in config.output:
         raise UsageError(f"output = {config.output!r}: the trainers write to a local disk; give a local folder")
     storage.check_writable(config.output)
@@ -104,21 +106,21 @@ def check(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def run(config: Config, _: Sequence[str] = ()) -> int:
-    """Train what is not trained yet, and write the squad's file unless it is there; gives the exit code."""
+    """Train what is not trained yet, and write the squad's file unless it is there; return the exit code."""
     settings = check(config)
     planned: list[tuple[str, dict[str, Any]]] = []
     for criterion, folder in folders_of(config).items():
-        place = storage.join(config.output, criterion)
+        models = storage.join(config.output, criterion)
         for method in METHODS:
-            given = {"data": shards_for(method, folder, place), "output": storage.join(place, method)}
-            planned.append((method, settings[method] | given))
-    for method, given in planned:  # all before the first: an output of other settings must not be found hours later
-        Run.open(method, to_dict(TRAINERS[method](**given)))
-    for method, given in planned:
-        messages.print(given["output"], style="bold")
-        path = f"{given['output']}.yaml"
+            paths = {"data": shards_for(method, folder, models), "output": storage.join(models, method)}
+            planned.append((method, settings[method] | paths))
+    for method, of_trainer in planned:  # all before the first: an output of other settings must not show hours later
+        Run.open(method, to_dict(TRAINERS[method](**of_trainer)))
+    for method, of_trainer in planned:
+        messages.print(of_trainer["output"], style="bold")
+        path = f"{of_trainer['output']}.yaml"
         with storage.open_output(path) as file:
-            file.write(yaml.safe_dump(given).encode())
+            file.write(yaml.safe_dump(of_trainer).encode())
         run_trainer(method, ["--config", path])
     path = storage.join(config.output, SQUAD_FILE)
     if not storage.exists(path):

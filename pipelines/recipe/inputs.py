@@ -19,7 +19,7 @@ from transforms.tables.table import MANIFEST, read_table
 
 
 def check_output(config: Config) -> None:
-    """UsageError where the output cannot be written, or is no local folder though the trainers write there."""
+    """Raise UsageError where the output cannot be written, or is no local folder though trainers write there."""
     trains = config.only is None or config.only.startswith("train_")
     if trains and "://" in config.output:
         raise UsageError(
@@ -30,7 +30,7 @@ def check_output(config: Config) -> None:
 
 
 def check_inputs(config: Config) -> None:
-    """UsageError for all files and models that are not there, each by the recipe's key, before anything is spent."""
+    """Raise UsageError for all files and models that are not there, each by the recipe's key, before any work."""
     problems = []
     for readers, key, look in inputs_of(config):
         if config.only is None or config.only in readers:
@@ -43,7 +43,7 @@ def check_inputs(config: Config) -> None:
 
 
 def inputs_of(config: Config) -> Iterator[tuple[tuple[str, ...], str, Callable[[], object]]]:
-    """What a recipe reads from elsewhere: the stages that do, the key, and what raises UsageError if it is amiss."""
+    """Return what a recipe reads from elsewhere: the stages that do, the key, and a check that raises UsageError."""
     for readers, name in ((("questions", "triples"), "teacher"), (("respond",), "upstream")):
         yield readers, f"models.{name}", partial(engine_digest, EngineConfig(**config.engine(name)))
     curating, judging = config.stages.curate, config.stages.evaluate
@@ -85,7 +85,7 @@ def import_two_way(paths: Sequence[str], output: str, beam_arguments: Sequence[s
 
 
 def look_at(corpus: ingest.Config) -> None:
-    """UsageError where a corpus is missing, empty or lacks a column, or a table is broken."""
+    """Raise UsageError where a corpus is missing, empty or lacks a column, or a table is broken."""
     if storage.exists(storage.join(corpus.corpus, MANIFEST)):
         read_table(corpus.corpus)
     else:

@@ -20,23 +20,26 @@ TEST_SHARE = 0.15
 
 
 def topic_growth(settings: "QuestionSettings", pack: Pack) -> tuple[int, int]:
-    """Prompts of all topic rounds, one per topic known before the round, and the topics known after them, at most.
+    """Return the prompts of all topic rounds, and the topics after them, at most.
 
-    A prompt asks for a list of `topics_per_prompt`, of which it shows one, or `examples` once a type has twice as many.
+    A round has a prompt for each topic there is before it. A prompt asks for a list of `topics_per_prompt` and shows
+    one of them itself, or `examples` of them once a type has twice as many.
     """
-    known = len({(seed.question_type, seed.topic) for seed in pack.seeds})
+    topics = len({(seed.question_type, seed.topic) for seed in pack.seeds})
     types = len({seed.question_type for seed in pack.seeds})
     prompts = 0
     for _ in range(settings.topic_rounds):
-        shown = settings.examples if known >= 2 * settings.examples * types else 1
-        prompts += known
-        known += known * max(0, settings.topics_per_prompt - shown)
-    return prompts, known if settings.topics_per_type is None else min(known, settings.topics_per_type * types)
+        shown = settings.examples if topics >= 2 * settings.examples * types else 1
+        prompts += topics
+        topics += topics * max(0, settings.topics_per_prompt - shown)
+    return prompts, topics if settings.topics_per_type is None else min(topics, settings.topics_per_type * types)
 
 
 def plan_recipes(recipes: Sequence["Recipe"], packs: Sequence[Pack], turns: int) -> list[Estimate]:
-    """The generating stages of one criterion, or of a squad's: the data of each, then the responses and their
-    rewriting, as often as a row may have a turn."""
+    """Estimate the generating stages of one criterion, or of a squad.
+
+    A squad's are the data of each criterion, then the responses and their rewriting, as often as a row may have a turn.
+    """
     planned = {pack.name: plan_recipe(recipe, pack) for recipe, pack in zip(recipes, packs, strict=True)}
     if len(planned) == 1:
         return planned[packs[0].name]
@@ -47,7 +50,7 @@ def plan_recipes(recipes: Sequence["Recipe"], packs: Sequence[Pack], turns: int)
 
 
 def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:
-    """The generating stages of a recipe, in order, with the rows it asks for: an upper bound where some are lost."""
+    """Estimate the generating stages of a recipe, in order: upper bounds, because some rows are lost on the way."""
     teacher, upstream = (EngineConfig(**recipe.engine(name)) for name in ("teacher", "upstream"))
     wanted = recipe.stages.questions
     topic_prompts, topics_at_most = topic_growth(wanted, pack)

@@ -61,7 +61,7 @@ class AlignStage(AlignSettings):
     """How the responses are aligned.
 
     routing, rounds: of several criteria, as in a squad file (schemas.squads).
-    compare: what of these settings is different when the same responses are aligned once more, to compare.
+    compare: settings for aligning the same responses once more, to compare; the rest stays as it is here.
     """
 
     routing: Routing = "worst"
@@ -75,7 +75,7 @@ class AlignStage(AlignSettings):
             self.compared()
 
     def squad(self, members: Sequence[SquadMember]) -> Squad:
-        """These members, with the threshold, routing and guard that are set here."""
+        """Return a squad of these members, with the threshold, routing and guard that are set here."""
         return Squad(
             members=tuple(replace(member, threshold=self.threshold) for member in members),
             **{name: getattr(self, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
@@ -113,9 +113,7 @@ class Recipe:
     heldout: str | None = None  # questions to evaluate on: a file or table; default, of one criterion: the test split
     models: Models = field(default_factory=Models)
     stages: StageSettings = field(default_factory=StageSettings)
-    stages_of: dict[str, Any] = field(
-        default_factory=dict
-    )  # what is different for one of several criteria, by its name
+    stages_of: dict[str, Any] = field(default_factory=dict)  # by a criterion's name: settings that are its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,15 +144,15 @@ class Config(Recipe):
                 "heldout: several criteria need questions of their own; what is held out of one may train another"
             )
         for name in ("teacher", "upstream"):
-            given = getattr(self.models, name)
-            if not (self.model or given.get("model") or given.get("engine") == "scripted"):
+            engine = getattr(self.models, name)
+            if not (self.model or engine.get("model") or engine.get("engine") == "scripted"):
                 raise ValueError(f"models.{name}.model: the recipe names no model; give one with --model")
         for name in ("teacher", "upstream", "aligner"):
             self.engine(name)
         for name, trainer in TRAINERS.items():
-            given = getattr(self.stages, f"train_{name}")
-            given = {**ADAPTER, **given} if name == "aligner" and self.is_squad else given
-            validated(trainer, f"stages.train_{name}", {**given, "data": "curated", "output": "trained"})
+            own = getattr(self.stages, f"train_{name}")
+            own = {**ADAPTER, **own} if name == "aligner" and self.is_squad else own
+            validated(trainer, f"stages.train_{name}", {**own, "data": "curated", "output": "trained"})
 
     @property
     def is_squad(self) -> bool:
@@ -165,14 +163,14 @@ class Config(Recipe):
         return (self.criterion,) if isinstance(self.criterion, str) else self.criterion
 
     def engine(self, name: str) -> dict[str, Any]:
-        """The engine settings of `teacher`, `upstream` or `aligner`, checked; --model wins over the recipe."""
-        given = getattr(self.models, name)
-        model = "the trained aligner" if name == "aligner" else self.model or given.get("model", "")
-        return to_dict(validated(EngineConfig, f"models.{name}", {**given, "model": model}))
+        """Return the engine settings of `teacher`, `upstream` or `aligner`, checked; --model wins over the recipe."""
+        engine = getattr(self.models, name)
+        model = "the trained aligner" if name == "aligner" else self.model or engine.get("model", "")
+        return to_dict(validated(EngineConfig, f"models.{name}", {**engine, "model": model}))
 
 
 def parted(config: Config, names: Sequence[str]) -> Iterator[Config]:
-    """The recipes of a squad's criteria: each with a directory of its own, and an aligner that is an adapter.
+    """Return the recipes of a squad's criteria: each with a directory of its own, and an aligner that is an adapter.
 
     Raises UsageError where two are called alike, or `stages_of` names none of them or a setting that there is not.
     """

@@ -37,18 +37,18 @@ class Chart:
 
 
 def to_json(figures: Mapping[str, go.Figure]) -> str:
-    """Figures by name as JSON that may stand inside a `<script>` element: nothing in it can end the element."""
+    """Return figures by name as JSON that may stand inside a `<script>` element: nothing in it can end the element."""
     text = json.dumps({name: figure.to_plotly_json() for name, figure in figures.items()}, ensure_ascii=False)
     return text.translate(SEPARATOR_TRANSLATION)
 
 
 def label(text: object) -> str:
-    """A model's text as an axis label: one short line, nothing in it read as markup."""
+    """Make a model's text an axis label: one short line, nothing in it read as markup."""
     return html.escape(_cut(text), quote=False)
 
 
 def wrapped(text: object) -> str:
-    """A model's text as an axis label of a few short lines, such as fit side by side under an axis."""
+    """Make a model's text an axis label of a few short lines, which fit side by side under an axis."""
     return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(_cut(text), WRAPPED_CHARACTERS))
 
 
@@ -88,5 +88,5 @@ def axis(title: str | None, **more: Any) -> dict[str, Any]:
 
 
 def names(labels: Sequence[object], written: Callable[[object], str] = label) -> dict[str, Any]:
-    """Labels at the positions 0, 1, …: two labels that look alike stay two."""
+    """Place labels at the positions 0, 1, …: two labels that look alike stay two."""
     return {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": [written(name) for name in labels]}

@@ -72,13 +72,13 @@ class Sample:
 
     @property
     def gain(self) -> float:
-        """The sum of the score changes over the criteria that were scored both times."""
+        """Return the sum of the score changes over the criteria that were scored both times."""
         pairs = [(self.before.get(name), after) for name, after in self.after.items()]
         return sum((after - before for before, after in pairs if before is not None and after is not None), 0.0)
 
 
 def sample(row: dict[str, Any]) -> Sample:
-    """A row of an aligned table as a sample; columns that its corpus does not have are null."""
+    """Make a row of an aligned table a sample; columns that its corpus does not have are null."""
     return Sample(
         id=str(row["id"]),
         question=show_text(row["question"]),
@@ -94,12 +94,12 @@ def sample(row: dict[str, Any]) -> Sample:
 
 
 def rank(row_id: str) -> int:
-    """A row's place in the order in which rows become samples."""
+    """Return a row's position in the order in which rows become samples."""
     return int(content_id("report sample", row_id)[:15], 16)
 
 
 def take_turns(queues: Iterable[Sequence[T]], most: int) -> list[T]:
-    """The first of every queue, then the second of every queue, and so on: `most` entries, each of them once."""
+    """Return the first of every queue, then the second of every queue, and so on: `most` entries, each once."""
     entries = (entry for turn in zip_longest(*queues) for entry in turn if entry is not None)
     return list(islice(dict.fromkeys(entries), most))
 
@@ -119,12 +119,12 @@ class Corpus:
 
 
 def columns_of(schema: pa.Schema) -> list[str]:
-    """The columns of an aligned table that a report reads."""
+    """Return the columns of an aligned table that a report reads."""
     return [name for name in (*_LABELS, *_TEXTS, *_SCORES) if name in schema.names]
 
 
 def summarise(batches: Iterable[pa.RecordBatch], most_samples: int, queues: Sequence[Sequence[str]] = ()) -> Corpus:
-    """One pass over an aligned table.
+    """Summarise an aligned table in one pass.
 
     The samples are shared out as evenly as their rows allow over the decisions, and over `queues`, each of them ids by
     rank that have something else in common.

@@ -17,7 +17,7 @@ QUANTILE_COLUMNS = ("", "rows", "mean", "lowest", "5 %", "25 %", "median", "75 %
 
 
 def _histograms(before: Distribution, after: Distribution, edges: np.ndarray, unit: str) -> list[go.Scatter]:
-    """Two histograms as filled steps over the same bin edges."""
+    """Draw two histograms as filled steps over the same bin edges."""
     width = f"{edges[1] - edges[0]:.3g}"
     counts = [values.histogram(edges) for values in (before, after)]
     return [
@@ -36,18 +36,18 @@ def _histograms(before: Distribution, after: Distribution, edges: np.ndarray, un
 
 
 def quantiles(values: Distribution) -> tuple[float | None, ...]:
-    """Mean, lowest, 5 %, 25 %, median, 75 %, 95 % and highest value."""
+    """Return mean, lowest, 5 %, 25 %, median, 75 %, 95 % and highest value."""
     if not values.rows:
         return (None,) * 8
     return values.mean, *values.quantiles([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
 
 
 def scores(criterion: str, before: Distribution, after: Distribution, threshold: float | None) -> Chart | None:
-    """The inspector's scores of one criterion over all rows, before and after."""
-    everything = before + after
-    if not everything.rows:
+    """Draw the inspector's scores of one criterion over all rows, before and after."""
+    both = before + after
+    if not both.rows:
         return None
-    edges = np.linspace(min(0.0, everything.values[0]), max(1.0, everything.values[-1]), SCORE_BINS + 1)
+    edges = np.linspace(min(0.0, both.values[0]), max(1.0, both.values[-1]), SCORE_BINS + 1)
     note = "The inspector's score of every row: of the response as it came in, and of what the corpus holds now."
     drawn = figure(
         _histograms(before, after, edges, ""),
@@ -69,7 +69,7 @@ def scores(criterion: str, before: Distribution, after: Distribution, threshold:
 
 
 def lengths(corpus: Corpus) -> Chart | None:
-    """Lengths of responses and of aligned texts."""
+    """Draw the lengths of responses and of aligned texts."""
     before, after = corpus.response_characters, corpus.aligned_characters
     if not corpus.rows:
         return None
@@ -98,13 +98,15 @@ def lengths(corpus: Corpus) -> Chart | None:
 
 
 def win_rates(judges: Sequence[Mapping[str, Any]], note: str) -> Chart | None:
-    """Each judge's win rate with its 95 % interval; `note` says how the corpus was made."""
+    """Draw each judge's win rate with its 95 % interval; `note` says how the corpus was made."""
     if not judges:
         return None
-    x = [judge["win_rate"] for judge in judges]
-    intervals = [judge["ci95"] for judge in judges]
+    rates = [judge["win_rate"] for judge in judges]
+    intervals = [judge["ci95"] for judge in judges]  # None where there are too few rows
+    above = [interval and interval[1] - rate for rate, interval in zip(rates, intervals, strict=True)]
+    below = [interval and rate - interval[0] for rate, interval in zip(rates, intervals, strict=True)]
     trace = go.Scatter(
-        x=x,
+        x=rates,
         y=list(range(len(judges))),
         mode="markers",
         marker={"size": 11, "color": BLUE},
@@ -114,8 +116,8 @@ def win_rates(judges: Sequence[Mapping[str, Any]], note: str) -> Chart | None:
             "thickness": 2,
             "width": 7,
             "color": BLUE,
-            "array": [at and at[1] - rate for rate, at in zip(x, intervals, strict=True)],
-            "arrayminus": [at and rate - at[0] for rate, at in zip(x, intervals, strict=True)],
+            "array": above,
+            "arrayminus": below,
         },
         hovertemplate="win rate %{x:.3f}<extra></extra>",
     )

@@ -22,11 +22,12 @@ class Distribution:
         self._merge(*np.unique(rounded, return_counts=True))
 
     def _merge(self, values: np.ndarray, counts: np.ndarray) -> None:
-        self.values, places = np.unique(np.concatenate([self.values, values]), return_inverse=True)
-        self.counts = np.bincount(places, np.concatenate([self.counts, counts])).astype(np.int64)
+        # values [1 3] with counts [2 5] and values [3 4] with counts [1 1]: [1 3 3 4] → [1 3 4], counts [2 6 1]
+        self.values, value_of = np.unique(np.concatenate([self.values, values]), return_inverse=True)
+        self.counts = np.bincount(value_of, np.concatenate([self.counts, counts])).astype(np.int64)
 
     def __add__(self, other: "Distribution") -> "Distribution":
-        """Both together."""
+        """Return both together."""
         both = Distribution(self.decimals, self.values, self.counts)
         both._merge(other.values, other.counts)
         return both
@@ -43,13 +44,14 @@ class Distribution:
         return float(self.values @ self.counts) / self.rows
 
     def quantiles(self, at: list[float]) -> list[float]:
-        """As numpy's on the values one by one: what lies between two of them is interpolated."""
-        places = np.array(at) * (self.rows - 1)
+        """Return quantiles as numpy's of the values one by one: between two of them it interpolates."""
+        # values [1 4] with counts [3 1] are the rows 1 1 1 4; the quantile 0.75 is row 2.25: 1 + (4 - 1) * 0.25
+        positions = np.array(at) * (self.rows - 1)
         ends = np.cumsum(self.counts)
-        low, high = (self.values[np.searchsorted(ends, whole(places), "right")] for whole in (np.floor, np.ceil))
-        return (low + (high - low) * (places % 1)).tolist()
+        low, high = (self.values[np.searchsorted(ends, whole(positions), "right")] for whole in (np.floor, np.ceil))
+        return (low + (high - low) * (positions % 1)).tolist()
 
     def histogram(self, edges: np.ndarray) -> list[int]:
-        """Rows between the edges; what lies beyond the last edge is counted in the last bin."""
+        """Count rows between the edges; what lies beyond the last edge is counted in the last bin."""
         counts, _ = np.histogram(np.minimum(self.values, edges[-1]), edges, weights=self.counts)
         return counts.astype(np.int64).tolist()

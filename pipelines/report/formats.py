@@ -7,7 +7,7 @@ CELL_CHARACTERS = 200
 
 
 def cell(value: Any) -> str:
-    """A table cell: thousands apart, three decimals where they matter, long texts cut."""
+    """Write a table cell: thousands apart, three decimals where they matter, long texts cut."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -24,7 +24,7 @@ def cell(value: Any) -> str:
 
 
 def is_numeric(value: Any) -> bool:
-    """Whether a cell stands to the right: a number, a gap where one could be, a share, an interval."""
+    """Return whether a cell stands to the right: a number, a gap where one could be, a share, an interval."""
     return not isinstance(value, str) or value.endswith(" %")
 
 
@@ -33,14 +33,14 @@ def share(part: float, whole: float) -> str:
 
 
 def change(before: float | None, after: float | None) -> str:
-    """A difference with its sign."""
+    """Write a difference with its sign."""
     if before is None or after is None:
         return "–"
     return f"{after - before:+.3f}".replace("+0.000", "0").replace("-0.000", "0").replace("-", "−")
 
 
 def spaced(name: str) -> str:
-    """An identifier as words."""
+    """Write an identifier as words."""
     return name.replace("_", " ")
 
 
@@ -54,7 +54,7 @@ def duration(seconds: float | None) -> str:
 
 
 def date(text: str | None) -> str:
-    """An ISO date as words; anything else as it stands."""
+    """Write an ISO date in words; anything else as it stands."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:

@@ -20,8 +20,10 @@ class Numbers:
 
 
 def numbers(title: str, value: Any, note: str = "") -> Numbers:
-    """A table of a JSON value: a row for each distribution in it, for each object of a list or mapping, or for each
-    value of one object. Single values beside distributions go to the note."""
+    """Make a JSON value a table; single values beside distributions go to the note.
+
+    It has a row for each distribution, for each object of a list or mapping, or for each value of a single object.
+    """
     if isinstance(value, Mapping):
         parts = dict(_parts(value))
         rows = [{"": spaced(name), **_distribution(part)} for name, part in parts.items() if _is_distribution(part)]
@@ -40,7 +42,7 @@ def numbers(title: str, value: Any, note: str = "") -> Numbers:
 
 
 def _parts(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The distributions and single values in nested objects, by dotted name."""
+    """Return the distributions and single values in nested objects, by dotted name."""
     for name, part in value.items():
         if isinstance(part, Mapping) and not _is_distribution(part):
             yield from _parts(part, f"{prefix}{name}, ")

@@ -1,5 +1,4 @@
-"""Charts of a run's stages: rows that went through, why rows were left out, what the questions are about, how a
-training went."""
+"""Charts of a run's stages: rows that went through, reasons, what the questions are about, how a training went."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ GROUPS = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 99), (100, 999), (1000, MOST))  #
 
 
 def funnel(stages: Sequence[RecordedStage]) -> Chart | None:
-    """Rows kept, dropped and rejected by every stage with tables; nothing to draw where one stage kept all."""
+    """Draw rows kept, dropped and rejected by every stage with tables; nothing where one stage kept all."""
     counted = [(stage.name, rows) for stage in stages if (rows := stage.rows) and rows.going_in and stage.has_tables]
     if not counted or (len(counted) == 1 and counted[0][1].kept == counted[0][1].going_in):
         return None
@@ -65,38 +64,35 @@ def funnel(stages: Sequence[RecordedStage]) -> Chart | None:
 
 
 def reasons(stages: Sequence[RecordedStage]) -> Chart | None:
-    """Why rows were dropped or rejected, the commonest reasons of all stages."""
-    found: list[tuple[str, str, str, int, int]] = []
+    """Draw why rows were dropped or rejected, by the commonest reasons of all stages."""
+    every: list[tuple[str, str, str, int, int]] = []  # stage, reason, dropped or rejected, rows, rows going in
     for stage in stages:
         counts = (stage.manifest or {}).get("counts", {})
         for kind in ("drops", "rejects"):
             for reason, rows in counts.get(kind, {}).items():
-                found.append((stage.name, reason, "dropped" if kind == "drops" else "rejected", rows, counts["in"]))
-    if not found:
+                every.append((stage.name, reason, "dropped" if kind == "drops" else "rejected", rows, counts["in"]))
+    if not every:
         return None
-    found.sort(key=lambda entry: (-entry[3], entry[:2]))
-    drawn = found[:MOST_REASONS]
+    every.sort(key=lambda entry: (-entry[3], entry[:2]))
+    drawn = every[:MOST_REASONS]
     traces = []
     for kind, colour in (("dropped", ORANGE), ("rejected", RED)):
-        places = [place for place, entry in enumerate(drawn) if entry[2] == kind]
+        bars = [number for number, entry in enumerate(drawn) if entry[2] == kind]
         traces.append(
             go.Bar(
                 name=kind,
                 orientation="h",
-                y=places,
-                x=[drawn[place][3] for place in places],
+                y=bars,
+                x=[drawn[number][3] for number in bars],
                 marker={"color": colour, "line": {"width": 0}},
                 hovertemplate="%{x:,} rows<extra></extra>",
-                showlegend=bool(places),
+                showlegend=bool(bars),
                 width=0.65,
             )
         )
     reason_names = [f"{stage}: {reason}" for stage, reason, *_ in drawn]
-    note = (
-        f"The {len(drawn)} commonest of {len(found)} reasons; the table has them all."
-        if len(drawn) < len(found)
-        else ""
-    )
+    is_cut = len(drawn) < len(every)
+    note = f"The {len(drawn)} commonest of {len(every)} reasons; the table has them all." if is_cut else ""
     return Chart(
         "reasons",
         "Why rows were left out",
@@ -108,20 +104,19 @@ def reasons(stages: Sequence[RecordedStage]) -> Chart | None:
             yaxis=axis(None, autorange="reversed", showgrid=False, **names(reason_names)),
         ),
         ("stage", "reason", "kind", "rows", "share"),
-        [(stage, reason, kind, rows, share(rows, rows_in)) for stage, reason, kind, rows, rows_in in found],
+        [(stage, reason, kind, rows, share(rows, rows_in)) for stage, reason, kind, rows, rows_in in every],
     )
 
 
 def group_sizes(sizes: Counter[int]) -> Chart | None:
-    """How many groups of alike rows there are of every size."""
+    """Draw how many groups of alike rows there are of every size."""
     if not sizes:
         return None
-    named = [(low, high, sum(count for size, count in sizes.items() if low <= size <= high)) for low, high in GROUPS]
-    drawn = [
-        (f"{low}" if low == high else f"{low}–{high}" if high < MOST else f"{low} or more", n)
-        for low, high, n in named
-        if n
-    ]
+    drawn: list[tuple[str, int]] = []
+    for low, high in GROUPS:
+        name = f"{low}" if low == high else f"{low}–{high}" if high < MOST else f"{low} or more"
+        if groups := sum(count for size, count in sizes.items() if low <= size <= high):
+            drawn.append((name, groups))
     return Chart(
         "group_sizes",
         "Rows that repeat another, by group",
@@ -147,7 +142,7 @@ def group_sizes(sizes: Counter[int]) -> Chart | None:
 
 
 def coverage(questions: Counter[tuple[str, str]]) -> Chart | None:
-    """Questions by (question type, topic): every type against the most frequent topics."""
+    """Draw questions by (question type, topic): every type against the most frequent topics."""
     if not questions:
         return None
     by_type, by_topic = Counter[str](), Counter[str]()
@@ -204,12 +199,12 @@ def coverage(questions: Counter[tuple[str, str]]) -> Chart | None:
 
 
 def losses(stage: str, history: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """Training and validation loss over the steps, as the trainer logged them."""
-    found = {
+    """Draw training and validation loss over the steps, as the trainer logged them."""
+    points_of = {
         name: [(entry["step"], entry[key]) for entry in history if key in entry]
         for name, key in (("training", "loss"), ("validation", "eval_loss"))
     }
-    if not any(found.values()):
+    if not any(points_of.values()):
         return None
     traces = [
         go.Scatter(
@@ -222,7 +217,7 @@ def losses(stage: str, history: Sequence[Mapping[str, Any]]) -> Chart | None:
             hovertemplate=f"step %{{x:,}}: {name} loss %{{y:.4f}}<extra></extra>",
         )
         for (name, points), colour, dash, symbol in zip(
-            found.items(), (ORANGE, BLUE), ("dot", "solid"), ("circle", "square"), strict=True
+            points_of.items(), (ORANGE, BLUE), ("dot", "solid"), ("circle", "square"), strict=True
         )
         if points
     ]
@@ -232,5 +227,5 @@ def losses(stage: str, history: Sequence[Mapping[str, Any]]) -> Chart | None:
         "As the trainer logged it; the checkpoint that was kept is named below.",
         figure(traces, 280, xaxis=axis("step", tickformat=",", rangemode="tozero"), yaxis=axis("loss")),
         ("loss", "step", "value"),
-        [(name, step, loss) for name, points in found.items() for step, loss in points],
+        [(name, step, loss) for name, points in points_of.items() for step, loss in points],
     )

@@ -1,4 +1,4 @@
-"""Trajectories in numbers, and those of samples: two passes over their table, of which the first reads no text."""
+"""Trajectories in numbers, and those of samples: two passes over their table. The first reads no text."""
 
 import heapq
 from collections import Counter
@@ -40,14 +40,14 @@ class Trajectories:
         return list(dict.fromkeys(name for by_criterion in self.scores.values() for name in by_criterion))
 
     def members(self, step: int) -> list[str]:
-        """The aligners that were asked at a step, in the order of the criteria."""
+        """Return the aligners that were asked at a step, in the order of the criteria."""
         asked = {turn.member for turn in self.turns if turn.step == step and turn.member is not None}
         return [name for name in self.criteria if name in asked] + sorted(asked - set(self.criteria))
 
 
 def follow(batches: Iterable[pa.RecordBatch], most_samples: int) -> Trajectories:
-    """One pass over the columns FOLLOWED of a trajectories table."""
-    found = Trajectories()
+    """Summarise a trajectories table in one pass over its columns FOLLOWED."""
+    trajectories = Trajectories()
     lowest: dict[tuple[Any, ...], list[tuple[int, str]]] = {}
     for batch in batches:
         step_of_row = batch.column("step").to_numpy()
@@ -57,29 +57,29 @@ def follow(batches: Iterable[pa.RecordBatch], most_samples: int) -> Trajectories
             for criterion, column in columns.items():
                 scores = column[step_of_row == step]
                 if np.isfinite(scores).any():
-                    found.scores.setdefault(step, {}).setdefault(criterion, Distribution()).add(scores)
+                    trajectories.scores.setdefault(step, {}).setdefault(criterion, Distribution()).add(scores)
         turns = pl.DataFrame(batch.select(["id", *Turn._fields]))
         for *turn, rows in turns.group_by(Turn._fields).len().iter_rows():
-            found.turns[Turn(*turn)] += rows
+            trajectories.turns[Turn(*turn)] += rows
         asked = turns.filter(pl.col("member").is_not_null())
         for kind, rows in asked.partition_by(Turn._fields[1:], as_dict=True).items():
             entries = {(rank(row_id), row_id) for row_id in rows["id"].to_list()}
             lowest[kind] = heapq.nsmallest(most_samples, entries.union(lowest.get(kind, ())))
-    found.scores = dict(sorted(found.scores.items()))
-    found.queues = [[row_id for _, row_id in lowest[kind]] for kind in sorted(lowest, key=str)]
-    return found
+    trajectories.scores = dict(sorted(trajectories.scores.items()))
+    trajectories.queues = [[row_id for _, row_id in lowest[kind]] for kind in sorted(lowest, key=str)]
+    return trajectories
 
 
 def give_steps(batches: Iterable[pa.RecordBatch], samples: Sequence[Sample]) -> None:
     """Give samples their steps, from the batches of a trajectories table."""
     wanted = {entry.id: entry for entry in reversed(samples)}  # the first of those that share an id
     wanted_ids = pa.array(wanted, pa.string())
-    place_of: dict[str, tuple[int, int]] = {}
+    row_of: dict[str, tuple[int, int]] = {}
     for batch in batches:
         for row in batch.filter(pc.is_in(batch.column("id").cast(pa.string()), wanted_ids)).to_pylist():
             # Rows of a corpus may share an id: the steps of the first of them only.
-            place = (row["shard"], row["row"])
-            if place_of.setdefault(row["id"], place) == place:
+            position = (row["shard"], row["row"])
+            if row_of.setdefault(row["id"], position) == position:
                 wanted[row["id"]].steps.append(_step(row))
     for entry in wanted.values():
         entry.steps.sort(key=lambda step: step.step)

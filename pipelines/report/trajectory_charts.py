@@ -39,77 +39,65 @@ SEVERAL_NOTE = " Rows went to different aligners at a step: how many to each sta
 REFUSED_NOTE = "Rewrites that did not become the text, for the first reason that applied."
 
 
-def aligners(found: Trajectories, step: int, order: Sequence[str]) -> list[str]:
-    """Those that were asked at a step; where no row fell short, the one whose turn it was, if `order` names it."""
-    return found.members(step) or list(order[step - 1 : step] if step else ())
+def aligners(trajectories: Trajectories, step: int, order: Sequence[str]) -> list[str]:
+    """Return the aligners asked at a step; where no row fell short, the one whose turn it was, if `order` names it."""
+    return trajectories.members(step) or list(order[step - 1 : step] if step else ())
 
 
-def step_names(found: Trajectories, order: Sequence[str]) -> dict[int, str]:
-    """`1 · ethical`, a step by its aligner; its number alone where rows went to several."""
-    members = {step: aligners(found, step, order) for step in found.scores}
+def step_names(trajectories: Trajectories, order: Sequence[str]) -> dict[int, str]:
+    """Name steps, as in `1 · ethical`: a step by its aligner; its number alone where rows went to several."""
+    members = {step: aligners(trajectories, step, order) for step in trajectories.scores}
     return {
         step: f"{step} · {names[0]}" if len(names) == 1 else str(step) if step else "response"
         for step, names in members.items()
     }
 
 
-def height(found: Trajectories, order: Sequence[str]) -> int:
-    """Pixels for either chart, since they stand side by side: room for the bars of one, the legend of the other."""
-    bars = sum(len(aligners(found, step, order)) for step in found.scores)
-    return max(320, 90 + 22 * min(bars, MOST_TURNS), 250 + 20 * len(found.criteria))
+def height(trajectories: Trajectories, order: Sequence[str]) -> int:
+    """Return the pixels of both charts, which stand side by side: room for the bars of one, the legend of the other."""
+    bars = sum(len(aligners(trajectories, step, order)) for step in trajectories.scores)
+    return max(320, 90 + 22 * min(bars, MOST_TURNS), 250 + 20 * len(trajectories.criteria))
 
 
-def scores_by_step(found: Trajectories, thresholds: Mapping[str, float], order: Sequence[str]) -> Chart | None:
-    """Mean score per step and criterion; of a single criterion also the middle half of the rows, as a band."""
-    if not found.scores:
+def scores_by_step(trajectories: Trajectories, thresholds: Mapping[str, float], order: Sequence[str]) -> Chart | None:
+    """Draw mean scores by step and criterion; of a single criterion also the middle half of the rows, as a band."""
+    if not trajectories.scores:
         return None
-    step_of = step_names(found, order)
-    flat = len(step_of) <= MOST_FLAT or not any("·" in name for step, name in step_of.items() if step)
-    place_of = {step: place for place, step in enumerate(step_of)}
-    colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(found.criteria)}
+    name_of = step_names(trajectories, order)
+    x_of = {step: x for x, step in enumerate(name_of)}
+    criteria = trajectories.criteria
     traces: list[go.Scatter] = []
     rows: list[tuple[Cell, ...]] = []
     drawn = list(thresholds.values())
-    for number, (criterion, colour) in enumerate(colours.items()):
-        values = [
-            (step, by_criterion[criterion]) for step, by_criterion in found.scores.items() if criterion in by_criterion
-        ]
-        x, mean = [place_of[step] for step, _ in values], [scores.mean for _, scores in values]
-        if len(colours) == 1:  # several bands would hide one another
-            low, high = zip(*(scores.quantiles([0.25, 0.75]) for _, scores in values), strict=True)
-            band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": colour + "24"}
-            traces.append(go.Scatter(**band, name="middle half", mode="lines", line={"width": 0}, hoverinfo="skip"))
+    for number, criterion in enumerate(criteria):
+        by_step = {step: scores[criterion] for step, scores in trajectories.scores.items() if criterion in scores}
+        xs, means = [x_of[step] for step in by_step], [scores.mean for scores in by_step.values()]
+        if len(criteria) == 1:  # several bands would hide one another
+            low, high = zip(*(scores.quantiles([0.25, 0.75]) for scores in by_step.values()), strict=True)
+            traces.append(_band(xs, low, high, SERIES[0]))
             drawn += [*low, *high]
-        traces.append(
-            go.Scatter(
-                name=label(criterion),
-                x=x,
-                y=mean,
-                mode="lines+markers",
-                line={"color": colour, "width": 2.5, "dash": DASHES[number // len(SERIES) % len(DASHES)]},
-                marker={"size": 8, "symbol": number % len(SERIES)},
-                hovertemplate="%{fullData.name}: mean %{y:.3f}<extra></extra>",
-            )
-        )
-        drawn += mean
-        rows += [(step_of[step], criterion, scores.rows, *quantiles(scores)) for step, scores in values]
+        traces.append(_line(criterion, number, xs, means))
+        drawn += means
+        rows += [(name_of[step], criterion, scores.rows, *quantiles(scores)) for step, scores in by_step.items()]
+    is_flat = len(name_of) <= MOST_FLAT or not any("·" in name for step, name in name_of.items() if step)
     chart = figure(
         traces,
-        height(found, order),
+        height(trajectories, order),
         xaxis=axis(
             "step",
-            range=[-0.3, max(len(step_of) - 0.7, 0.3)],
+            range=[-0.3, max(len(name_of) - 0.7, 0.3)],
             showgrid=False,
             ticklabeloverflow="allow",
-            tickangle=0 if flat else -60,
-            **names(list(step_of.values()), wrapped if flat else label),
+            tickangle=0 if is_flat else -60,
+            **names(list(name_of.values()), wrapped if is_flat else label),
         ),
         yaxis=axis("mean score", tickformat=".1f", range=[min(0.0, *drawn), max(1.0, *drawn) + 0.03]),
     )
-    note = STEPS_NOTE + (SEVERAL_NOTE if any(len(found.members(step)) > 1 for step in step_of) else "")
+    note = STEPS_NOTE + (SEVERAL_NOTE if any(len(trajectories.members(step)) > 1 for step in name_of) else "")
     for threshold in sorted(set(thresholds.values())):
-        of = [name for name in thresholds if thresholds[name] == threshold]
-        colour = colours.get(of[0], GREY) if len(of) == 1 < len(colours) else GREY
+        sharing = [name for name in thresholds if thresholds[name] == threshold]
+        is_of_one = len(sharing) == 1 < len(criteria) and sharing[0] in criteria
+        colour = _colour(criteria.index(sharing[0])) if is_of_one else GREY
         chart.add_hline(threshold, line={"dash": "dash", "width": 1, "color": colour})
     if thresholds:
         note += " Dashed: the thresholds below which rows are rewritten."
@@ -118,18 +106,41 @@ def scores_by_step(found: Trajectories, thresholds: Mapping[str, float], order: 
     )
 
 
-def rows_by_aligner(found: Trajectories, order: Sequence[str]) -> Chart | None:
-    """What became of the rows at every step of every aligner; nothing to draw for a single criterion."""
-    if len(found.criteria) < 2:
+def _colour(number: int) -> str:
+    return SERIES[number % len(SERIES)]
+
+
+def _band(xs: Sequence[int], low: Sequence[float], high: Sequence[float], colour: str) -> go.Scatter:
+    """Fill what lies between two lines: along the upper one, and back along the lower."""
+    area = {"x": [*xs, *xs[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": colour + "24"}
+    return go.Scatter(**area, name="middle half", mode="lines", line={"width": 0}, hoverinfo="skip")
+
+
+def _line(criterion: str, number: int, xs: Sequence[int], means: Sequence[float]) -> go.Scatter:
+    return go.Scatter(
+        name=label(criterion),
+        x=xs,
+        y=means,
+        mode="lines+markers",
+        line={"color": _colour(number), "width": 2.5, "dash": DASHES[number // len(SERIES) % len(DASHES)]},
+        marker={"size": 8, "symbol": number % len(SERIES)},
+        hovertemplate="%{fullData.name}: mean %{y:.3f}<extra></extra>",
+    )
+
+
+def rows_by_aligner(trajectories: Trajectories, order: Sequence[str]) -> Chart | None:
+    """Draw what became of the rows at every step of every aligner; nothing for a single criterion."""
+    if len(trajectories.criteria) < 2:
         return None
-    rows_of, outcomes = Counter[int](), Counter[tuple[int, str | None, str | None]]()
-    for turn, rows in found.turns.items():
+    rows_of, rows_by = Counter[int](), Counter[tuple[int, str | None, str | None]]()
+    for turn, rows in trajectories.turns.items():
         rows_of[turn.step] += rows
-        outcomes[turn.step, turn.member, turn.decision] += rows
-    turns = []
-    for step in sorted(rows_of):
-        for name in aligners(found, step, order):
-            turns.append((step, name, [outcomes[step, name, outcome] for outcome in OUTCOMES]))
+        rows_by[turn.step, turn.member, turn.decision] += rows
+    turns = [  # a bar each: step, aligner, rows by outcome
+        (step, name, [rows_by[step, name, outcome] for outcome in OUTCOMES])
+        for step in sorted(rows_of)
+        for name in aligners(trajectories, step, order)
+    ]
     if not turns:
         return None
     drawn = turns[:MOST_TURNS]
@@ -140,7 +151,7 @@ def rows_by_aligner(found: Trajectories, order: Sequence[str]) -> Chart | None:
             name=part,
             orientation="h",
             y=list(range(len(drawn))),
-            x=[row[place] for row in lengths],
+            x=[row[number] for row in lengths],
             marker={
                 "color": colour,
                 "line": {"width": 0},
@@ -148,8 +159,8 @@ def rows_by_aligner(found: Trajectories, order: Sequence[str]) -> Chart | None:
             },
             hovertemplate=f"%{{x:,}} {part}<extra></extra>",
         )
-        for place, (part, colour, shape) in enumerate(parts)
-        if any(row[place] for row in lengths)
+        for number, (part, colour, shape) in enumerate(parts)
+        if any(row[number] for row in lengths)
     ]
     note = "Of all rows, how many each aligner was asked for at a step, and what became of what it wrote."
     if len(drawn) < len(turns):
@@ -160,7 +171,7 @@ def rows_by_aligner(found: Trajectories, order: Sequence[str]) -> Chart | None:
         note,
         figure(
             traces,
-            height(found, order),
+            height(trajectories, order),
             barmode="stack",
             bargap=0.35,
             xaxis=axis("rows", tickformat=","),
@@ -173,12 +184,12 @@ def rows_by_aligner(found: Trajectories, order: Sequence[str]) -> Chart | None:
     )
 
 
-def refusals(found: Trajectories) -> Numbers | None:
-    """How many rewrites of every aligner were refused, by reason."""
+def refusals(trajectories: Trajectories) -> Numbers | None:
+    """Count the rewrites of every aligner that were refused, by reason."""
     by_reason: Counter[str] = Counter()
     refused: dict[str, Counter[str]] = {}
     proposed: Counter[str] = Counter()
-    for turn, rows in found.turns.items():
+    for turn, rows in trajectories.turns.items():
         if turn.member is not None and turn.decision in ("rewritten", "unchanged", "refused"):
             proposed[turn.member] += rows
             if turn.decision == "refused":
@@ -188,11 +199,11 @@ def refusals(found: Trajectories) -> Numbers | None:
     if not refused:
         return None
     reasons = sorted(by_reason, key=lambda reason: (-by_reason[reason], reason))
-    members = dict.fromkeys(name for step in found.scores for name in found.members(step))
-    rows_: list[tuple[Cell, ...]] = []
+    members = dict.fromkeys(name for step in trajectories.scores for name in trajectories.members(step))
+    lines: list[tuple[Cell, ...]] = []
     for name in members:
         counts = refused.get(name, Counter())
         total = counts.total()
-        rows_.append((name, *(counts[reason] for reason in reasons), total, share(total, proposed[name])))
+        lines.append((name, *(counts[reason] for reason in reasons), total, share(total, proposed[name])))
     columns = ("aligner", *(spaced(reason) for reason in reasons), "refused", "of its rewrites")
-    return Numbers("What was refused, and why", columns, rows_, REFUSED_NOTE)
+    return Numbers("What was refused, and why", columns, lines, REFUSED_NOTE)

@@ -79,14 +79,14 @@ def view(sample: Sample, error: str | None) -> View:
     )
     if len(steps) == 1:
         [only] = steps
-        found = [only if only.refused and only.after.text else replace(whole, step=only.step)]
-        return View(sample, found, error or (only.step and only.step.reason) or "")
+        shown = only if only.refused and only.after.text else replace(whole, step=only.step)
+        return View(sample, [shown], error or (only.step and only.step.reason) or "")
     told_by_steps = sample.unchanged and any(step.after.text for step in steps)
     return View(sample, steps if told_by_steps else [whole, *steps], error or "")
 
 
 def _compare_steps(sample: Sample) -> Iterator[Comparison]:
-    """The text as it stood at every step at which an aligner was asked, beside what came of it."""
+    """Compare the text as it stood at every step at which an aligner was asked with what came of it."""
     text, scores = sample.response, sample.before
     for step in sample.steps:
         if step.member is not None:

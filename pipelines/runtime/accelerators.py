@@ -1,7 +1,7 @@
 """Accelerators where the models are: Beam's hint, kept to the steps that texts flow through.
 
 `-- --resource_hints=accelerator=type:nvidia-l4;count:1;install-nvidia-driver` asks Dataflow for GPUs. Left to Beam it
-would hold for every step; and a hint of one step alone would end the fusion with its neighbours, so that every text
+would hold for every step. A hint of one step alone would end the fusion with its neighbours, so that every text
 passed through Dataflow's shuffle on its way to the model and back. Here it goes to the whole stretch between two
 shuffles in which chunks are read, worked on and written: hints then change nowhere but at a shuffle that is there
 anyway, and no text crosses that.
@@ -16,15 +16,15 @@ from transforms.tables.chunks import Chunk
 
 
 def take_accelerator(options: PipelineOptions) -> dict[str, bytes]:
-    """Beam's accelerator hint, taken out of the options; empty where there is none."""
+    """Take Beam's accelerator hint out of the options; empty where there is none."""
     standard = options.view_as(StandardOptions)
-    given = {hint: hint.partition("=") for hint in standard.resource_hints}
-    standard.resource_hints = [hint for hint, (name, _, _) in given.items() if name != "accelerator"]
-    return parse_resource_hints({name: value for name, _, value in given.values() if name == "accelerator"})
+    hints = {hint: hint.partition("=") for hint in standard.resource_hints}
+    standard.resource_hints = [hint for hint, (name, _, _) in hints.items() if name != "accelerator"]
+    return parse_resource_hints({name: value for name, _, value in hints.values() if name == "accelerator"})
 
 
 def place_accelerator(root: beam.Pipeline, hint: dict[str, bytes]) -> None:
-    """Give the hint to every step that takes or gives chunks, and to those that its input comes through unshuffled."""
+    """Give the hint to every step that takes or makes chunks, and to those that its input comes through unshuffled."""
     root.visit(_HintChunkSteps(hint))
 
 
@@ -41,5 +41,5 @@ class _HintChunkSteps(PipelineVisitor):
             return
         step.resource_hints |= self.hint
         for values in step.inputs:
-            if values.element_type is not Chunk:  # what gives chunks is visited itself
+            if values.element_type is not Chunk:  # what makes chunks is visited itself
                 self._hint_from_shuffle(values.producer)

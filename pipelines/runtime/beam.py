@@ -29,7 +29,7 @@ LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
 
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Beam's options from what stands after `--`.
+    """Return Beam's options from what stands after `--`.
 
     Raises UsageError naming an option that Beam does not know (Beam itself only warns), or a hint that it refuses.
     """
@@ -57,7 +57,7 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
 
 
 def checked_options(arguments: Sequence[str]) -> PipelineOptions:
-    """As `beam_options`; raises UsageError also where they ask for Flink and it lacks something."""
+    """Return `beam_options`; UsageError also where they ask for Flink and it lacks something."""
     options = beam_options(arguments)
     check_flink(options)
     return options
@@ -100,10 +100,10 @@ def run_pipeline(
         if "KeyboardInterrupt" in text:
             close_engines()
             raise KeyboardInterrupt from error
-        found = re.search(r"schemas\.errors\.(StageError|UsageError): (.+)", text)
-        if found:
-            kind = UsageError if found.group(1) == "UsageError" else StageError
-            raise kind(_without_step(found.group(2))) from error
+        refusal = re.search(r"schemas\.errors\.(StageError|UsageError): (.+)", text)
+        if refusal:
+            kind = UsageError if refusal.group(1) == "UsageError" else StageError
+            raise kind(_without_step(refusal.group(2))) from error
         raise
     except KeyboardInterrupt:
         close_engines()
@@ -111,12 +111,12 @@ def run_pipeline(
 
 
 def _is_not_raised_too(record: logging.LogRecord) -> bool:
-    """False for the trace of a job's error, which the portable runners log before they raise it."""
+    """Return False for the trace of a job's error, which the portable runners log before they raise it."""
     return record.module != "portable_runner" or record.levelno < logging.ERROR
 
 
 def on_all_processors(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Arguments that let the local runner work in a thread for each processor, unless they say how many.
+    """Return arguments that let the local runner work in a thread for each processor, unless they say how many.
 
     For pipelines without a model, which has threads of its own, and a window of requests for each worker.
     """

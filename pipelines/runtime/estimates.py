@@ -57,22 +57,22 @@ def tokens_of(text: str) -> int:
 
 
 def parameters_of(config: EngineConfig) -> int | None:
-    """Of a local folder from the size of its weights, of a hub id from its name ('…-8B'); None where neither tells.
+    """Return a model's parameters, from its folder's weights or its hub id ('…-8B'); None where neither tells.
 
     Raises UsageError where the folder holds no model.
     """
     folder = Path(config.model)
     if folder.is_dir() and not (folder / "adapter_config.json").is_file():  # an adapter's weights are not the model's
-        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        return size // (4 if "float32" in str(model_config(folder)) else BYTES_PER_PARAMETER)
-    found = re.search(r"(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", config.model.lower())
-    if not found:
+        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        return weights // (4 if "float32" in str(model_config(folder)) else BYTES_PER_PARAMETER)
+    size = re.search(r"(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", config.model.lower())
+    if not size:
         return None
-    return round(float(found.group(1)) * (1e9 if found.group(2) == "b" else 1e6))
+    return round(float(size.group(1)) * (1e9 if size.group(2) == "b" else 1e6))
 
 
 def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
-    """One estimate per member, as if every row were rewritten: how many fall below a threshold is known only later."""
+    """Estimate every member as if it rewrote every row: how many fall below a threshold shows only later."""
     sample = corpus.sample(SAMPLE_ROWS, ["question", "response"]).to_batches()
     estimates = []
     for member in members:
@@ -92,27 +92,27 @@ def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
 
 
 def rewriting_prompts(batch: pa.RecordBatch, member: Member) -> list[str]:
-    """What a member's model is sent for each row; nothing where a prompted one is not asked."""
+    """Return what a member's model is sent for each row; nothing where a prompted one is not asked."""
     if member.pack is not None:
         return list(filter(None, rewrite_prompts(batch, member.pack).column("prompt").to_pylist()))
     return [aligner_prompt(row["question"] or "", row["response"] or "") for row in batch.to_pylist()]
 
 
 def print_plan(estimates: Sequence[Estimate]) -> int:
-    """Print the estimates as a table with what they rest on; gives the exit code."""
+    """Print the estimates as a table with what they rest on; return the exit code."""
     grid = Grid(title="plan (nothing was loaded, asked or spent)", title_justify="left")
     for heading in ("step", "model", "rows", "prompt tokens", "generated tokens, at most", "weights", "GPU h", "CPU h"):
         grid.add_column(heading, justify="left" if heading in ("step", "model") else "right")
-    for one in estimates:
+    for estimate in estimates:
         grid.add_row(
-            one.step,
-            one.model,
-            f"{one.rows:,}",
-            f"{one.prompt_tokens:,}",
-            f"{one.generated_tokens:,}",
-            _unknown(one.memory_gb, "{:,.1f} GB"),
-            _unknown(one.hours(GPU_FLOPS), "{:,.1f}"),
-            _unknown(one.hours(CPU_FLOPS), "{:,.1f}"),
+            estimate.step,
+            estimate.model,
+            f"{estimate.rows:,}",
+            f"{estimate.prompt_tokens:,}",
+            f"{estimate.generated_tokens:,}",
+            _unknown(estimate.memory_gb, "{:,.1f} GB"),
+            _unknown(estimate.hours(GPU_FLOPS), "{:,.1f}"),
+            _unknown(estimate.hours(CPU_FLOPS), "{:,.1f}"),
         )
     messages.print(grid)
     messages.print(

@@ -33,7 +33,7 @@ ENDED = ("FINISHED", "FAILED", "CANCELED", "CANCELLING")
 
 
 def check_flink(options: PipelineOptions) -> None:
-    """UsageError where these options ask for Flink, and its cluster, Beam's job server or Java is not there.
+    """Raise UsageError where these options ask for Flink, and its cluster, Beam's job server or Java is not there.
 
     Beam would try to download the job server, and to reach the cluster, for minutes, and fail with a trace.
     """
@@ -42,16 +42,16 @@ def check_flink(options: PipelineOptions) -> None:
     flink = options.view_as(FlinkRunnerOptions)
     version = flink.flink_version
     master = master_of(options)
-    found = version_of(master) if master else ""
-    if found and flink.flink_submit_uber_jar:
-        version = found
+    of_cluster = version_of(master) if master else ""
+    if of_cluster and flink.flink_submit_uber_jar:
+        version = of_cluster
     elif not shutil.which(java := options.view_as(JobServerOptions).job_server_java_launcher):
         raise UsageError(f"--runner=FlinkRunner: there is no {java} here; install Java 11 or newer")
     check_job_server(flink.flink_job_server_jar, version)
 
 
 def master_of(options: PipelineOptions) -> str:
-    """The REST address of the cluster that these options name; none where Flink runs in this process, or not at all."""
+    """Return the REST address of the cluster that these options name; none where Flink runs here, or not at all."""
     master = options.view_as(FlinkRunnerOptions).flink_master
     if options.view_as(StandardOptions).runner != "FlinkRunner" or master in IN_PROCESS:
         return ""
@@ -59,7 +59,7 @@ def master_of(options: PipelineOptions) -> str:
 
 
 def version_of(master: str) -> str:
-    """The cluster's Flink version, major and minor; UsageError where none answers."""
+    """Return the cluster's Flink version, major and minor; UsageError where none answers."""
     try:
         return ".".join(ask(master, "config")["flink-version"].split(".")[:2])
     except UNANSWERED as error:
@@ -68,14 +68,14 @@ def version_of(master: str) -> str:
 
 
 def ask(master: str, path: str, method: str = "GET") -> Any:
-    """What the cluster's REST interface answers; one of UNANSWERED where it does not."""
+    """Return what the cluster's REST interface answers; one of UNANSWERED is raised where it does not."""
     request = urllib.request.Request(f"{master}/v1/{path}", method=method)
     with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as page:
         return json.load(page)
 
 
 def check_job_server(jar: str | None, version: str) -> None:
-    """UsageError where Beam's job server, a file or a URL, is neither given nor in the place where Beam looks."""
+    """UsageError where Beam's job server, a file or a URL, is neither named nor where Beam looks."""
     if jar is None:
         url = JavaJarServer.path_to_beam_jar(f":runners:flink:{version}:job-server:shadowJar")
         cached = Path(JavaJarServer.JAR_CACHE, os.path.basename(url))

@@ -72,7 +72,7 @@ class RecordedStage:
 
     @property
     def rows(self) -> Rows | None:
-        """Its counts, None where it has not finished or counts no rows.
+        """Return its counts, None where it has not finished or counts no rows.
 
         A table of align holds every row, the rejected ones too: these do not count as kept.
         """

@@ -71,12 +71,12 @@ class Stage:
 
     @property
     def about(self) -> dict:
-        """The head of the manifest: what the stage was asked to do, with what."""
+        """Return the head of the manifest: what the stage was asked to do, with what."""
         about = {"stage": self.name, "digest": self.digest, "identity": self.identity, "versions": versions()}
         return about | {"inputs": self.inputs} if self.inputs else about
 
     def done_shards(self, targets: Mapping[int, Target]) -> frozenset[int]:
-        """The shards that are complete, and were made of what the inputs hold now."""
+        """Return the shards that are complete, and were made of what the inputs hold now."""
         return frozenset(complete_entries(self.directory, targets))
 
     def withdraw_if_changed(self, targets: Mapping[int, Target]) -> None:
@@ -86,8 +86,8 @@ class Stage:
         """
         if not storage.exists(storage.join(self.directory, MANIFEST)):
             return
-        known = read_entries(self.directory)
-        if any(target.name in known and known[target.name]["mark"] != target.mark for target in targets.values()):
+        entries = read_entries(self.directory)
+        if any(target.name in entries and entries[target.name]["mark"] != target.mark for target in targets.values()):
             storage.remove(storage.join(self.directory, MANIFEST))
 
     def table(self, name: str | None = None) -> Table:
@@ -95,10 +95,10 @@ class Stage:
 
     @contextmanager
     def reopened(self, names: Collection[str]) -> Iterator[None]:
-        """A block in which those shards of these names that have rejects are to be done again: their entries, and the
-        manifest, are gone.
+        """Let shards of these names be done again within the block, where they have rejects.
 
-        Where the block fails and the shards are still what their entries say, all that is put back.
+        Their entries and the manifest are gone then. Where the block fails and the shards are still what their entries
+        say, all that is put back.
         """
         before = read_entries(self.directory)
         shards = [entry for name, entry in before.items() if entry["rejects"] and name in names]
@@ -129,7 +129,7 @@ def identity_digest(identity: dict) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide what a stage computes."""
+    """Return the versions of the packages that decide what a stage computes."""
     return installed_versions(VERSIONED)
 
 

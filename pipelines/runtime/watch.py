@@ -35,7 +35,7 @@ def watch(total: int) -> Iterator[None]:
 
 
 def describe(counts: progress.Progress) -> str:
-    """Rate, generated tokens per second and how much came from the cache, in words."""
+    """Say rate, generated tokens per second and how much came from the cache."""
     seconds = max(counts.seconds, 1e-9)
     parts = [f"{counts.done / seconds:,.0f} rows/s"]
     if counts.generated_tokens:

@@ -45,7 +45,7 @@ class Embedder:
         self._lock = threading.Lock()
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of the texts as [N, D] float32; what exceeds `max_tokens` is cut off."""
+        """Return unit vectors of the texts as [N, D] float32; what exceeds `max_tokens` is cut off."""
         import torch
 
         vectors_ND = np.empty((len(texts), self.model.config.hidden_size), dtype=np.float32)
@@ -63,5 +63,5 @@ class Embedder:
 
 
 def open_embedder(folder: str | Path) -> Embedder:
-    """The embedder of this folder, loaded once per process and shared by its threads."""
+    """Return the embedder of this folder, loaded once per process and shared by its threads."""
     return open_once(Embedder, folder)

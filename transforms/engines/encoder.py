@@ -39,7 +39,7 @@ _opening = threading.Lock()
 
 
 def model_config(folder: str | Path) -> dict:
-    """`config.json` of a model folder; UsageError where it is none in safetensors with a tokenizer, or has code."""
+    """Read `config.json` of a model folder; UsageError where it is none in safetensors with a tokenizer, or has code."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such model folder")
@@ -54,18 +54,18 @@ def model_config(folder: str | Path) -> dict:
 
 
 def model_digest(folder: str | Path) -> str:
-    """32 hexadecimal digits of a model folder's weights, settings and tokenizer."""
+    """Return 32 hexadecimal digits of a model folder's weights, settings and tokenizer."""
     return find_weights(str(folder)).digest
 
 
 def tokenizer_digest(folder: str | Path) -> str:
-    """32 hexadecimal digits of the files that decide how a model folder's tokenizer encodes."""
+    """Return 32 hexadecimal digits of the files that decide how a model folder's tokenizer encodes."""
     files = sorted(path for pattern in TOKENIZER_FILES for path in Path(folder).glob(pattern))
     return digest_of(*((path.name, xxhash.xxh3_128_hexdigest(path.read_bytes())) for path in files))
 
 
 def open_once(engine: Callable[[str], T], folder: str | Path) -> T:
-    """The engine of this class and folder, one per process; the first caller loads it, the others wait and share it."""
+    """Return the one engine of this class and folder in the process; the first caller loads it, the rest wait."""
     key = (engine, str(Path(folder).resolve()))
     with _opening:
         if key not in _opened:
@@ -74,19 +74,22 @@ def open_once(engine: Callable[[str], T], folder: str | Path) -> T:
 
 
 def pick_device(device: str | None) -> "torch.device":
-    """The device by name, or the first GPU, or the CPU."""
+    """Return the device by name, or the first GPU, or the CPU."""
     import torch
 
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def batch_tokens(device: "torch.device") -> int:
-    """Padded tokens that one forward pass takes on this device."""
+    """Return how many padded tokens one forward pass takes on this device."""
     return CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
 
 
 def token_batches(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of `rows` in batches of at most `batch_tokens` padded tokens (one row may exceed it), shortest first."""
+    """Yield the indices of `rows` in batches of at most `batch_tokens` padded tokens, shortest rows first.
+
+    A single row may exceed that. Lengths [3 9 3 4], at most 8 tokens → [0 2] (2 * 3), [3] (4), [1] (9).
+    """
     batch: list[int] = []
     for index in sorted(range(len(rows)), key=lambda index: (len(rows[index]), rows[index])):
         if batch and (len(batch) + 1) * len(rows[index]) > batch_tokens:
@@ -100,7 +103,7 @@ def token_batches(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[
 def padded_inputs(
     rows: dict[str, list[list[int]]], pad_token_id: int, device: "torch.device"
 ) -> dict[str, "torch.Tensor"]:
-    """A model's inputs by name, each [B, T], padded at the right, with the attention mask that hides the padding."""
+    """Return a model's inputs by name, each [B, T], padded at the right, with the mask that hides the padding."""
     import torch
 
     rows = {**rows, "attention_mask": [[1] * len(ids) for ids in rows["input_ids"]]}

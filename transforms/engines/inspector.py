@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def encode_pairs(
     tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], answers: Sequence[str], max_tokens: int
 ) -> dict[str, list[list[int]]]:
-    """`input_ids` of every pair, and `token_type_ids` where the model has them; no padding."""
+    """Return `input_ids` of every pair, and `token_type_ids` where the model has them; no padding."""
     encoded = tokenizer(
         list(questions),
         list(answers),
@@ -83,22 +83,22 @@ class Inspector:
 
     @cached_property
     def tokenization(self) -> tuple[str, int]:
-        """What decides how it encodes a pair: inspectors with the same can share the result."""
+        """Return what decides how it encodes a pair: inspectors with the same can share the result."""
         return tokenizer_digest(self.folder), self.max_tokens
 
     def encode(self, questions: Sequence[str], answers: Sequence[str]) -> dict[str, list[list[int]]]:
-        """The token ids of every pair, for `score_encoded`."""
+        """Return the token ids of every pair, for `score_encoded`."""
         with self._lock:  # a fast tokenizer is not safe to share
             return encode_pairs(self.tokenizer, questions, answers, self.max_tokens)
 
     def score(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-        """Probability of label 1 (aligned) for every pair, as [N] float64 in [0, 1]."""
+        """Return the probability of label 1 (aligned) of every pair, as [N] float64 in [0, 1]."""
         if len(questions) != len(answers):
             raise ValueError(f"{len(questions)} questions and {len(answers)} answers: one answer per question, please")
         return self.score_encoded(self.encode(questions, answers)) if len(questions) else np.empty(0)
 
     def score_encoded(self, encoded: dict[str, list[list[int]]]) -> np.ndarray:
-        """As `score`, of what `encode` gave, here or of an inspector of the same `tokenization`."""
+        """Score pairs that `encode` returned, here or of an inspector of the same `tokenization`."""
         scores = np.empty(len(encoded["input_ids"]), dtype=np.float64)
         with self._lock:
             for batch in token_batches(encoded["input_ids"], batch_tokens(self.device)):
@@ -124,7 +124,7 @@ IN_BF16 = partial(Inspector, bf16=True)
 
 
 def open_inspector(folder: str | Path, bf16: bool = False) -> Scores:
-    """The inspector of this folder, loaded once per process and shared by its threads.
+    """Return the inspector of this folder, loaded once per process and shared by its threads.
 
     `scripted:module:function` stands for a function (question, answer) -> score, in tests.
     """
@@ -133,14 +133,14 @@ def open_inspector(folder: str | Path, bf16: bool = False) -> Scores:
 
 
 def inspector_digest(folder: str | Path) -> str:
-    """32 hexadecimal digits of an inspector's weights, config and tokenizer."""
+    """Return 32 hexadecimal digits of an inspector's weights, config and tokenizer."""
     return digest_of(str(folder)) if is_scripted(folder) else model_digest(folder)
 
 
 def score_all(
     inspectors: Mapping[str, Scores], questions: Sequence[str], answers: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """The scores of every pair by every inspector; pairs are encoded once for all that share a tokenizer."""
+    """Return the scores of every pair by every inspector; pairs are encoded once for all that share a tokenizer."""
     encoded: dict[tuple[str, int], dict[str, list[list[int]]]] = {}
     scores = {}
     for name, inspector in inspectors.items():

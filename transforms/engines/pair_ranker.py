@@ -36,7 +36,7 @@ LIMITS = ("source_maxlength", "candidate_maxlength")
 
 
 def shared_limits(source_tokens: int, limits: tuple[int, int]) -> int:
-    """Tokens that each answer may have beside a question of `source_tokens` tokens, marks and [CLS]/[SEP] included."""
+    """Return the tokens that each answer may have beside a question of `source_tokens`, marks included."""
     source_limit, candidate_limit = limits
     return candidate_limit + (source_limit - source_tokens) // 2
 
@@ -66,7 +66,7 @@ class PairRanker:
             state |= load_file(path)
         encoder = AutoModel.from_config(load(AutoConfig, folder, local_files_only=True))
         width, tasks = encoder.config.hidden_size, len(state.get("head_layer.4.bias", [0]))
-        # The places in the head are the published ones, its two dropouts included: they name its weights.
+        # The positions in the head are the published ones, its two dropouts included: they name its weights.
         layers = (Dropout(0), Linear(2 * width, width), Tanh(), Dropout(0), Linear(width, tasks))
         self.model = ModuleDict({"pretrained_model": encoder, "head_layer": Sequential(*layers)})
         try:
@@ -77,7 +77,7 @@ class PairRanker:
         self._lock = threading.Lock()
 
     def compare(self, questions: Sequence[str], a: Sequence[str], b: Sequence[str]) -> np.ndarray:
-        """How far `a` beats `b`, as [N] float64 logits: the mean of both orders; positive where `a` is better.
+        """Return how far `a` beats `b`, as [N] float64 logits: the mean of both orders; positive where `a` is better.
 
         `compare(q, b, a)` is exactly `-compare(q, a, b)`, and equal answers give exactly 0.
         """
@@ -91,7 +91,7 @@ class PairRanker:
         )
 
     def _logits(self, rows: list[tuple[str, str, str]]) -> np.ndarray:
-        """The margin of the first answer over the second in the order given, [N] float64."""
+        """Return the margin of the first answer over the second in the order given, [N] float64."""
         import torch
 
         logits = np.empty(len(rows), dtype=np.float64)
@@ -100,11 +100,11 @@ class PairRanker:
             inputs = padded_inputs(
                 {"input_ids": [encoded[i][0] for i in batch]}, self.tokenizer.pad_token_id, self.device
             )
-            places_B3 = torch.tensor([encoded[i][1] for i in batch], device=self.device)
+            marks_B3 = torch.tensor([encoded[i][1] for i in batch], device=self.device)
             with torch.inference_mode():
                 states_BTD = self.model["pretrained_model"](**inputs).last_hidden_state
                 rows_B1 = torch.arange(len(batch), device=self.device)[:, None]
-                source_BD, first_BD, second_BD = states_BTD[rows_B1, places_B3].unbind(1)
+                source_BD, first_BD, second_BD = states_BTD[rows_B1, marks_B3].unbind(1)
                 head = self.model["head_layer"]
                 first_BK = head(torch.cat([source_BD, first_BD], -1))
                 second_BK = head(torch.cat([source_BD, second_BD], -1))
@@ -112,23 +112,23 @@ class PairRanker:
         return logits
 
     def encode(self, question: str, first: str, second: str) -> tuple[list[int], list[int]]:
-        """Token ids of question and answers in one sequence, and the places of their three marks in it."""
+        """Return token ids of question and answers in one sequence, and the positions of their three marks in it."""
         ids: list[int] = []
-        places: list[int] = []
+        mark_positions: list[int] = []
         limit = self.limits[0]
         for mark, text in zip(self.mark_ids, (question, first, second), strict=True):
             for reserved in (*MARKS, *self.tokenizer.all_special_tokens):
                 text = text.replace(reserved, " ")
             part = self.tokenizer(text, add_special_tokens=False)["input_ids"][: limit - 3]
-            places.append(len(ids) + 1)
+            mark_positions.append(len(ids) + 1)
             ids += [self.tokenizer.cls_token_id, mark, *part, self.tokenizer.sep_token_id]
-            if len(places) == 1:
+            if len(mark_positions) == 1:
                 limit = shared_limits(len(ids), self.limits)
-        return ids, places
+        return ids, mark_positions
 
 
 def open_pair_ranker(folder: str | Path) -> PairRanker:
-    """The pair-ranker of this folder, loaded once per process and shared by its threads."""
+    """Return the pair-ranker of this folder, loaded once per process and shared by its threads."""
     return open_once(PairRanker, folder)
 
 

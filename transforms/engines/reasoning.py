@@ -4,7 +4,7 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 def split_reasoning(text: str, opened: bool = False) -> tuple[str, str | None]:
-    """Answer and reasoning of a chat completion; `opened` where the prompt itself ended with the opening tag.
+    """Return answer and reasoning of a completion; `opened` where the prompt itself ended with the opening tag.
 
     What stands before the last closing tag is reasoning, and so is all of a text that opens and never closes.
     """

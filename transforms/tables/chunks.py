@@ -27,7 +27,7 @@ class Chunk:
 
 
 def end_of_shard(shard: int, rows: int) -> Chunk:
-    """What follows the last chunk of a shard whose rows nobody knew before."""
+    """Return what follows the last chunk of a shard whose number of rows nobody knew before."""
     return Chunk(shard, rows, 0, pa.RecordBatch.from_arrays([], schema=pa.schema([])))
 
 

@@ -10,7 +10,7 @@ ASIDE = "aside:"
 
 
 def with_columns(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
-    """The batch with these columns: replaced in place where they are there, appended where not."""
+    """Return the batch with these columns: replaced in place where they are there, appended where not."""
     for name, values in columns.items():
         index = batch.schema.get_field_index(name)
         batch = batch.append_column(name, values) if index < 0 else batch.set_column(index, name, values)
@@ -18,12 +18,12 @@ def with_columns(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
 
 
 def set_aside(batch: pa.RecordBatch, used: Collection[str]) -> pa.RecordBatch:
-    """The batch with every column but those `used` under a name that no step gives, so that none is overwritten."""
+    """Rename every column but those `used`, so that no step overwrites one."""
     return batch.rename_columns([name if name in used else ASIDE + name for name in batch.schema.names])
 
 
 def bring_back(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with what `set_aside` renamed under its own name again, in place of what a step called so."""
+    """Undo `set_aside`: each column has its own name again, in place of what a step called so."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     aside = {name.removeprefix(ASIDE): columns.pop(name) for name in list(columns) if name.startswith(ASIDE)}
     columns |= aside
@@ -35,7 +35,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def check_texts(path: str, schema: pa.Schema, needed: Collection[str]) -> None:
-    """UsageError naming the columns that the table at `path` lacks, or one that is not text."""
+    """Raise UsageError naming the columns that the table at `path` lacks, or one that is not text."""
     if missing := [name for name in needed if name not in schema.names]:
         raise UsageError(f"{path}: has no column {', '.join(map(repr, missing))}; it has {', '.join(schema.names)}")
     for name in needed:
@@ -44,7 +44,7 @@ def check_texts(path: str, schema: pa.Schema, needed: Collection[str]) -> None:
 
 
 def check_free(path: str, schema: pa.Schema, added: Iterable[str], adds: str) -> None:
-    """UsageError naming the columns that the table at `path` has already, though `adds` (a stage) gives them."""
+    """Raise UsageError naming the columns of the table at `path` that `adds` (a stage) is to add."""
     if taken := [name for name in added if name in schema.names]:
         raise UsageError(
             f"{path}: has {', '.join(map(repr, taken))} already, which {adds} adds; rename or drop such columns"

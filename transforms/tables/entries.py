@@ -34,5 +34,5 @@ def read_entries(directory: str) -> dict[str, dict]:
 def complete_entries(directory: str, targets: Mapping[int, Target]) -> dict[int, dict]:
     """The entries of those targets that are complete, made of the content as it is now; by index, in order."""
     entries = read_entries(directory)
-    found = {index: entries.get(target.name) for index, target in sorted(targets.items())}
-    return {index: entry for index, entry in found.items() if entry and entry["mark"] == targets[index].mark}
+    of_targets = {index: entries.get(target.name) for index, target in sorted(targets.items())}
+    return {index: entry for index, entry in of_targets.items() if entry and entry["mark"] == targets[index].mark}

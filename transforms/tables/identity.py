@@ -4,7 +4,7 @@ import xxhash
 
 
 def content_id(*parts: str) -> str:
-    """32 hexadecimal digits for a tuple of texts (xxh3-128 over length-prefixed UTF-8)."""
+    """Return 32 hexadecimal digits for a tuple of texts (xxh3-128 over length-prefixed UTF-8)."""
     digest = xxhash.xxh3_128()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -14,5 +14,5 @@ def content_id(*parts: str) -> str:
 
 
 def sampling_seed(row_id: str, step: str, draw: int, seed: int) -> int:
-    """The 31-bit seed of draw number `draw` of `step` for a row, under the recipe's integer `seed`."""
+    """Return the 31-bit seed of draw number `draw` of `step` for a row, under the recipe's integer `seed`."""
     return int(content_id(row_id, step, str(draw), str(seed))[:8], 16) & 0x7FFFFFFF

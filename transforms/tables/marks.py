@@ -27,7 +27,7 @@ def reject_where(batch: pa.RecordBatch, mask: pa.BooleanArray, error: str) -> pa
 
 
 def kept(batch: pa.RecordBatch) -> pa.BooleanArray:
-    """True where a row carries neither a drop reason nor an error."""
+    """Return True where a row carries neither a drop reason nor an error."""
     mask = pa.array([True] * batch.num_rows, pa.bool_())
     for column in ("drop_reason", "error"):
         if column in batch.schema.names:

@@ -32,7 +32,7 @@ def add(step: str, *, done: int = 0, cached: int = 0, generated_tokens: int = 0)
 
 
 def snapshot() -> dict[str, Progress]:
-    """A copy of every step's counts as they are now."""
+    """Return a copy of every step's counts as they are now."""
     now = time.monotonic()
     with _lock:
         return {step: replace(progress, seconds=now - progress.started) for step, progress in _steps.items()}

@@ -16,7 +16,7 @@ GROUP_BYTES = 64 << 20
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch with exactly the columns of `schema`: absent ones null, others left out.
+    """Return the batch with exactly the columns of `schema`: absent ones null, others left out.
 
     Raises StageError naming the column whose type does not fit.
     """
@@ -84,7 +84,7 @@ class ShardFile:
 
 
 def _bytes_of(values: pa.Array) -> int:
-    """How many bytes the values of an array take; unlike `nbytes`, the sum of those of its parts, however it is cut."""
+    """Count the bytes of an array's values; unlike `nbytes`, they add up however the array is cut."""
     if isinstance(values, pa.StructArray):
         return sum(map(_bytes_of, values.flatten()))
     if isinstance(values, pa.MapArray):

@@ -35,7 +35,7 @@ class Shard:
 
     @cached_property
     def mark(self) -> str:
-        """What changes with its rows: from the manifest's digest, else from the file's size and time of change."""
+        """Return what changes with its rows: the manifest's digest, else the file's size and time of change."""
         return content_id(str(self.rows), self.digest or storage.mark(self.path))
 
 
@@ -59,7 +59,7 @@ def rows_and_schema(path: str) -> tuple[int, pa.Schema]:
 def read_shard(
     shard: Shard, columns: list[str] | None, row_group: int | None, chunk_rows: int | None = None
 ) -> Iterator[Chunk]:
-    """The chunks of a shard, or of one of its row groups: at most `chunk_rows` (default CHUNK_ROWS) rows and about
+    """Return the chunks of a shard, or of one row group: at most `chunk_rows` (default CHUNK_ROWS) rows and about
     CHUNK_BYTES each."""
     fs, local = storage.filesystem(shard.path)
     with fs.open(local, "rb") as file:
@@ -100,7 +100,7 @@ def rows_at(shard: Shard, rows: np.ndarray, columns: list[str]) -> Iterator[pa.T
 
 
 def row_groups(shard: Shard) -> Iterator[tuple[Shard, int]]:
-    """The row groups of a shard that hold rows of the table."""
+    """Return the row groups of a shard that hold rows of the table."""
     metadata, _ = parquet_footer(shard.path)
     first_row = 0
     for group in range(metadata.num_row_groups):

@@ -56,14 +56,15 @@ class Table:
 
     def sample(self, rows: int, columns: list[str]) -> pa.Table:
         """About so many rows, from SAMPLE_PLACES places between the first and the last; their row groups are read."""
-        places = min(rows, SAMPLE_PLACES)
-        neighbours = -(-rows // places)
-        starts = np.linspace(0, max(0, self.rows - neighbours), places, dtype=np.int64)
-        found = np.unique(starts[:, None] + np.arange(neighbours))
+        # 6 of 100 rows in 3 stretches of 2: starts [0 49 98] → rows [0 1 49 50 98 99]
+        stretches = min(rows, SAMPLE_PLACES)
+        length = -(-rows // stretches)
+        starts = np.linspace(0, max(0, self.rows - length), stretches, dtype=np.int64)
+        numbers = np.unique(starts[:, None] + np.arange(length))
         parts = [pa.schema([self.schema.field(name) for name in columns]).empty_table()]
         first = 0
         for shard in self.shards:
-            parts += rows_at(shard, found[(found >= first) & (found < first + shard.rows)] - first, columns)
+            parts += rows_at(shard, numbers[(numbers >= first) & (numbers < first + shard.rows)] - first, columns)
             first += shard.rows
         return pa.concat_tables(parts)
 
@@ -109,8 +110,8 @@ def read_table(path: str, name: str | None = None) -> Table:
     if not files:
         raise UsageError(f"{path}: no Parquet file there")
     shards, schema = [], None
-    found = storage.for_each(rows_and_schema, files)
-    for index, (file, (rows, file_schema)) in enumerate(zip(files, found, strict=True)):
+    footers = storage.for_each(rows_and_schema, files)
+    for index, (file, (rows, file_schema)) in enumerate(zip(files, footers, strict=True)):
         schema = schema or file_schema
         if not file_schema.equals(schema):
             raise UsageError(f"{file}: its columns differ from the first file's: {_difference(schema, file_schema)}")

@@ -78,7 +78,7 @@ def _describe(schema: pa.Schema) -> dict:
 
 @dataclass
 class WriteTables(beam.PTransform):
-    """Write chunks as one shard per input shard and table, then the manifest. Gives the manifest's path, or None.
+    """Write chunks as one shard per input shard and table, then the manifest. Returns the manifest's path, or None.
 
     `schemas` names the tables, the main one first: it has a file for every shard, the others only where they have
     rows. `split` parts a chunk into these tables. `targets` names the files by the shard's index. All of them must be
@@ -166,7 +166,7 @@ class WriteTables(beam.PTransform):
 class _WriteParts(beam.DoFn):
     """Write neighbouring chunks of a shard as one part, a file for each table that has rows.
 
-    Says what it wrote of shards of which it had not all rows; the others it completes.
+    It completes the shards whose rows it had all, and says what it wrote of the rest.
     """
 
     shard: int
@@ -175,7 +175,7 @@ class _WriteParts(beam.DoFn):
     files: dict[str, ShardFile]
     reasons: dict[str, Counter[str]]
     parts: dict[int, list[dict]]
-    ends: dict[int, int]  # of the shards of which an end has been seen, how many rows they have
+    ends: dict[int, int]  # how many rows a shard has, where its end has been seen
 
     def __init__(self, tables: WriteTables):
         self.tables = tables
@@ -215,7 +215,7 @@ class _WriteParts(beam.DoFn):
         self.files, self.reasons = {}, {"drops": Counter(), "rejects": Counter()}
 
     def _part(self, table: str) -> str:
-        """A name of its own for every attempt, for one that is given up may still be writing."""
+        """Return a name for one attempt alone, because one that was given up may still be writing."""
         name = f"{table}-{self.shard:05d}-{self.first_row:012d}-{uuid.uuid4().hex[:8]}.parquet"
         return storage.join(self.tables.directory, "parts", name)
 

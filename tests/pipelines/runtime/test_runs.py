@@ -93,8 +93,14 @@ def test_a_file_from_before_names_no_kinds(tmp_path):
         ({"stages": [{"stage": "a"}, {"directory": "b"}]}, r"run.json: stages\[1\]: names no stage"),
         ({"stages": [{"stage": ["align"]}]}, r"stages\[0\].stage: expected str, found list"),
         ({"stages": [{"stage": "align", "seconds": "long"}]}, r"stages\[0\].seconds: expected int or float, found str"),
-        ({"stages": [{"stage": "align", "directory": "../else"}]}, r"stages\[0\].directory: names '../else', which does not lie below"),
-        ({"stages": [{"stage": "align", "directory": "/else"}]}, r"stages\[0\].directory: names '/else', which does not lie below"),
+        (
+            {"stages": [{"stage": "align", "directory": "../else"}]},
+            r"stages\[0\].directory: names '../else', which does not lie below",
+        ),
+        (
+            {"stages": [{"stage": "align", "directory": "/else"}]},
+            r"stages\[0\].directory: names '/else', which does not lie below",
+        ),
         ({"stages": [{"stage": "align", "directory": "s3://else"}]}, "'s3://else', which does not lie below"),
         ({"models": ["a"]}, "run.json: models: expected dict, found list"),
         ({"criteria": ["."]}, "run.json: criteria: names '.', which does not lie below"),

@@ -15,9 +15,9 @@ import pytest
 from pipelines import evaluate, ingest
 from pipelines.commands import status
 from pipelines.recipe.recipe import Config, parted
-from pipelines.runtime.runs import open_run
 from pipelines.runtime import runs
 from pipelines.runtime.at_work import at_work
+from pipelines.runtime.runs import open_run
 from pipelines.runtime.stage import Stage
 from schemas.command_line import WRONG_USE
 from schemas.errors import UsageError
