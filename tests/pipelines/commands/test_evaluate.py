@@ -8,6 +8,7 @@ from pipelines.commands.evaluate import main
 from pipelines.runtime.runs import open_run
 from schemas.command_line import DONE, WRONG_USE
 from schemas.tables import RESPONSES
+from transforms.tables import storage
 
 JUDGE = "judge=scripted:tests.scripted_models:lengths"
 
@@ -23,7 +24,7 @@ def test_the_evaluation_of_a_run_is_listed_with_what_it_judged_and_its_time(tmp_
     assert main([run, "--inspector", JUDGE, "-o", run]) == DONE
     align, judged = open_run(run).stages
     assert (judged.name, judged.kind, judged.inputs, judged.status) == ("evaluate", "evaluate", ("align",), "complete")
-    assert judged.seconds > 0
+    assert storage.read_json(f"{run}/run.json")["stages"][-1]["seconds"] > 0
     assert judged.rows.going_in == align.rows.going_in == 8
     assert judged.read_json("metrics.json")["judges"][0]["judge"] == "judge"
     assert main([run, "--inspector", JUDGE, "-o", run]) == DONE
