@@ -39,7 +39,7 @@ _opening = threading.Lock()
 
 
 def model_config(folder: str | Path) -> dict:
-    """Read `config.json` of a model folder; UsageError where it is none in safetensors with a tokenizer, or has code."""
+    """Read `config.json` of a model folder; UsageError where it is no model in safetensors, or asks for code."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such model folder")
