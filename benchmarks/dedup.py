@@ -140,9 +140,9 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
     import apache_beam as beam
 
     from pipelines.runtime.beam import on_all_processors, run_pipeline
-    from transforms.curation.decisions import Keyed, OpenShards
+    from transforms.curation.decisions import OpenShards
     from transforms.curation.duplicates import DropDuplicates
-    from transforms.tables.chunks import HASHED_ROWS
+    from transforms.tables.chunks import HASHED_ROWS, Keyed
     from transforms.tables.read import ReadTable
     from transforms.tables.table import read_table
     from transforms.tables.write import SplitMarks, WriteTables

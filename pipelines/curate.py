@@ -29,17 +29,18 @@ from schemas.errors import UsageError
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
 from transforms.corpora import records
 from transforms.corpora.fields import Kind, choose_columns
-from transforms.curation.decisions import Keyed, OpenShards, decisions_of
-from transforms.curation.duplicates import FIRST, LONGEST, DropDuplicates, Preference, buckets_for
+from transforms.curation.decisions import OpenShards, decisions_of
+from transforms.curation.duplicates import DropDuplicates
 from transforms.curation.leakage import HeldOut, drop_leaked, index_held_out, quote_leaks, read_held_out
 from transforms.curation.novelty import DropNotNovel
+from transforms.curation.preference import FIRST, LONGEST, Preference, buckets_for
 from transforms.curation.quotas import DropOverQuota
 from transforms.curation.semantic import DropSameMeaning, Semantic
 from transforms.curation.split import AlikePairs, ClusterQuestions, Shares, SplitBefore, assign_splits
 from transforms.curation.validity import TEXT_COLUMNS, Validity, drop_invalid, readable_text, rules_for
 from transforms.engines.encoder import model_digest
 from transforms.tables import storage
-from transforms.tables.chunks import HASHED_ROWS, MapBatches
+from transforms.tables.chunks import HASHED_ROWS, Keyed, MapBatches
 from transforms.tables.columns import check_free, check_texts
 from transforms.tables.read import ReadTable
 from transforms.tables.table import MANIFEST, Table, read_table

@@ -17,8 +17,7 @@ from schemas.command_line import DONE, FAILED, WRONG_USE
 from schemas.errors import StageError, UsageError
 from schemas.settings import Layer, resolve
 from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS, TRIPLES
-from transforms.curation.decisions import BatchCoder
-from transforms.tables.chunks import ChunkCoder
+from transforms.tables.chunks import BatchCoder, ChunkCoder
 from transforms.tables.identity import content_id
 from transforms.tables.table import read_manifest, read_table
 

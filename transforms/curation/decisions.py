@@ -15,40 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.tables import progress
-from transforms.tables.chunks import HASHED_ROWS, Chunk
+from transforms.tables.chunks import HASHED_ROWS, Chunk, Keyed
 from transforms.tables.marks import kept
 from transforms.tables.table import Table
 
 MARKS = ("drop_reason", "duplicate_of", "leaked_from", "cluster")
 DECISIONS = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in MARKS)])
 
-Keyed = tuple[int, pa.RecordBatch]  # a shard or a bucket, and rows of hashes, places and marks
 
-
-class BatchCoder(beam.coders.Coder):
-    """Arrow IPC: unlike a pickle, it carries the slice and not the buffer that the slice was cut from."""
-
-    def encode(self, batch: pa.RecordBatch) -> bytes:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        return sink.getvalue().to_pybytes()
-
-    def decode(self, encoded: bytes) -> pa.RecordBatch:
-        with pa.ipc.open_stream(pa.py_buffer(encoded)) as reader:
-            return reader.read_next_batch()
-
-    def estimate_size(self, batch: pa.RecordBatch) -> int:
-        return batch.nbytes
-
-    def is_deterministic(self) -> bool:
-        return True
-
-
-beam.coders.registry.register_coder(pa.RecordBatch, BatchCoder)
-
-
-def decide(rows: pl.DataFrame) -> Iterator[Keyed]:
+def to_decisions(rows: pl.DataFrame) -> Iterator[Keyed]:
     """Decisions from a frame with columns `shard`, `row` and any of the marks, one batch per shard."""
     marks = [pl.col(name) if name in rows.columns else pl.lit(None, pl.String).alias(name) for name in MARKS]
     rows = rows.select("shard", "row", *marks)

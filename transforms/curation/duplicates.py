@@ -9,9 +9,8 @@ meet in one place, and all links within it are decided there. Rows of the same w
 carries the set.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,87 +18,27 @@ import apache_beam as beam
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy import ndarray
 
-from transforms.curation.decisions import Keyed, by_bucket, decide, one_batch, open_shard
-from transforms.tables.chunks import Chunk
-from transforms.tables.columns import is_text
+from transforms.curation.decisions import by_bucket, one_batch, open_shard
+from transforms.curation.preference import PREFERRED, Preference, buckets_for, drop_repeats
+from transforms.tables.chunks import Chunk, Keyed
 from transforms.tables.marks import kept
 from transforms.tables.table import Table
 from transforms.texts.kernels import kernel
 from transforms.texts.minhash import band_keys, bands_for
 from transforms.texts.near_duplicates import Similarity, connect, connected, kept_neighbours
 from transforms.texts.shingles import Shingles, offsets_of, scramble, shingles
-from transforms.texts.words import GOLDEN, Words, byte_hashes, words_of_row
+from transforms.texts.words import Words, words_of_row
 
-ROWS_PER_BUCKET = 100_000
-MAX_BUCKETS = 64
 LINKS_PER_BATCH = 1 << 19
 BAND_GROUPS = 8
 ROWS_PER_PART = 1 << 21
 KEYS_IN_CACHE = 1 << 13
-FIRST, LONGEST = "first", "longest"
-PREFERRED = ["cost", "name", "tie", "shard", "row"]
-
-
-def buckets_for(table: Table) -> int:
-    """Into how many parts the hashes of a table are cut; the result is the same for any number."""
-    return min(max(table.rows // ROWS_PER_BUCKET, 2), MAX_BUCKETS)
-
-
-def row_hashes(batch: pa.RecordBatch) -> ndarray:
-    """A content hash per row over all its columns, whatever their order: uint64[N]."""
-    hashes = np.zeros(batch.num_rows, np.uint64)
-    for name in sorted(batch.schema.names):
-        column = batch.column(name)
-        if pa.types.is_nested(column.type):
-            column = pa.array([json.dumps(value, default=str) for value in column.to_pylist()], pa.string())
-        elif not is_text(column.type):
-            column = pl.from_arrow(column).cast(pl.String).to_arrow(compat_level=pl.CompatLevel.oldest())
-        known = column.is_valid().to_numpy(zero_copy_only=False)
-        hashes = scramble(hashes * GOLDEN + byte_hashes(column) + known)
-    return hashes
 
 
 @dataclass(frozen=True)
-class Preference:
-    """Which of several alike rows stays: the `first` by id, the `longest` by the characters of `columns`, or the one
-    with the highest number in the column that `keep` names. Ties go to the smallest id, then to the smallest hash of
-    the row."""
-
-    keep: str = FIRST
-    columns: tuple[str, ...] = ()
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The columns that it looks at, besides the id."""
-        return {FIRST: (), LONGEST: self.columns}.get(self.keep, (self.keep,))
-
-    def rank(self, batch: pa.RecordBatch) -> pl.DataFrame:
-        """`cost`, `name` and `tie`, by which rows are to be sorted: float64, text, uint64."""
-        cost = np.zeros(batch.num_rows)
-        if self.keep == LONGEST:
-            for name in self.columns:
-                cost -= pc.fill_null(pc.utf8_length(batch.column(name)), 0).to_numpy(zero_copy_only=False)
-        elif self.keep != FIRST:
-            cost -= (
-                pc.cast(batch.column(self.keep), pa.float64(), safe=False)
-                .fill_null(-np.inf)
-                .to_numpy(zero_copy_only=False)
-            )
-        return pl.DataFrame({"cost": cost, "name": pl.from_arrow(batch.column("id")), "tie": row_hashes(batch)})
-
-
-def drop_repeats(members: pl.DataFrame, repeated: ndarray, reason: str) -> Iterator[Keyed]:
-    """Decisions that drop the members that repeat another, which they name; `repeated` has its place, or -1."""
-    dropped = np.flatnonzero(repeated >= 0)
-    repeated_names = members["name"].gather(repeated[dropped])
-    yield from decide(members[dropped].with_columns(duplicate_of=repeated_names, drop_reason=pl.lit(reason)))
-
-
-@dataclass(frozen=True)
-class Comparison:
+class ComparedColumns:
     """Which rows are compared, by which columns, and from which similarity on two of them are near-duplicates.
 
     A place is a row's number in the whole table.
@@ -129,7 +68,7 @@ class BandKeys(beam.PTransform):
     Half a key is enough, for what meets by chance is compared later; what tells the parts apart is in the other half.
     """
 
-    comparison: Comparison
+    comparison: ComparedColumns
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Keyed]:
         return chunks | beam.FlatMap(self._keys).with_output_types(Keyed)
@@ -164,7 +103,7 @@ class GroupCandidates(beam.PTransform):
     from which on two of them are near-duplicates. `text` is the place of a row's set, one for all with the same words.
     """
 
-    comparison: Comparison
+    comparison: ComparedColumns
     rank: Callable[[pa.RecordBatch], pl.DataFrame]
     decide: Callable[[pl.DataFrame, Shingles, float], Iterator[Keyed]]
     read: list[str] | None = None
@@ -319,11 +258,11 @@ class DropDuplicates(beam.PTransform):
     table: Table
     columns: tuple[str, ...]
     similarity: Similarity
-    preference: Preference = Preference()
+    preference: Preference = field(default_factory=Preference)
 
     def expand(self, rows: Any) -> beam.PCollection[Keyed]:
         chunks, decided = rows
-        comparison = Comparison(self.table, self.columns, self.similarity)
+        comparison = ComparedColumns(self.table, self.columns, self.similarity)
         keys = chunks | BandKeys(comparison)
         return (keys, decided) | GroupCandidates(comparison, self.preference.rank, _drop_repeats)
 

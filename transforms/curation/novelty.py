@@ -15,9 +15,9 @@ import polars as pl
 import pyarrow as pa
 from numpy import ndarray
 
-from transforms.curation.decisions import Keyed, one_batch, undecided
-from transforms.curation.duplicates import PREFERRED, Preference, drop_repeats
-from transforms.tables.chunks import Chunk
+from transforms.curation.decisions import one_batch, undecided
+from transforms.curation.preference import PREFERRED, Preference, drop_repeats
+from transforms.tables.chunks import Chunk, Keyed
 from transforms.texts.kernels import kernel
 from transforms.texts.words import Words, words_of
 

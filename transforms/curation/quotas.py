@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from transforms.curation.decisions import Keyed, by_bucket, decide, one_batch, undecided
-from transforms.curation.duplicates import row_hashes
-from transforms.tables.chunks import Chunk
+from transforms.curation.decisions import by_bucket, one_batch, to_decisions, undecided
+from transforms.curation.preference import row_hashes
+from transforms.tables.chunks import Chunk, Keyed
 from transforms.texts.shingles import scramble
 from transforms.texts.words import byte_hashes
 
@@ -53,4 +53,4 @@ class DropOverQuota(beam.PTransform):
     def _draw(self, bucket: int, batches: Iterable[pa.RecordBatch]) -> Iterator[Keyed]:
         members = pl.from_arrow(pa.Table.from_batches(batches)).sort("draw", "shard", "row")
         over = members.filter(pl.int_range(pl.len()).over("value") >= self.most)
-        yield from decide(over.with_columns(drop_reason=pl.lit("over_quota")))
+        yield from to_decisions(over.with_columns(drop_reason=pl.lit("over_quota")))

@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from transforms.curation.decisions import Keyed, by_bucket, one_batch, undecided
-from transforms.curation.duplicates import PREFERRED, Preference, drop_repeats
-from transforms.tables.chunks import Chunk
+from transforms.curation.decisions import by_bucket, one_batch, undecided
+from transforms.curation.preference import PREFERRED, Preference, drop_repeats
+from transforms.tables.chunks import Chunk, Keyed
 from transforms.tables.table import Table
 
 ROWS_PER_CLUSTER = 4000

@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 import xxhash
 
 from schemas.errors import UsageError
-from transforms.curation.decisions import Keyed, decide
-from transforms.curation.duplicates import BandKeys, Comparison, GroupCandidates
-from transforms.tables.chunks import HASHED_ROWS
+from transforms.curation.decisions import to_decisions
+from transforms.curation.duplicates import BandKeys, ComparedColumns, GroupCandidates
+from transforms.tables.chunks import HASHED_ROWS, Keyed
 from transforms.tables.columns import check_texts, with_columns
 from transforms.tables.read import ReadTable
 from transforms.tables.table import Table
@@ -159,7 +159,7 @@ class ClusterQuestions(beam.PTransform):
             shards = tuple(replace(shard, index=own + shard.index) for shard in self.before.table.shards)
             earlier = replace(self.before.table, shards=shards)
             table = replace(table, shards=(*table.shards, *shards))
-        comparison = Comparison(table, ("question",), self.similarity)
+        comparison = ComparedColumns(table, ("question",), self.similarity)
         keys = chunks | BandKeys(comparison)
         if self.before:
             read = decided.pipeline | "Earlier" >> ReadTable(earlier, ["question"], chunk_rows=HASHED_ROWS)
@@ -201,4 +201,4 @@ def name_clusters(
     members = members.with_columns(drop_reason=pl.when(straddles).then(pl.lit("straddles_split")))
     joined = pl.coalesce("known", pl.col("known").min().over("group"), pl.col("name").min().over("group"))
     members = members.with_columns(cluster=pl.when(pl.col("drop_reason").is_null()).then(joined))
-    yield from decide(members.filter(pl.col("shard") < own_shards))
+    yield from to_decisions(members.filter(pl.col("shard") < own_shards))

@@ -1,4 +1,4 @@
-"""Chunks: batches that know which rows of which shard they stand for, as they travel through Beam."""
+"""Batches as they travel through Beam: chunks, which know their rows of a shard, and bare batches under a key."""
 
 import struct
 from collections.abc import Callable
@@ -10,6 +10,8 @@ import pyarrow as pa
 CHUNK_ROWS = 1024  # where a row costs a model's answer
 HASHED_ROWS = 16384  # where it costs microseconds
 CHUNK_BYTES = 4 << 20
+
+Keyed = tuple[int, pa.RecordBatch]  # a shard or a bucket, and rows of hashes, places and marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,28 @@ def end_of_shard(shard: int, rows: int) -> Chunk:
     return Chunk(shard, rows, 0, pa.RecordBatch.from_arrays([], schema=pa.schema([])))
 
 
-class ChunkCoder(beam.coders.Coder):
+class BatchCoder(beam.coders.Coder):
     """Arrow IPC: unlike a pickle, it carries the slice and not the buffer that the slice was cut from."""
+
+    def encode(self, batch: pa.RecordBatch) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return sink.getvalue().to_pybytes()
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        with pa.ipc.open_stream(pa.py_buffer(encoded)) as reader:
+            return reader.read_next_batch()
+
+    def estimate_size(self, batch: pa.RecordBatch) -> int:
+        return batch.nbytes
+
+    def is_deterministic(self) -> bool:
+        return True
+
+
+class ChunkCoder(beam.coders.Coder):
+    """Arrow IPC as in BatchCoder, behind the rows that the chunk stands for."""
 
     _place = struct.Struct("<qqq")
 
@@ -76,3 +98,4 @@ class MapBatches(beam.PTransform):
 
 
 beam.coders.registry.register_coder(Chunk, ChunkCoder)
+beam.coders.registry.register_coder(pa.RecordBatch, BatchCoder)

@@ -13,10 +13,10 @@ from cutting import assert_cuts_never_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.curation import decisions
-from transforms.curation.decisions import DECISIONS, Keyed, OpenShards, by_bucket, decisions_of, with_decisions
-from transforms.curation.duplicates import DropDuplicates, row_hashes
-from transforms.tables.chunks import Chunk
+from transforms.curation.decisions import DECISIONS, OpenShards, by_bucket, decisions_of, with_decisions
+from transforms.curation.duplicates import DropDuplicates
+from transforms.curation.preference import row_hashes
+from transforms.tables.chunks import BatchCoder, Chunk, Keyed
 from transforms.tables.marks import drop_where
 from transforms.tables.read import ReadTable
 from transforms.tables.table import read_table
@@ -161,8 +161,8 @@ def check_only_b_is_dropped(chunks: list[Chunk]) -> None:
 def test_text_never_crosses_a_shuffle(tmp_path, monkeypatch):
     """Whatever is encoded between steps holds hashes, ids and places: no question, no word of one."""
     seen = []
-    encode = decisions.BatchCoder.encode
-    monkeypatch.setattr(decisions.BatchCoder, "encode", lambda self, batch: seen.append(batch) or encode(self, batch))
+    encode = BatchCoder.encode
+    monkeypatch.setattr(BatchCoder, "encode", lambda self, batch: seen.append(batch) or encode(self, batch))
     find(corpus(3, 60), tmp_path / "rows")
     assert len(seen) > 10
     names = {name for batch in seen for name in batch.schema.names}

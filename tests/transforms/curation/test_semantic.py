@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.curation import semantic
-from transforms.curation.duplicates import Preference
+from transforms.curation.preference import Preference
 from transforms.curation.semantic import DropSameMeaning, Semantic, centres_of, same_kept
 from transforms.tables.read import ReadTable
 from transforms.tables.table import read_table

@@ -11,7 +11,6 @@ from cutting import assert_cuts_never_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.curation.decisions import Keyed
 from transforms.curation.split import (
     AlikePairs,
     ClusterQuestions,
@@ -22,6 +21,7 @@ from transforms.curation.split import (
     name_clusters,
     question_keys,
 )
+from transforms.tables.chunks import Keyed
 from transforms.tables.read import ReadTable
 from transforms.tables.table import read_table
 from transforms.texts.near_duplicates import Similarity
