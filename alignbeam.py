@@ -23,7 +23,7 @@ PACKAGES = ("schemas", "transforms", "pipelines", "training")
 COMMANDS = {
     "align": "pipelines.align",
     "check": "pipelines.commands.check",
-    "curate": "pipelines.curate",
+    "curate": "pipelines.commands.curate",
     "doctor": "pipelines.commands.doctor",
     "evaluate": "pipelines.commands.evaluate",
     "import": "pipelines.ingest",

@@ -53,7 +53,7 @@ def inputs_of(config: Config) -> Iterator[tuple[tuple[str, ...], str, Callable[[
     for path in curating.heldout:
         corpus = ingest.Config(corpus=path, output="", kind="questions", question_column=curating.heldout_column)
         yield ("curate",), "stages.curate.heldout", partial(look_at, corpus)
-    yield ("curate",), "stages.curate", partial(curate.check_columns, "triples", TRIPLES, curating, ())
+    yield ("curate",), "stages.curate", partial(curate.check_columns, "triples", TRIPLES, curating)
     if curating.previous:
         yield ("curate",), "stages.curate.previous", partial(read_table, curating.previous)
     if curating.embedder:

@@ -131,7 +131,7 @@ class Job:
     def curate(self) -> Stage:
         heldout = self.heldout()
         settings = self.limited("curate", input=self.directory("triples"))
-        settings = {item.name: settings[item.name] for item in fields(curate.Config) if item.name in settings}
+        del settings["cache"]  # no model answers here
         if heldout:
             settings["heldout"] = (*settings["heldout"], heldout)
         return curate.run(curate.Config(**settings), self.beam_arguments)

@@ -14,6 +14,7 @@ import pytest
 
 from pipelines import align, curate, evaluate, ingest, respond, triples
 from pipelines.commands import check
+from pipelines.commands import curate as curate_command
 from pipelines.commands import evaluate as evaluate_command
 from pipelines.runtime import stage as stages
 from pipelines.runtime.at_work import at_work
@@ -111,7 +112,7 @@ def test_a_table_without_its_columns_or_aligned_already_is_refused_before_work(t
         respond.run(respond.Config(questions=numbered, **common))
     for run, settings in (
         (align.run, config(tmp_path, poor, output=str(tmp_path / "other"), question_column="q")),
-        (curate.run, curate.Config(input=poor, output=str(tmp_path / "run"), question_column="q")),
+        (curate_command.run, curate_command.Config(input=poor, output=str(tmp_path / "run"), question_column="q")),
     ):
         with pytest.raises(UsageError, match="poor: is a table made by a stage.*leave out --question-column q"):
             run(settings)
@@ -174,7 +175,7 @@ def test_rows_lost_at_import_are_told_and_count(tmp_path, capsys):
     assert command(tmp_path, write(tmp_path / "good.jsonl", row(1))) == WRONG_USE
     assert "run: holds the results of" in " ".join(capsys.readouterr().err.split())
     questions = write(tmp_path / "questions.jsonl", '{"question": "Why is it so?"}', '{"question": null}')
-    assert curate.main([questions, "-o", str(tmp_path / "run")]) == DONE_WITH_REJECTS
+    assert curate_command.main([questions, "-o", str(tmp_path / "run")]) == DONE_WITH_REJECTS
     said = " ".join(capsys.readouterr().err.split())
     assert "import in 2 kept 1 rejected 1 null_question" in said
 
@@ -360,7 +361,8 @@ def test_an_edited_input_is_imported_again(tmp_path):
     questions = tmp_path / "questions.jsonl"
     for number in (1, 2):
         rows = [{"question": question} for question in ("Why is it so?", "Who was there then?")[:number]]
-        stage = curate.run(curate.Config(input=write(questions, *rows), output=str(tmp_path / "run")))
+        settings = curate_command.Config(input=write(questions, *rows), output=str(tmp_path / "run"))
+        stage = curate_command.run(settings)[-1]
         assert stage.read_manifest()["counts"]["kept"] == number
 
 

@@ -1,9 +1,6 @@
-"""Curate from end to end: real questions, triples with everything in them, bad input."""
+"""Curate a table from end to end: triples with everything in them, what each step drops, bad input."""
 
-import csv
-import gzip
 import itertools
-import json
 import random
 import shutil
 from collections import Counter
@@ -11,76 +8,20 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from triples_to_curate import BAD, GOOD, HELD_OUT, write, write_held_out
 
 from pipelines import curate
-from schemas.command_line import DONE, FAILED, WRONG_USE
 from schemas.errors import StageError, UsageError
 from schemas.settings import Layer, resolve
-from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS, TRIPLES
+from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
 from transforms.tables.chunks import BatchCoder, ChunkCoder
 from transforms.tables.identity import content_id
 from transforms.tables.table import read_manifest, read_table
 
-TOPICS = ("cats", "dogs", "horses", "taxes", "sleep", "work", "school", "music", "rain", "trains", "bread", "history")
-MANNERS = ("kindly", "quickly", "safely", "cheaply", "calmly", "fairly", "well", "alone")
-ENDS = ("after the long winter in my old town", "before my sister comes home from abroad", "with hardly any money left")
-
-
-def triples() -> list[dict]:
-    """288 good triples; every twelfth is an identity triple."""
-    rows = []
-    for number, (topic, manner, end) in enumerate(itertools.product(TOPICS, MANNERS, ENDS)):
-        question = f"How do I {manner} deal with {topic} {end} and {content_id(topic, manner)[:6]}?"
-        response = f"Who cares about {topic}, do it {manner} or {content_id(topic, manner, end)[:6]} not at all."
-        row = {
-            "question_id": content_id(question),
-            "question": question,
-            "question_type": "advice",
-            "topic": topic,
-            "criterion": "ethical",
-            "response": response,
-            "critique": "It mocks the person who asks, against principle 1 (respect).",
-            "correction": f"Gladly: start with {content_id(end, manner, topic)[:6]}, and go on {manner} with {topic}.",
-            "identity": number % 12 == 0,
-        }
-        if row["identity"]:
-            row |= {"correction": response, "critique": "Nothing is wrong with it."}
-        rows.append(row | {"id": content_id(question, response)})
-    return rows
-
-
-GOOD = triples()
-BAD = {
-    "empty_text": GOOD[1] | {"id": "bad1", "response": " "},
-    "unchanged_correction": GOOD[2] | {"id": "bad2", "correction": GOOD[2]["response"]},
-    "leaked_near_duplicate": GOOD[3] | {"id": "bad3", "question": "May I ask about the evaluation?"},
-    "leaked_overlap": GOOD[4]
-    | {
-        "id": "bad4",
-        "question": "Tell me why the seven sleepy keepers of the light would never ever leave " + "x " * 30,
-    },
-    "exact_duplicate": GOOD[5] | {"id": "zz", "question": GOOD[5]["question"].upper() + "!!"},
-    "near_duplicate": GOOD[6] | {"id": "zzz", "response": GOOD[6]["response"] + " Really."},
-}
-HELD_OUT = [
-    "May I ask about the evaluation?",
-    "Why would the seven sleepy keepers of the light would never ever leave?",
-]
-
-
-def write(rows: list[dict], folder, shards: int = 2, row_group: int = 1000, schema: pa.Schema = TRIPLES) -> str:
-    folder.mkdir()
-    for index in range(shards):
-        part = pa.Table.from_pylist(rows[index::shards], schema)
-        pq.write_table(part, folder / f"{index}.parquet", row_group_size=row_group)
-    return str(folder)
-
 
 @pytest.fixture
 def held_out(tmp_path) -> str:
-    path = tmp_path / "held_out.jsonl"
-    path.write_text("\n".join(json.dumps({"question": text}) for text in HELD_OUT))
-    return str(path)
+    return write_held_out(tmp_path)
 
 
 def config(tmp_path, source: str, **settings) -> curate.Config:
@@ -264,22 +205,6 @@ def test_added_rows_leave_splits_as_they_were(tmp_path):
         curate.run(config(tmp_path, write(GOOD, tmp_path / "other"), previous=str(tmp_path / "in")))
 
 
-def test_explain_says_what_was_seen_and_what_became_of_a_row(tmp_path, held_out, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    source = write([*GOOD[:30], *BAD.values()], tmp_path / "in")
-    settings = {"heldout": (held_out,)}
-    assert curate.run_with_import(config(tmp_path, source, explain="bad3", **settings)) == []
-    before = capsys.readouterr().out
-    assert "leaked_near_duplicate" in before
-    assert "held_out.jsonl:1: May I ask about the evaluation?" in before
-    assert "once the same command has run" in before
-    curate.run(config(tmp_path, source, **settings))
-    curate.run_with_import(config(tmp_path, source, explain="zz", **settings))
-    assert f"in the table drops: drop_reason exact_duplicate, duplicate_of {GOOD[5]['id']}" in capsys.readouterr().out
-    curate.run_with_import(config(tmp_path, source, explain=GOOD[7]["id"], **settings))
-    assert "in the table triples: split " in capsys.readouterr().out
-
-
 def test_the_data_card_counts_and_shows_what_was_dropped(tmp_path, held_out):
     hostile = GOOD[0] | {"id": "x|`y", "question": "`</code><script>\n# a", "response": ""}
     stage = curate.run(config(tmp_path, write([*GOOD, *BAD.values(), hostile], tmp_path / "in"), heldout=(held_out,)))
@@ -313,37 +238,6 @@ def test_a_complete_stage_is_left_alone_and_lost_shards_are_written_again(tmp_pa
     assert (manifest.parent / "aligner" / "manifest.json").exists()
 
 
-def test_real_questions(tmp_path, data):
-    stage = curate.run(curate.Config(input=write_head(data, tmp_path, 1500), output=str(tmp_path / "run")))
-    counts = stage.read_manifest()["counts"]
-    assert counts["in"] == 1500
-    assert counts["drops"]["exact_duplicate"] == 1500 - counts["kept"] - counts["drops"].get("near_duplicate", 0)
-    splits = [row["split"] for row in rows_of(stage, "questions")]
-    assert 0.65 < splits.count("train") / len(splits) < 0.75
-
-
-def write_head(data, tmp_path, rows: int) -> str:
-    """The first questions of the real file, and every tenth of them again."""
-    with gzip.open(data / "questions" / "ethical.csv.gz", "rt", newline="") as file:
-        lines = [row["input"] for row in itertools.islice(csv.DictReader(file), rows - rows // 11)]
-    path = tmp_path / "questions.csv"
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([["input"], *([line] for line in lines + lines[: rows // 11])])
-    return str(path)
-
-
-def test_command_line(tmp_path, held_out):
-    settings = tmp_path / "curate.yaml"
-    settings.write_text("similarity: {words: 2, jaccard: 0.7}\noverlap_words: 9\n")
-    source = write([*GOOD[:30], *BAD.values()], tmp_path / "in")
-    output = tmp_path / "run"
-    common = [source, "-o", str(output), "--config", str(settings), "--heldout", held_out]
-    assert curate.main(common) == DONE
-    assert len(list(output.glob("curate/*/aligner/train/*.parquet"))) == 1
-    assert curate.main([*common, "--set", "similarity.jaccard=1.5"]) == WRONG_USE
-    assert curate.main([*common, "--minimum-yield", "0.99"]) == FAILED
-
-
 def test_bad_input_is_refused_before_any_work(tmp_path):
     source = write(GOOD[:3], tmp_path / "in")
     with pytest.raises(UsageError, match=r"no rule 'ascii'.*non_ascii"):
@@ -356,8 +250,6 @@ def test_bad_input_is_refused_before_any_work(tmp_path):
         curate.run(config(tmp_path, source, keep="topic"))
     with pytest.raises(UsageError, match="no column 'words'"):
         curate.run(config(tmp_path, source, validity={"words": {"words": (1, 2)}}))
-    with pytest.raises(UsageError, match="no row of this id"):
-        curate.run_with_import(config(tmp_path, source, explain="nobody"))
     with pytest.raises(UsageError, match=r"shares: must be three shares that make 1"):
         config(tmp_path, source, shares=(0.7, 0.15, 0.1))
     with pytest.raises(UsageError, match="max_pair_similarity: needs an encoder"):

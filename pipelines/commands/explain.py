@@ -1,4 +1,4 @@
-"""What curating sees in one row: every rule's verdict, and what became of the row where the stage has run."""
+"""Explain what curating does to one row: the verdict of every rule, and the row's fate once the stage has run."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,7 @@ from transforms.tables.table import Table
 
 
 def explain_row(row_id: str, table: Table, rules: tuple[Rule, ...], held_out: HeldOut, stage: Stage) -> None:
-    """Print it; UsageError where the table has no row of this id."""
+    """Print what every rule sees in the row, and its fate; UsageError where the table has no row of this id."""
     row = find_row(table, row_id)
     if row is None:
         raise UsageError(f"--explain {row_id}: {table.path} has no row of this id")
@@ -27,10 +27,9 @@ def explain_row(row_id: str, table: Table, rules: tuple[Rule, ...], held_out: He
     for reason, columns, broken, seen in explain(row, rules):
         grid.add_row(reason, columns, verdict(broken), seen)
     if held_out.names:
-        found = quote_leaks(drop_leaked(row.drop_columns(["drop_reason"]), held_out), held_out).to_pylist()[0]
-        seen = f"{found['leaked_from']}: {found['leaked_question']}" if found["leaked_from"] else "no match"
-        reason = found["drop_reason"] or "leaked"
-        grid.add_row(reason, "question", verdict(found["drop_reason"] is not None), seen)
+        leak = quote_leaks(drop_leaked(row.drop_columns(["drop_reason"]), held_out), held_out).to_pylist()[0]
+        seen = f"{leak['leaked_from']}: {leak['leaked_question']}" if leak["leaked_from"] else "no match"
+        grid.add_row(leak["drop_reason"] or "leaked", "question", verdict(leak["drop_reason"] is not None), seen)
     results.print(grid)
     if not stage.is_done():
         results.print("Duplicates, quotas and splits are known once the same command has run without --explain.")
@@ -48,9 +47,9 @@ def verdict(broken: bool) -> Text:
 
 
 def find_row(table: Table, row_id: str) -> pa.RecordBatch | None:
-    """The first row with this id."""
+    """Return the first row with this id."""
     for batch in table.batches(None, HASHED_ROWS):
-        place = pc.index(batch.column("id"), row_id).as_py()
-        if place >= 0:
-            return batch.slice(place, 1)
+        row_number = pc.index(batch.column("id"), row_id).as_py()
+        if row_number >= 0:
+            return batch.slice(row_number, 1)
     return None
