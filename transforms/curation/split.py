@@ -159,13 +159,13 @@ class ClusterQuestions(beam.PTransform):
             shards = tuple(replace(shard, index=own + shard.index) for shard in self.before.table.shards)
             earlier = replace(self.before.table, shards=shards)
             table = replace(table, shards=(*table.shards, *shards))
-        comparison = ComparedColumns(table, ("question",), self.similarity)
-        keys = chunks | BandKeys(comparison)
+        compared = ComparedColumns(table, ("question",), self.similarity)
+        keys = chunks | BandKeys(compared)
         if self.before:
             read = decided.pipeline | "Earlier" >> ReadTable(earlier, ["question"], chunk_rows=HASHED_ROWS)
-            keys = (keys, read | "EarlierKeys" >> BandKeys(comparison)) | "WithEarlier" >> beam.Flatten()
+            keys = (keys, read | "EarlierKeys" >> BandKeys(compared)) | "WithEarlier" >> beam.Flatten()
         name = partial(name_clusters, shares=self.shares, before=self.before, own_shards=own)
-        return (keys, decided) | GroupCandidates(comparison, by_question, name, ["question"])
+        return (keys, decided) | GroupCandidates(compared, by_question, name, ["question"])
 
 
 def by_question(batch: pa.RecordBatch) -> pl.DataFrame:

@@ -174,7 +174,7 @@ def test_text_never_crosses_a_shuffle(tmp_path, monkeypatch):
         "shard",
         "row",
         "key",
-        "place",
+        "position",
         "left",
         "right",
         "cost",
