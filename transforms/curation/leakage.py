@@ -4,9 +4,12 @@ Near: the Jaccard similarity of the sets of word n-grams reaches the threshold, 
 set x can only be that similar to a set that holds one of the rarest |x| - ⌈t|x|⌉ + 1 of x's shingles, so only these are
 looked up. Overlap: the row holds some run of `overlap_words` words of a held-out question (13 as in Brown et al. 2020,
 app. C); a held-out question that is shorter must be the whole of the row.
+
+An item is the number of a held-out question. Shapes: N texts, M hashes of all their shingles, P postings.
 """
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +33,7 @@ ENDINGS = 1 << 20
 
 @dataclass(frozen=True)
 class Postings:
-    """Which held-out items have a shingle, by ascending hash; items ascend within a hash."""
+    """The held-out items that have a shingle, by ascending hash; items ascend within a hash: two of [P]."""
 
     hashes: np.ndarray
     items: np.ndarray
@@ -43,14 +46,19 @@ class Postings:
         endings[hashes % ENDINGS] = True
         return cls(hashes[order], items[order], endings)
 
-    def matches(self, found: Shingles) -> tuple[np.ndarray, np.ndarray]:
+    def matches(self, texts: Shingles) -> tuple[np.ndarray, np.ndarray]:
         """The distinct pairs (text, item) that share a shingle, ascending."""
-        places = np.flatnonzero(self.endings[found.values % ENDINGS])  # the few that need a look
-        starts = np.searchsorted(self.hashes, found.values[places])
-        sizes = np.searchsorted(self.hashes, found.values[places], side="right") - starts
-        texts = np.repeat(np.searchsorted(found.offsets, places, side="right") - 1, sizes)
-        pairs = np.unique(texts * (self.items.max(initial=0) + 1) + self.items[expand(starts, sizes)])
-        return np.divmod(pairs, self.items.max(initial=0) + 1)
+        # hashes [3, 3, 8] of items [0, 2, 1]; two texts with the shingles {3, 5} and {8}: values [3, 5, 8]
+        # → shared [0, 2], where the endings of 3 and 8 are seen → starts [0, 2], sizes [2, 1]
+        # → owners [0, 0, 1] and items [0, 2, 1] → pairs [0 * 3 + 0, 0 * 3 + 2, 1 * 3 + 1] → texts [0, 0, 1]
+        shared = np.flatnonzero(self.endings[texts.values % ENDINGS])  # the few shingles that need a look
+        starts = np.searchsorted(self.hashes, texts.values[shared])
+        sizes = np.searchsorted(self.hashes, texts.values[shared], side="right") - starts
+        owners = np.repeat(np.searchsorted(texts.offsets, shared, side="right") - 1, sizes)
+        items = self.items[expand(starts, sizes)]
+        count = self.items.max(initial=0) + 1
+        pairs = np.unique(owners * count + items)
+        return np.divmod(pairs, count)
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class HeldOut:
 
 
 def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str, str]:
-    """The held-out questions of tables, files and folders (Parquet, JSON lines, CSV) by name.
+    """Read held-out questions by name from tables, files and folders (Parquet, JSON lines, CSV).
 
     A row of a table is named by its id, a record of a file by `file:number`, from 1. The question stands in `column`
     where there is one, else under one of the usual names. Raises UsageError naming a file that is missing, empty or
@@ -76,50 +84,50 @@ def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str
     """
     questions: dict[str, str] = {}
     labels: set[str] = set()
-    is_there = False
+    has_column = False
     for path in paths:
         if storage.exists(storage.join(path, MANIFEST)):
             table = read_table(path)
             chosen = column if column and column in table.schema.names else "question"
-            is_there |= chosen == column
+            has_column |= chosen == column
             check_texts(path, table.schema, ["id", chosen])
             for batch in table.batches(["id", chosen]):
                 questions |= zip(*(array.to_pylist() for array in batch.columns), strict=True)
             continue
         for file in records.find_files(path):
-            given = column if column in records.column_names(file) else None
-            is_there |= given is not None
-            try:
-                columns = choose_columns(file, "questions", {"question": given})
-            except UsageError as error:
-                raise UsageError(str(error).replace("--question-column", "--heldout-column")) from error
-            schema = pa.schema({"id": pa.string(), "question": pa.string()})
+            named = column if column in records.column_names(file) else None
+            has_column |= named is not None
             label = file.removeprefix(path).lstrip("/") or file.rpartition("/")[2]
             label = file if label in labels else label
             labels.add(label)
-            for chunk in read_chunks(0, file, "questions", columns, schema):
-                texts = pc.struct_field(chunk.batch.column("row"), "question").to_pylist()
-                for number, question in enumerate(texts, chunk.first_row + 1):
-                    if question is not None:
-                        questions[f"{label}:{number}"] = question
-    if column and not is_there:
+            questions |= _questions_of_file(file, label, named)
+    if column and not has_column:
         raise UsageError(f"heldout_column: none of {', '.join(paths)} has a column {column!r}")
     if paths and not questions:
         raise UsageError(f"{', '.join(paths)}: no held-out question could be read there")
     return questions
 
 
+def _questions_of_file(file: str, label: str, column: str | None) -> Iterator[tuple[str, str]]:
+    """The questions of one file with their names; `column` None stands for the usual names."""
+    try:
+        columns = choose_columns(file, "questions", {"question": column})
+    except UsageError as error:
+        raise UsageError(str(error).replace("--question-column", "--heldout-column")) from error
+    schema = pa.schema({"id": pa.string(), "question": pa.string()})
+    for chunk in read_chunks(0, file, "questions", columns, schema):
+        texts = pc.struct_field(chunk.batch.column("row"), "question").to_pylist()
+        for number, question in enumerate(texts, chunk.first_row + 1):
+            if question is not None:
+                yield f"{label}:{number}", question
+
+
 def index_held_out(questions: dict[str, str], similarity: Similarity, overlap_words: int) -> HeldOut:
-    """Held-out questions by name, hashed for look-up."""
+    """Hash held-out questions, given by name, for look-up."""
     names = sorted(questions)
     texts = words_of(pa.array([questions[name] for name in names], pa.string()))
-    sets = shingles(texts, similarity.words).sets()
-    items, sizes = np.repeat(np.arange(len(names)), sets.sizes()), sets.sizes()
-    _, of_value, counts = np.unique(sets.values, return_inverse=True, return_counts=True)
-    order = np.lexsort((sets.values, counts[of_value], items))
-    rarest = sizes - np.ceil(similarity.jaccard * sizes - 1e-9).astype(np.int64) + 1
-    probes = order[expand(np.zeros(len(sizes), np.int64), sizes) < np.repeat(rarest, sizes)]
-    runs = shingles(texts, overlap_words)
+    sets, runs = shingles(texts, similarity.words).sets(), shingles(texts, overlap_words)
+    probes, items = _rarest(sets, similarity.jaccard)
     return HeldOut(
         names=tuple(names),
         questions=tuple(questions[name] for name in names),
@@ -127,9 +135,25 @@ def index_held_out(questions: dict[str, str], similarity: Similarity, overlap_wo
         similarity=similarity,
         overlap_words=overlap_words,
         sets=sets,
-        near=Postings.of(sets.values[probes], items[probes]),
+        near=Postings.of(probes, items),
         overlap=Postings.of(runs.values, np.repeat(np.arange(len(names)), runs.sizes())),
     )
+
+
+def _rarest(sets: Shingles, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Every set's rarest shingles, one of which any set so similar must hold, and the number of the set of each."""
+    # sets {a b c}, {b c} at 0.6: items [0, 0, 0, 1, 1], frequency [1, 2, 2, 2, 2]
+    # → order [0, 1, 2, 3, 4], the rarest of each set first; rank [0, 1, 2, 0, 1]
+    # → needed [3 - 2 + 1, 2 - 2 + 1] = [2, 1] → probes [0, 1, 3]: a and b of the first set, b of the second
+    sizes = sets.sizes()
+    items = np.repeat(np.arange(len(sizes)), sizes)
+    _, value_numbers, counts = np.unique(sets.values, return_inverse=True, return_counts=True)
+    frequency = counts[value_numbers]
+    order = np.lexsort((sets.values, frequency, items))
+    rank = expand(np.zeros(len(sizes), np.int64), sizes)
+    needed = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
+    probes = order[rank < np.repeat(needed, sizes)]
+    return sets.values[probes], items[probes]
 
 
 def drop_leaked(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
@@ -137,16 +161,16 @@ def drop_leaked(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
 
     `leaked_near_duplicate` names the most similar question, `leaked_overlap` the first that shares a run of words.
     """
+    # rows [0, 1, 2], of which 1 is dropped already: live [0, 2]
+    # near [-1, 7], overlapping [4, 9] → leaked [4, 7] → source [4, -1, 7], is_near [no, no, yes]
     live = np.flatnonzero(kept(batch))
     texts = words_of(batch.column("question"))
     if len(live) < batch.num_rows:
         texts = texts.take(live)
-    near, overlapping = _nearest(shingles(texts, held_out.similarity.words).sets(), held_out), np.full(len(live), -1)
-    rows, items = held_out.overlap.matches(shingles(texts, held_out.overlap_words))
-    overlapping[rows[::-1]] = items[::-1]  # the first item of a row is written last
-    source = np.full(batch.num_rows, -1)
+    near = _nearest(shingles(texts, held_out.similarity.words).sets(), held_out)
+    overlapping = _first_overlapping(shingles(texts, held_out.overlap_words), held_out)
+    source, is_near = np.full(batch.num_rows, -1), np.zeros(batch.num_rows, np.bool_)
     source[live] = np.where(near >= 0, near, overlapping)
-    is_near = np.zeros(batch.num_rows, np.bool_)
     is_near[live] = near >= 0
     batch = drop_where(batch, pa.array(is_near), "leaked_near_duplicate")
     batch = drop_where(batch, pc.and_not(pa.array(source >= 0), pa.array(is_near)), "leaked_overlap")
@@ -161,13 +185,23 @@ def quote_leaks(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
     return batch.append_column("leaked_question", pa.array(texts, pa.string()))
 
 
+def _first_overlapping(runs: Shingles, held_out: HeldOut) -> np.ndarray:
+    """Of every text the first item that shares a run of words with it, or -1: int64[N]."""
+    # pairs (text 0, item 4), (text 0, item 9) → written from the last on: [9], then [4]
+    first = np.full(len(runs.offsets) - 1, -1)
+    texts, items = held_out.overlap.matches(runs)
+    first[texts[::-1]] = items[::-1]
+    return first
+
+
 def _nearest(sets: Shingles, held_out: HeldOut) -> np.ndarray:
-    """The item most similar to every set, the first of equals; -1 where none reaches the threshold."""
-    rows, items = held_out.near.matches(sets)
-    similar = jaccard(sets, rows, held_out.sets, items)
-    reach = similar >= held_out.similarity.jaccard
-    rows, items, similar = rows[reach], items[reach], similar[reach]
+    """Of every set the most similar item, the first of equals, or -1 where none reaches the threshold: int64[N]."""
+    # pairs (set 0, item 4) of 0.8, (0, 6) of 0.9, (0, 9) of 0.9 → sorted [4, 9, 6] → the last one written is item 6
+    texts, items = held_out.near.matches(sets)
+    similar = jaccard(sets, texts, held_out.sets, items)
+    is_near = similar >= held_out.similarity.jaccard
+    texts, items, similar = texts[is_near], items[is_near], similar[is_near]
+    best_last = np.lexsort((-items, similar, texts))
     nearest = np.full(len(sets.offsets) - 1, -1)
-    last_is_best = np.lexsort((-items, similar, rows))
-    nearest[rows[last_is_best]] = items[last_is_best]
+    nearest[texts[best_last]] = items[best_last]
     return nearest

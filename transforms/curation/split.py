@@ -1,9 +1,10 @@
 """One split of the questions into train, validation and test, and the inspector's own inside train.
 
-A question goes where the hash of its cluster sends it: the cluster is the group of its near-duplicates, named after
-the smallest content hash among them, so that none of them lies on the other side and order or place decide nothing.
-When data are added, a newcomer could rename a cluster; so the questions of a table that was split before keep the names
-they have there, newcomers join them, and one that is near to two splits is dropped.
+A question goes where the hash of its cluster sends it. The cluster is the group of its near-duplicates, named after the
+smallest content hash among them: none of them lies on the other side, and neither order nor shard decides anything.
+When data are added, a newcomer could rename a cluster. So the questions of a table that was split before keep the names
+they have there, newcomers join them, and a newcomer near to two splits is dropped.
+
 The inspector is trained on pairs of the aligner's training part alone; else its training would have seen the questions
 that the aligner is tested on (paper 000, app. C). Identity triples have one text for both labels: not for inspectors.
 """
@@ -45,12 +46,12 @@ class AlikePairs:
     max_similarity: float
 
     def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
-        """Which pairs reach the similarity: bool[N]."""
+        """Which of N pairs reach the similarity: bool[N]. An embedding has D dimensions."""
         from transforms.engines.embedder import open_embedder
 
         embed = open_embedder(self.embedder).embed
-        responses, corrections = (embed(batch.column(name).to_pylist()) for name in ("response", "correction"))
-        return (responses * corrections).sum(axis=1) >= self.max_similarity
+        responses_ND, corrections_ND = (embed(batch.column(name).to_pylist()) for name in ("response", "correction"))
+        return (responses_ND * corrections_ND).sum(axis=1) >= self.max_similarity
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ class Shares:
     seed: int
 
     def draw(self, clusters: pa.Array, step: str) -> pa.Array:
-        """The splits that the clusters' hashes send them to; `step` is `split` or `inspector_split`."""
+        """Return the splits that the clusters' hashes send them to; `step` is `split` or `inspector_split`."""
+        # shares (0.7, 0.15, 0.15) → borders [0.7, 0.85]; points [0.2, 0.7, 0.9] → [0, 1, 2], train, validation, test
         salt = np.uint64(xxhash.xxh3_64_intdigest(f"{step} {self.seed}".encode()))
         points = scramble(byte_hashes(clusters) ^ salt) / 2.0**64
-        places = np.searchsorted(np.cumsum(getattr(self, step))[:-1], points, side="right")
-        return pa.array(SPLITS).take(pa.array(places))
+        borders = np.cumsum(getattr(self, step))[:-1]
+        return pa.array(SPLITS).take(pa.array(np.searchsorted(borders, points, side="right")))
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class SplitBefore:
         for batch in self.table.batches(["cluster", "split", "inspector_split"], HASHED_ROWS):
             clusters = batch.column("cluster")
             if not pc.all(pc.fill_null(pc.match_substring_regex(clusters, "^[0-9a-f]{32}$"), False)).as_py():
-                raise UsageError(f"{self.table.path}: its clusters are not those that `alignbeam curate` gives")
+                raise UsageError(
+                    f"{self.table.path}: its clusters are not those of `alignbeam curate`; name a curated table"
+                )
             for step in ("split", "inspector_split"):
                 same = pc.equal(batch.column(step), shares.draw(clusters, step))  # null outside the inspector's part
                 if not pc.all(pc.fill_null(same, True)).as_py():
@@ -91,13 +95,14 @@ class SplitBefore:
                     )
 
     def clusters(self, keys: pa.Array) -> pa.Array:
-        """The cluster of each of these question keys, null where the table does not hold the question."""
+        """Return the cluster of each of these question keys, null where the table does not hold the question."""
+        # names [a, c] of clusters [x, y], wanted [c, b, d] → nearest [1, 1, 1], the last one for d → [y, null, null]
         names, clusters = _clusters_of(self.table)
         if not len(names):
             return pa.nulls(len(keys), pa.string())
         wanted = _fixed(keys)
-        places = np.minimum(np.searchsorted(names, wanted), len(names) - 1)
-        return pa.array(clusters[places].astype(str), pa.string(), mask=names[places] != wanted)
+        nearest = np.minimum(np.searchsorted(names, wanted), len(names) - 1)
+        return pa.array(clusters[nearest].astype(str), pa.string(), mask=names[nearest] != wanted)
 
 
 @cache
@@ -119,21 +124,24 @@ def assign_splits(
     batch: pa.RecordBatch, shares: Shares, before: SplitBefore | None = None, alike: AlikePairs | None = None
 ) -> pa.RecordBatch:
     """Add `split` and `inspector_split`, and fill `cluster` where a question is alone in its cluster."""
+    # rows [0, 1, 2, 3] in [train, train, test, train], of which 1 is an identity triple and 3 too alike
+    # → is_for_inspector [yes, yes, no, yes], then [yes, no, no, yes], then [yes, no, no, no]
     keys = question_keys(batch)
-    known = before.clusters(keys) if before else pa.nulls(len(keys), pa.string())
-    clusters = pc.coalesce(batch.column("cluster"), known, keys)
+    earlier = before.clusters(keys) if before else pa.nulls(len(keys), pa.string())
+    clusters = pc.coalesce(batch.column("cluster"), earlier, keys)
     splits = shares.draw(clusters, "split")
-    for_inspector = pc.equal(splits, SPLITS[0]).to_numpy(zero_copy_only=False)
+    is_for_inspector = pc.equal(splits, SPLITS[0]).to_numpy(zero_copy_only=False)
     if "identity" in batch.schema.names:
-        for_inspector &= ~np.asarray(pc.fill_null(batch.column("identity"), False), np.bool_)
-    if alike is not None and for_inspector.any():
-        for_inspector[for_inspector] = ~alike(batch.filter(pa.array(for_inspector)))
-    inner = pc.if_else(pa.array(for_inspector), shares.draw(clusters, "inspector_split"), None)
+        is_for_inspector &= ~np.asarray(pc.fill_null(batch.column("identity"), False), np.bool_)
+    if alike is not None and is_for_inspector.any():
+        is_for_inspector[is_for_inspector] = ~alike(batch.filter(pa.array(is_for_inspector)))
+    inner = pc.if_else(pa.array(is_for_inspector), shares.draw(clusters, "inspector_split"), None)
     return with_columns(batch, cluster=clusters, split=splits, inspector_split=inner)
 
 
 def question_keys(batch: pa.RecordBatch) -> pa.Array:
-    """The content hash of every question's words: 32 hexadecimal digits."""
+    """Return the content hash of every question's words: 32 hexadecimal digits."""
+    # two questions of hashes (1, 2) and (3, 4) → digits 0…01 0…02 0…03 0…04 in one string, cut at ends [0, 32, 64]
     digits = words_of(batch.column("question")).content().astype(">u8").tobytes().hex().encode()
     ends = pa.array(np.arange(batch.num_rows + 1, dtype=np.int32) * 32)
     return pa.StringArray.from_buffers(batch.num_rows, ends.buffers()[1], pa.py_buffer(digits))
@@ -141,9 +149,9 @@ def question_keys(batch: pa.RecordBatch) -> pa.Array:
 
 @dataclass
 class ClusterQuestions(beam.PTransform):
-    """Decisions, from (chunks, decisions so far), that name the cluster of every question with near-duplicates.
+    """Turn (chunks, decisions so far) into decisions that name the cluster of every question with near-duplicates.
 
-    The questions of a table that was split before are compared too, whether these rows hold them or not; newcomers near
+    The questions of a table that was split before are compared too, whether these rows hold them or not. Newcomers near
     to two of its splits are dropped (`straddles_split`).
     """
 
@@ -169,7 +177,7 @@ class ClusterQuestions(beam.PTransform):
 
 
 def by_question(batch: pa.RecordBatch) -> pl.DataFrame:
-    """Rows named by the content hash of their question."""
+    """Name every row by the content hash of its question."""
     return pl.DataFrame({"name": pl.from_arrow(question_keys(batch))})
 
 
@@ -181,24 +189,33 @@ def name_clusters(
     before: SplitBefore | None = None,
     own_shards: int = 1,
 ) -> Iterator[Keyed]:
-    """Decisions that give every row of a group of near-duplicates the smallest name in it as its `cluster`.
+    """Decide that every row of a group of near-duplicates has the smallest name in it as its `cluster`.
 
     Where the group holds questions that were split before, these keep their clusters. Newcomers get the smallest of
     them, if all lie in one split, and are dropped if not. Shards from `own_shards` on are those of the earlier table.
     """
+    # a group of a, b and c, of which b and c were split before:    the same group without c:
+    # name  earlier  side         drop_reason      cluster          cluster
+    # a     -        -            straddles_split  -                x
+    # b     x        train/train  -                x                x
+    # c     y        test/        -                y
     texts, numbers = np.unique(members["text"].to_numpy(), return_inverse=True)
     members = members.with_columns(group=near_duplicate_groups(sets.take(texts), threshold)[numbers])
     members = members.filter(pl.len().over("group") > 1)
-    known = before.clusters(members["name"].to_arrow()) if before else pa.nulls(len(members), pa.string())
-    members = members.with_columns(known=pl.Series(known.to_pylist(), dtype=pl.String))
-    clusters = members["known"].to_arrow().cast(pa.string())
-    splits = shares.draw(clusters, "split")
-    inner = pc.if_else(pc.equal(splits, SPLITS[0]), shares.draw(clusters, "inspector_split"), "")
-    sides = pc.binary_join_element_wise(splits, inner, "/")
-    members = members.with_columns(side=pl.Series(sides.to_pylist(), dtype=pl.String))
-    side = pl.when(pl.col("known").is_not_null()).then("side")
-    straddles = pl.col("known").is_null() & (side.drop_nulls().n_unique().over("group") > 1)
-    members = members.with_columns(drop_reason=pl.when(straddles).then(pl.lit("straddles_split")))
-    joined = pl.coalesce("known", pl.col("known").min().over("group"), pl.col("name").min().over("group"))
+    members = members.with_columns(_earlier_sides(members["name"], shares, before))
+    is_newcomer = pl.col("earlier").is_null()
+    sides = pl.col("side").drop_nulls().n_unique().over("group")
+    members = members.with_columns(drop_reason=pl.when(is_newcomer & (sides > 1)).then(pl.lit("straddles_split")))
+    joined = pl.coalesce("earlier", pl.col("earlier").min().over("group"), pl.col("name").min().over("group"))
     members = members.with_columns(cluster=pl.when(pl.col("drop_reason").is_null()).then(joined))
     yield from to_decisions(members.filter(pl.col("shard") < own_shards))
+
+
+def _earlier_sides(names: pl.Series, shares: Shares, before: SplitBefore | None) -> list[pl.Series]:
+    """The cluster that each question had before, and the side that it lies on; both null for a newcomer."""
+    clusters = before.clusters(names.to_arrow()) if before else pa.nulls(len(names), pa.string())
+    splits = shares.draw(clusters, "split")
+    inner = pc.if_else(pc.equal(splits, SPLITS[0]), shares.draw(clusters, "inspector_split"), "")
+    sides = pc.if_else(pc.is_valid(clusters), pc.binary_join_element_wise(splits, inner, "/"), None)
+    columns = {"earlier": clusters, "side": sides}
+    return [pl.Series(name, column.to_pylist(), dtype=pl.String) for name, column in columns.items()]
