@@ -41,7 +41,8 @@ from transforms.tables.read import ReadTable
 from transforms.tables.table import Table, read_table
 from transforms.tables.write import SplitMarks, WriteTables
 from transforms.texts.near_duplicates import Similarity
-from transforms.training_data.shards import TRAINERS, Trainer, WriteTrainingShards, count_rows, plan_shards
+from transforms.training_data.rows import TRAINERS, Trainer
+from transforms.training_data.shards import WriteTrainingShards, count_rows, plan_shards
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 
 from schemas.tables import CURATED_TRIPLES
 from transforms.tables.table import read_manifest, read_table
-from transforms.training_data.shards import (
-    TRAINERS,
-    Piece,
-    WriteTrainingShards,
-    aligner_rows,
-    count_rows,
-    inspector_rows,
-    plan_shards,
-)
+from transforms.training_data.rows import TRAINERS, aligner_rows, inspector_rows
+from transforms.training_data.shards import Piece, WriteTrainingShards, count_rows, plan_shards
 
 
 def triple(number: int, split: str = "train", inner: str | None = "train") -> dict:
@@ -46,6 +39,13 @@ def test_cuts_never_matter(rows, cut):
     batch = batch_of([triple(number) for number in range(rows)])
     assert_cuts_never_matter(inspector_rows, batch, cut)
     assert_cuts_never_matter(aligner_rows, batch, cut)
+
+
+def test_a_plan_cuts_row_groups_where_shards_end():
+    assert plan_shards({"train": {(0, 0): 3, (0, 1): 2}}, 3) == [
+        [Piece("train", (0, 0), 0, 2)],
+        [Piece("train", (0, 0), 2, 3), Piece("train", (0, 1), 0, 2)],
+    ]
 
 
 def test_a_plan_cuts_across_curated_shards():
