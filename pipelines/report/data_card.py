@@ -17,7 +17,7 @@ MOST_VALUES = 20
 
 
 def data_card(stage: Stage) -> str:
-    """README.md of a curated table, in Markdown; texts of the data are cut and cannot become markup."""
+    """Write README.md of a curated table, in Markdown; texts of the data are cut and cannot become markup."""
     manifest = stage.read_manifest()
     counts, name = manifest["counts"], next(iter(manifest["tables"]))
     kept = stage.table(name)
@@ -28,9 +28,9 @@ def data_card(stage: Stage) -> str:
         "## Splits\n\n" + _table(["split", "rows"], _values(kept, "split").most_common()),
     ]
     for column in (field.name for field in kept.schema if field.name in ORIGINS and is_text(field.type)):
-        found = [(_code(value), rows) for value, rows in _values(kept, column).most_common()]
-        more = [("…", f"{len(found) - MOST_VALUES:,} more values")] if len(found) > MOST_VALUES else []
-        parts.append(f"## By {column}\n\n" + _table([column, "rows"], [*found[:MOST_VALUES], *more]))
+        values = [(_code(value), rows) for value, rows in _values(kept, column).most_common()]
+        more = [("…", f"{len(values) - MOST_VALUES:,} more values")] if len(values) > MOST_VALUES else []
+        parts.append(f"## By {column}\n\n" + _table([column, "rows"], [*values[:MOST_VALUES], *more]))
     if counts["drops"]:
         parts.append("## Dropped\n\n" + _table(["reason", "rows"], counts["drops"].items()))
         parts.append(_examples(stage.table("drops"), list(counts["drops"])))
@@ -38,16 +38,16 @@ def data_card(stage: Stage) -> str:
 
 
 def _values(table: Table, column: str) -> Counter[str]:
-    """How many rows have each value of a column."""
-    found: Counter[str] = Counter()
+    """Count the rows of each value of a column."""
+    counts: Counter[str] = Counter()
     for batch in table.batches([column], HASHED_ROWS):
         for item in pc.value_counts(batch.column(column)).to_pylist():
-            found[str(item["values"])] += item["counts"]
-    return found
+            counts[str(item["values"])] += item["counts"]
+    return counts
 
 
 def _examples(drops: Table, reasons: list[str]) -> str:
-    """The first rows dropped for each reason."""
+    """Show the first rows dropped for each reason."""
     texts = [name for name in TEXT_COLUMNS if name in drops.schema.names]
     links = [name for name in ("duplicate_of", "leaked_from") if name in drops.schema.names]
     missing = dict.fromkeys(reasons, EXAMPLES)
@@ -59,7 +59,7 @@ def _examples(drops: Table, reasons: list[str]) -> str:
             lines[reason] += [_example(row, texts, links) for row in rows.to_pylist()]
         if not any(missing.values()):
             break
-    return "\n\n".join(f"### {reason}\n\n" + "\n".join(found) for reason, found in lines.items())
+    return "\n\n".join(f"### {reason}\n\n" + "\n".join(shown) for reason, shown in lines.items())
 
 
 def _example(row: dict, texts: list[str], links: list[str]) -> str:
@@ -68,7 +68,7 @@ def _example(row: dict, texts: list[str], links: list[str]) -> str:
 
 
 def _code(text: str) -> str:
-    """A text as a code span on one line."""
+    """Write a text as a code span on one line."""
     line = " ".join(text.replace("`", "\u02cb").split())
     return f"`{line[:SHOWN]}{'…' if len(line) > SHOWN else ''}`" if line else "(empty)"
 

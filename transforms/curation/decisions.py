@@ -1,8 +1,8 @@
-"""Decisions about rows, by their place: what crosses a shuffle in place of text.
+"""Decisions about rows, by shard and row number: what crosses a shuffle in place of text.
 
-Steps that compare rows with each other (duplicates, clusters) send hashes and places through a shuffle and end in
-decisions: for one shard, a batch of row numbers and marks. `OpenShards` groups them by shard, opens that shard once and
-gives its chunks with the marks as columns. A row gets at most one drop decision: each step looks at what is left.
+Steps that compare rows with each other (duplicates, clusters) send hashes and row numbers through a shuffle and end in
+decisions: for one shard, a batch of row numbers and marks. `OpenShards` groups them by shard, opens each shard once and
+yields its chunks with the marks as columns. A row gets at most one drop decision: each step looks at what is left.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ DECISIONS = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in MA
 
 
 def to_decisions(rows: pl.DataFrame) -> Iterator[Keyed]:
-    """Decisions from a frame with columns `shard`, `row` and any of the marks, one batch per shard."""
+    """Make decisions, one batch per shard, of a frame with columns `shard`, `row` and any of the marks."""
     marks = [pl.col(name) if name in rows.columns else pl.lit(None, pl.String).alias(name) for name in MARKS]
     rows = rows.select("shard", "row", *marks)
     for (shard,), of_shard in rows.partition_by("shard", as_dict=True, include_key=False).items():
@@ -32,17 +32,17 @@ def to_decisions(rows: pl.DataFrame) -> Iterator[Keyed]:
 
 
 def one_batch(frame: pl.DataFrame) -> pa.RecordBatch:
-    """A frame as a single Arrow batch."""
+    """Return a frame as a single Arrow batch."""
     table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
     return table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], table.schema)
 
 
 def decisions_of(chunk: Chunk) -> Iterator[Keyed]:
-    """The marks that a chunk's rows carry already, as decisions; none for a chunk without a marked row."""
-    marked = pc.is_valid(chunk.batch.column("drop_reason"))
-    rows = np.flatnonzero(marked) + chunk.first_row
+    """Return the marks that a chunk's rows carry already, as decisions; none for a chunk without a marked row."""
+    is_marked = pc.is_valid(chunk.batch.column("drop_reason"))
+    rows = np.flatnonzero(is_marked) + chunk.first_row
     if len(rows):
-        batch = chunk.batch.filter(marked)
+        batch = chunk.batch.filter(is_marked)
         marks = [
             batch.column(name) if name in batch.schema.names else pa.nulls(len(rows), pa.string()) for name in MARKS
         ]
@@ -50,13 +50,14 @@ def decisions_of(chunk: Chunk) -> Iterator[Keyed]:
 
 
 def undecided(chunk: Chunk) -> tuple[pa.RecordBatch, np.ndarray]:
-    """The rows that are still in, and their numbers in the shard."""
-    mask = kept(chunk.batch)
-    return chunk.batch.filter(mask), np.flatnonzero(mask) + chunk.first_row
+    """Return the rows that are still in, and their numbers in the shard."""
+    is_kept = kept(chunk.batch)
+    return chunk.batch.filter(is_kept), np.flatnonzero(is_kept) + chunk.first_row
 
 
 def by_bucket(batch: pa.RecordBatch, keys: np.ndarray, buckets: int) -> Iterator[Keyed]:
-    """The rows of a batch, those with equal keys (uint64) in the same of `buckets` parts."""
+    """Part a batch into `buckets`, rows with equal keys (uint64) in the same one."""
+    # keys [5, 4, 9], 3 buckets → bucket [2, 1, 0] → rows in the order [2, 1, 0], ends [1, 2, 3]
     if buckets == 1:
         yield 0, batch
         return
@@ -69,7 +70,8 @@ def by_bucket(batch: pa.RecordBatch, keys: np.ndarray, buckets: int) -> Iterator
 
 
 def with_decisions(batch: pa.RecordBatch, first_row: int, decisions: pa.Table) -> pa.RecordBatch:
-    """The batch, whose rows begin at `first_row` of its shard, with the marks decided for them as columns."""
+    """Add the marks decided for a batch's rows, which begin at `first_row` of its shard, as columns."""
+    # a batch of rows [10, 11, 12], decisions about rows [4, 12, 10] → inside [1, 2] → source [2, -1, 1], null for -1
     rows = decisions.column("row").to_numpy()
     inside = np.flatnonzero((first_row <= rows) & (rows < first_row + batch.num_rows))
     source = np.full(batch.num_rows, -1)
@@ -82,9 +84,9 @@ def with_decisions(batch: pa.RecordBatch, first_row: int, decisions: pa.Table) -
 
 @dataclass
 class OpenShards(beam.PTransform):
-    """All chunks of a table with the decisions about their rows as columns.
+    """Open a table's shards and add the decisions about their rows as columns.
 
-    `columns` are those read; shards in `skip` are left out; `step` is what the progress shown calls it.
+    columns: those that are read (None: all). skip: shards that are left out. step: what the progress shown calls it.
     """
 
     table: Table
@@ -114,6 +116,6 @@ class OpenShards(beam.PTransform):
 
 
 def open_shard(table: Table, index: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The batches of one shard, in order."""
+    """Read the batches of one shard, in order."""
     shard = next(shard for shard in table.shards if shard.index == index)
     return Table(table.path, (shard,), table.schema).batches(columns, HASHED_ROWS)

@@ -29,6 +29,9 @@ def similar_kept(words: Words, threshold: float) -> ndarray:
 
     Texts with such a one are not kept, all others are. A text without words is always kept.
     """
+    # texts [a b a], [b c]: tokens [0, 1, 0, 1, 2] → elements [a, b, a again, b, c], numbered [0, 2, 1, 2, 3] for a,
+    # a again, b, c with counts [1, 1, 2, 1] → rank [0, 1, 3, 2], the rarest first → elements [0, 3, 1, 3, 2]
+    # → sorted within each text [0, 1, 3 | 2, 3]: a, a again, b | c, b
     _, tokens = np.unique(words.values, return_inverse=True)
     elements = _occurrences(tokens, words.offsets)
     _, elements, counts = np.unique(elements, return_inverse=True, return_counts=True)
@@ -42,7 +45,8 @@ def similar_kept(words: Words, threshold: float) -> ndarray:
 
 
 def prefix_sizes(sizes: ndarray, threshold: float) -> ndarray:
-    """How many of a text's rarest words must be looked up, for texts of so many words."""
+    """Return how many of a text's rarest words must be looked up, for texts of so many words."""
+    # 10 words at 0.7: a similar text has at least 6 and shares 6 → one of the rarest 10 - 6 + 1 = 5 is among them
     shortest = np.floor(sizes * threshold / (2 - threshold) + 1e-9) + 1  # that can be similar at all
     shared = np.floor(threshold * (sizes + shortest) / 2 + 1e-9) + 1
     return np.clip(sizes - shared + 1, 0, sizes).astype(np.int64)
@@ -50,18 +54,21 @@ def prefix_sizes(sizes: ndarray, threshold: float) -> ndarray:
 
 @kernel
 def _occurrences(tokens: ndarray, offsets: ndarray) -> ndarray:
-    """The k-th time that a text has a word tells it apart from the first: int64[M]."""
+    """Tell the words of a text apart by how often each stood in it before: int64[M].
+
+    tokens [0, 1, 0] of one text of 3 words → [0 * 3 + 0, 1 * 3 + 0, 0 * 3 + 1] = [0, 3, 1]
+    """
     seen = np.zeros(tokens.max() + 1 if len(tokens) else 0, np.int64)
     longest = np.int64(0)
     for row in range(len(offsets) - 1):
         longest = max(longest, offsets[row + 1] - offsets[row])
     elements = np.empty(len(tokens), np.int64)
     for row in range(len(offsets) - 1):
-        for place in range(offsets[row], offsets[row + 1]):
-            elements[place] = tokens[place] * longest + seen[tokens[place]]
-            seen[tokens[place]] += 1
-        for place in range(offsets[row], offsets[row + 1]):
-            seen[tokens[place]] = 0
+        for position in range(offsets[row], offsets[row + 1]):
+            elements[position] = tokens[position] * longest + seen[tokens[position]]
+            seen[tokens[position]] += 1
+        for position in range(offsets[row], offsets[row + 1]):
+            seen[tokens[position]] = 0
     return elements
 
 
@@ -69,27 +76,28 @@ def _occurrences(tokens: ndarray, offsets: ndarray) -> ndarray:
 def _similar_kept(
     tokens: ndarray, elements: ndarray, offsets: ndarray, prefixes: ndarray, threshold: float, count: int
 ) -> ndarray:
+    """As `similar_kept`; `elements` are sorted within each text, so that its first `prefixes[row]` are the rarest."""
     newest = np.full(count, -1, np.int64)  # of every element the last entry of a kept text's prefix,
     before = np.full(prefixes.sum(), -1, np.int64)  # of every entry the one before it with that element,
     owner = np.empty(prefixes.sum(), np.int64)  # and its text
     compared = np.full(len(offsets) - 1, -1, np.int64)
-    found = np.full(len(offsets) - 1, -1, np.int64)
+    similar = np.full(len(offsets) - 1, -1, np.int64)
     masks = np.zeros(tokens.max() + 1 if len(tokens) else 0, np.uint64)
     entries = 0
     for row in range(len(offsets) - 1):
         start, stop = offsets[row], offsets[row + 1]
         size = stop - start
-        for place in range(start, min(stop, start + BITS)):
-            masks[tokens[place]] |= np.uint64(1) << np.uint64(place - start)
-        for place in range(start, start + prefixes[row]):
-            entry = newest[elements[place]]
+        for position in range(start, min(stop, start + BITS)):
+            masks[tokens[position]] |= np.uint64(1) << np.uint64(position - start)
+        for position in range(start, start + prefixes[row]):
+            entry = newest[elements[position]]
             while entry >= 0:
-                other = owner[entry]
+                earlier = owner[entry]
                 entry = before[entry]
-                if compared[other] == row or (0 <= found[row] < other):
+                if compared[earlier] == row or (0 <= similar[row] < earlier):
                     continue
-                compared[other] = row
-                first, last = offsets[other], offsets[other + 1]
+                compared[earlier] = row
+                first, last = offsets[earlier], offsets[earlier + 1]
                 needed = threshold * (size + last - first) / 2
                 if min(size, last - first) > needed:
                     if size <= BITS:
@@ -97,23 +105,23 @@ def _similar_kept(
                     else:
                         common = _common(tokens, start, stop, first, last)
                     if common > needed + 1e-9:
-                        found[row] = other
-        for place in range(start, min(stop, start + BITS)):
-            masks[tokens[place]] = 0
-        if found[row] < 0:
-            for place in range(start, start + prefixes[row]):
-                before[entries], owner[entries] = newest[elements[place]], row
-                newest[elements[place]] = entries
+                        similar[row] = earlier
+        for position in range(start, min(stop, start + BITS)):
+            masks[tokens[position]] = 0
+        if similar[row] < 0:
+            for position in range(start, start + prefixes[row]):
+                before[entries], owner[entries] = newest[elements[position]], row
+                newest[elements[position]] = entries
                 entries += 1
-    return found
+    return similar
 
 
 @kernel
 def _common_by_bits(masks: ndarray, tokens: ndarray, start: int, stop: int) -> int:
-    """Length of the longest common subsequence with a text of up to 64 words, given as masks (Hyyrö 2004)."""
+    """Return the length of the longest common subsequence with a text of up to 64 words, as masks (Hyyrö 2004)."""
     state = ~np.uint64(0)
-    for place in range(start, stop):
-        matches = state & masks[tokens[place]]
+    for position in range(start, stop):
+        matches = state & masks[tokens[position]]
         state = (state + matches) | (state - matches)
     state = ~state
     count = 0
@@ -125,13 +133,13 @@ def _common_by_bits(masks: ndarray, tokens: ndarray, start: int, stop: int) -> i
 
 @kernel
 def _common(tokens: ndarray, start: int, stop: int, first: int, last: int) -> int:
-    """Length of the longest common subsequence of two runs of tokens, row by row."""
+    """Return the length of the longest common subsequence of two runs of tokens, row by row."""
     lengths = np.zeros(last - first + 1, np.int64)
-    for place in range(start, stop):
+    for position in range(start, stop):
         diagonal = 0
         for column in range(last - first):
             above = lengths[column + 1]
-            if tokens[place] == tokens[first + column]:
+            if tokens[position] == tokens[first + column]:
                 lengths[column + 1] = diagonal + 1
             else:
                 lengths[column + 1] = max(above, lengths[column])
@@ -141,9 +149,9 @@ def _common(tokens: ndarray, start: int, stop: int, first: int, last: int) -> in
 
 @dataclass
 class DropNotNovel(beam.PTransform):
-    """Decisions that drop rows whose question has a ROUGE-L above `threshold` with one that stays, which they name.
+    """Drop rows whose question has a ROUGE-L above `threshold` with one that stays, and name it.
 
-    The preferred are asked first. All are compared in one place, where hashes of their words meet.
+    The preferred are asked first. One worker compares all, by the hashes of their words.
     """
 
     threshold: float

@@ -24,12 +24,12 @@ PREFERRED = ["cost", "name", "tie", "shard", "row"]
 
 
 def buckets_for(table: Table) -> int:
-    """Into how many parts the hashes of a table are cut; the result is the same for any number."""
+    """Return into how many parts a table's hashes are cut; no result depends on the number."""
     return min(max(table.rows // ROWS_PER_BUCKET, 2), MAX_BUCKETS)
 
 
 def row_hashes(batch: pa.RecordBatch) -> ndarray:
-    """A content hash per row over all its columns, whatever their order: uint64[N]."""
+    """Hash the content of every row over all its columns, whatever their order: uint64[N]."""
     hashes = np.zeros(batch.num_rows, np.uint64)
     for name in sorted(batch.schema.names):
         column = batch.column(name)
@@ -37,27 +37,29 @@ def row_hashes(batch: pa.RecordBatch) -> ndarray:
             column = pa.array([json.dumps(value, default=str) for value in column.to_pylist()], pa.string())
         elif not is_text(column.type):
             column = pl.from_arrow(column).cast(pl.String).to_arrow(compat_level=pl.CompatLevel.oldest())
-        known = column.is_valid().to_numpy(zero_copy_only=False)
-        hashes = scramble(hashes * GOLDEN + byte_hashes(column) + known)
+        is_there = column.is_valid().to_numpy(zero_copy_only=False)
+        hashes = scramble(hashes * GOLDEN + byte_hashes(column) + is_there)
     return hashes
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Which of several alike rows stays: the `first` by id, the `longest` by the characters of `columns`, or the one
-    with the highest number in the column that `keep` names. Ties go to the smallest id, then to the smallest hash of
-    the row."""
+    """Which of several alike rows stays: the `first`, the `longest`, or that with the highest number in a column.
+
+    `first` is by id, `longest` by the characters of `columns`; any other `keep` names the column of numbers. Ties go to
+    the smallest id, then to the smallest hash of the row.
+    """
 
     keep: str = FIRST
     columns: tuple[str, ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The columns that it looks at, besides the id."""
+        """The columns that decide, besides the id."""
         return {FIRST: (), LONGEST: self.columns}.get(self.keep, (self.keep,))
 
     def rank(self, batch: pa.RecordBatch) -> pl.DataFrame:
-        """`cost`, `name` and `tie`, by which rows are to be sorted: float64, text, uint64."""
+        """Return `cost`, `name` and `tie`, by which rows are to be sorted: float64, text, uint64."""
         cost = np.zeros(batch.num_rows)
         if self.keep == LONGEST:
             for name in self.columns:
@@ -72,7 +74,8 @@ class Preference:
 
 
 def drop_repeats(members: pl.DataFrame, repeated: ndarray, reason: str) -> Iterator[Keyed]:
-    """Decisions that drop the members that repeat another, which they name; `repeated` has its place, or -1."""
+    """Drop the members that repeat another, and name it; `repeated` has that one's number among them, or -1."""
+    # names [a, b, c], repeated [-1, -1, 0] → c is dropped as the duplicate of a
     dropped = np.flatnonzero(repeated >= 0)
     repeated_names = members["name"].gather(repeated[dropped])
     yield from to_decisions(members[dropped].with_columns(duplicate_of=repeated_names, drop_reason=pl.lit(reason)))

@@ -19,10 +19,10 @@ from transforms.texts.words import byte_hashes
 
 @dataclass
 class DropOverQuota(beam.PTransform):
-    """Decisions that drop, of every value of `column`, all rows but `most`; a row without a value counts for none.
+    """Drop all rows but `most` of every value of `column`; a row without a value counts for none.
 
-    Which rows stay is a draw that the seed and each row's content decide: the same in any order, and of the rows that
-    were there, added ones can only push some out.
+    The seed and each row's content decide which rows stay: the order does not matter, and rows that are added can only
+    push some of the earlier ones out.
     """
 
     column: str
@@ -40,17 +40,17 @@ class DropOverQuota(beam.PTransform):
 
     def _values(self, chunk: Chunk) -> Iterator[Keyed]:
         batch, rows = undecided(chunk)
-        rows = rows[pc.is_valid(batch.column(self.column)).to_numpy(zero_copy_only=False)]
-        batch = batch.filter(pc.is_valid(batch.column(self.column)))
+        has_value = pc.is_valid(batch.column(self.column))
+        batch, rows = batch.filter(has_value), rows[has_value.to_numpy(zero_copy_only=False)]
         if batch.num_rows:
             values = byte_hashes(batch.column(self.column).cast(pa.string()))
-            draws = scramble(row_hashes(batch) ^ np.uint64(xxhash.xxh3_64_intdigest(f"quota {self.seed}".encode())))
-            members = pl.DataFrame({"value": values, "draw": draws, "row": rows}).with_columns(
-                shard=pl.lit(chunk.shard)
-            )
-            yield from by_bucket(one_batch(members), values, self.buckets)
+            salt = np.uint64(xxhash.xxh3_64_intdigest(f"quota {self.seed}".encode()))
+            members = pl.DataFrame({"value": values, "draw": scramble(row_hashes(batch) ^ salt), "row": rows})
+            yield from by_bucket(one_batch(members.with_columns(shard=pl.lit(chunk.shard))), values, self.buckets)
 
     def _draw(self, bucket: int, batches: Iterable[pa.RecordBatch]) -> Iterator[Keyed]:
+        # at most 1: values [x, y, x] in the order of their draws → rank [0, 0, 1] within the value → the last is over
         members = pl.from_arrow(pa.Table.from_batches(batches)).sort("draw", "shard", "row")
-        over = members.filter(pl.int_range(pl.len()).over("value") >= self.most)
+        rank = pl.int_range(pl.len()).over("value")
+        over = members.filter(rank >= self.most)
         yield from to_decisions(over.with_columns(drop_reason=pl.lit("over_quota")))

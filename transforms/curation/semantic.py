@@ -3,8 +3,10 @@
 Comparing all pairs would be quadratic, so questions are compared within clusters alone (SemDeDup, Abbas et al. 2023,
 section 3): spherical k-means on a sample gives the centres, each question belongs to the nearest. Two questions with a
 border between them are not compared; in a table of fewer than twice ROWS_PER_CLUSTER rows there is no border. Within a
-cluster all kept questions are compared, so that one topic that makes up most of a large table costs its square. Results
-agree up to the rounding of embeddings, which depends a little on the rows that are embedded together.
+cluster all kept questions are compared: the cost of one topic that makes up most of a large table is its square.
+Results agree up to the rounding of embeddings, which depends a little on the rows that are embedded together.
+
+Shapes: N rows, C clusters, D dimensions of an embedding.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,13 +30,13 @@ SLICE = 4096  # vectors compared with all centres at a time
 
 @dataclass(frozen=True)
 class Semantic:
-    """When two questions count as the same: above this cosine of their embeddings by the encoder in the folder."""
+    """When two questions mean the same: above this cosine of their embeddings by the encoder in the folder."""
 
     embedder: str
     max_cosine: float
 
     def embed(self, batch: pa.RecordBatch) -> np.ndarray:
-        """Unit vectors of the questions: float16[N, D]."""
+        """Embed the questions as unit vectors: float16[N, D]."""
         from transforms.engines.embedder import open_embedder
 
         texts = [text or "" for text in batch.column("question").to_pylist()]
@@ -42,7 +44,7 @@ class Semantic:
 
 
 def centres_of(vectors_ND: np.ndarray, count: int) -> np.ndarray:
-    """Centres of `count` clusters by spherical k-means, begun with the first vectors: float32[count, D]."""
+    """Return the centres of `count` clusters by spherical k-means, begun with the first vectors: float32[C, D]."""
     vectors_ND = vectors_ND.astype(np.float32)
     centres_CD = vectors_ND[:count].copy()
     for _ in range(ITERATIONS):
@@ -55,39 +57,45 @@ def centres_of(vectors_ND: np.ndarray, count: int) -> np.ndarray:
 
 
 def nearest(vectors_ND: np.ndarray, centres_CD: np.ndarray) -> np.ndarray:
-    """The nearest centre of every vector: int64[N]."""
+    """Return the nearest centre of every vector: int64[N]."""
     parts = [vectors_ND[start : start + SLICE] for start in range(0, len(vectors_ND), SLICE)]
-    found = [(part.astype(np.float32) @ centres_CD.T).argmax(axis=1) for part in parts]
-    return np.concatenate([np.empty(0, np.int64), *found])
+    centres = [(part_ND.astype(np.float32) @ centres_CD.T).argmax(axis=1) for part_ND in parts]
+    return np.concatenate([np.empty(0, np.int64), *centres])
 
 
 def same_kept(vectors_ND: np.ndarray, max_cosine: float) -> np.ndarray:
-    """Of every vector the first kept one before it with a higher cosine, or -1, whereupon it is kept: int64[N]."""
+    """Of every vector the first kept one before it with a higher cosine, or -1; a vector with -1 is kept: int64[N]."""
+    # vectors [a, b, a, b], a and b far apart → kept_rows [0, 1], same [-1, -1, 0, 1]
     vectors_ND = vectors_ND.astype(np.float32)
     vectors_ND /= np.linalg.norm(vectors_ND, axis=1, keepdims=True)  # half precision does not keep them at length 1
-    kept, places = np.empty_like(vectors_ND), np.empty(len(vectors_ND), np.int64)
-    found, count = np.full(len(vectors_ND), -1), 0
+    kept_ND, kept_rows = np.empty_like(vectors_ND), np.empty(len(vectors_ND), np.int64)
+    same, count = np.full(len(vectors_ND), -1), 0
     for row, vector_D in enumerate(vectors_ND):
-        alike = np.flatnonzero(kept[:count] @ vector_D > max_cosine)
+        alike = np.flatnonzero(kept_ND[:count] @ vector_D > max_cosine)
         if len(alike):
-            found[row] = places[alike[0]]
+            same[row] = kept_rows[alike[0]]
         else:
-            kept[count], places[count] = vector_D, row
+            kept_ND[count], kept_rows[count] = vector_D, row
             count += 1
-    return found
+    return same
 
 
 @dataclass
 class DropSameMeaning(beam.PTransform):
-    """Decisions that drop questions whose embedding has a higher cosine than allowed with one that stays, which they
-    name; the preferred are asked first. Embeddings and places cross the shuffle, no text does."""
+    """Drop questions whose embedding has a higher cosine than allowed with one that stays, and name it.
+
+    The preferred are asked first. Embeddings and row numbers cross the shuffle, no text does.
+    """
 
     table: Table
     semantic: Semantic
     preference: Preference
 
+    @property
+    def clusters(self) -> int:
+        return max(1, self.table.rows // ROWS_PER_CLUSTER)
+
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Keyed]:
-        self.clusters = max(1, self.table.rows // ROWS_PER_CLUSTER)
         embedded = chunks | "Embed" >> beam.FlatMap(self._embed).with_output_types(Keyed)
         centres = (
             embedded
@@ -111,12 +119,12 @@ class DropSameMeaning(beam.PTransform):
             yield 0, one_batch(members).append_column("vector", vectors)
 
     def _sample(self, keyed: Keyed) -> Iterator[Keyed]:
-        """The rows whose hashes are small: about twice as many as the centres are learned from."""
+        """Draw the rows whose hashes are small: about twice as many as the centres are learned from."""
         batch = keyed[1]
         if self.clusters > 1:
             share = min(1.0, 2 * self.clusters * SAMPLED_PER_CLUSTER / self.table.rows)
-            drawn = batch.column("tie").to_numpy() / 2.0**64 <= share
-            yield 0, batch.select(["tie", "vector"]).filter(pa.array(drawn))
+            is_drawn = batch.column("tie").to_numpy() / 2.0**64 <= share
+            yield 0, batch.select(["tie", "vector"]).filter(pa.array(is_drawn))
 
     def _centres(self, _: int, batches: Iterable[pa.RecordBatch]) -> np.ndarray:
         sample = pa.Table.from_batches(batches).sort_by("tie").slice(0, self.clusters * SAMPLED_PER_CLUSTER)

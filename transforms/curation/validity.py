@@ -1,6 +1,6 @@
 """Validity: small named rules, each dropping a row with its own reason.
 
-A rule looks at one batch and says which rows break it. It is skipped where the table lacks a column it looks at, and a
+A rule looks at one batch and says which rows break it. It is skipped where the table lacks one of its columns, and a
 null text breaks none but `empty_text`. Rules that only make sense for some data, such as those for plain English text
 (ASCII, markup, English keywords; FACTS of paper 000's cleaning), are asked only where they are named: on real chat
 answers the English ones would drop almost every other row.
@@ -82,10 +82,10 @@ class Validity:
         for name in self.also:
             if name not in optional:
                 raise ValueError(f"also: no rule {name!r}; the rules are {', '.join(sorted(optional))}")
-        known = optional | {rule.reason for rule in _standard_rules(self)}
+        reasons = optional | {rule.reason for rule in _standard_rules(self)}
         for name in self.skip:
-            if name not in known:
-                raise ValueError(f"skip: no rule {name!r}; the rules are {', '.join(sorted(known))}")
+            if name not in reasons:
+                raise ValueError(f"skip: no rule {name!r}; the rules are {', '.join(sorted(reasons))}")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -95,8 +95,11 @@ class Validity:
 
 @dataclass(frozen=True)
 class Rule:
-    """`breaks(texts…)` tells, for the arrays of `columns`, which rows break the rule; `sees` what it looked at there,
-    in a few words and for one row. It is skipped where one of these columns is missing or is not text."""
+    """A named rule about the texts of `columns`; it is skipped where one of them is missing or is not text.
+
+    breaks: takes an array for each column and returns which rows break the rule.
+    sees: takes the same arrays, of one row, and returns in a few words what the rule looked at.
+    """
 
     reason: str
     columns: tuple[str, ...]
@@ -104,18 +107,18 @@ class Rule:
     sees: Callable[..., str]
 
     def marks(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
-        """The rows that break the rule, identity triples excepted where the rule lets them pass; None if skipped."""
+        """Mark the rows that break the rule, None if skipped; identity triples pass where the rule lets them."""
         names = batch.schema.names
         if not all(name in names and is_text(batch.schema.field(name).type) for name in self.columns):
             return None
-        broken = pc.fill_null(self.breaks(*(batch.column(name) for name in self.columns)), False)
+        is_broken = pc.fill_null(self.breaks(*(batch.column(name) for name in self.columns)), False)
         if self.reason in IDENTITY_PASSES and "identity" in batch.schema.names:
-            broken = pc.and_not(broken, pc.fill_null(batch.column("identity"), False))
-        return broken
+            is_broken = pc.and_not(is_broken, pc.fill_null(batch.column("identity"), False))
+        return is_broken
 
 
 def rules_for(validity: Validity) -> tuple[Rule, ...]:
-    """The rules in the order in which they are asked."""
+    """Return the rules in the order in which they are asked."""
     english = {name for name, _, _ in ENGLISH_RULES} | {"vague_critique"} if validity.english_plain_text else set()
     named = english | set(validity.also)
     rules = [*_standard_rules(validity), *(rule for rule in _optional_rules() if rule.reason in named)]
@@ -123,33 +126,34 @@ def rules_for(validity: Validity) -> tuple[Rule, ...]:
 
 
 def explain(batch: pa.RecordBatch, rules: tuple[Rule, ...]) -> Iterator[tuple[str, str, bool, str]]:
-    """(reason, columns, whether it is broken, what the rule saw) of every rule asked about a batch of one row."""
+    """Ask every rule about a batch of one row: its reason, columns, whether it is broken, and what it saw."""
     for rule in rules:
-        broken = rule.marks(batch)
-        if broken is not None:
+        is_broken = rule.marks(batch)
+        if is_broken is not None:
             texts = [batch.column(name) for name in rule.columns]
             seen = "no text" if any(text.null_count for text in texts) else rule.sees(*texts)
-            yield rule.reason, ", ".join(rule.columns), broken[0].as_py(), seen
+            yield rule.reason, ", ".join(rule.columns), is_broken[0].as_py(), seen
 
 
 def drop_invalid(batch: pa.RecordBatch, rules: tuple[Rule, ...]) -> pa.RecordBatch:
     """Mark rows by the first rule they break; before all rules, rows that are not UTF-8 (`invalid_utf8`)."""
-    readable, unreadable = _readable(batch)
-    batch = drop_where(readable, unreadable, "invalid_utf8")
+    readable, is_unreadable = _readable(batch)
+    batch = drop_where(readable, is_unreadable, "invalid_utf8")
     for rule in rules:
-        broken = rule.marks(batch)
-        if broken is not None:
-            batch = drop_where(batch, broken, rule.reason)
+        is_broken = rule.marks(batch)
+        if is_broken is not None:
+            batch = drop_where(batch, is_broken, rule.reason)
     return batch
 
 
 def readable_text(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with U+FFFD in place of bytes that are not UTF-8."""
+    """Put U+FFFD in place of bytes that are not UTF-8."""
     return _readable(batch)[0]
 
 
 def _readable(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.BooleanArray]:
-    unreadable = pa.array([False] * batch.num_rows, pa.bool_())
+    """The batch with U+FFFD for what is not UTF-8, and which rows had such bytes."""
+    is_unreadable = pa.array([False] * batch.num_rows, pa.bool_())
     for index, column in enumerate(batch.schema):
         if is_text(column.type):
             try:
@@ -157,14 +161,14 @@ def _readable(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.BooleanArray]:
             except pa.ArrowInvalid:
                 values = batch.column(index).cast(pa.large_binary()).to_pylist()
                 texts = [value if value is None else value.decode("utf-8", "replace") for value in values]
-                changed = [t is not None and t.encode() != v for v, t in zip(values, texts, strict=True)]
-                unreadable = pc.or_(unreadable, pa.array(changed, pa.bool_()))
+                is_changed = [t is not None and t.encode() != v for v, t in zip(values, texts, strict=True)]
+                is_unreadable = pc.or_(is_unreadable, pa.array(is_changed, pa.bool_()))
                 batch = batch.set_column(index, column, pa.array(texts, column.type))
-    return batch, unreadable
+    return batch, is_unreadable
 
 
 def _standard_rules(validity: Validity) -> Iterator[Rule]:
-    """The rules that are asked of all data, and those for which there is a limit."""
+    """The rules that are asked about all data, and those that have a limit."""
     for column in TEXT_COLUMNS:
         yield Rule("empty_text", (column,), _is_blank, _quoted)
     for column in TEXT_COLUMNS:
@@ -229,8 +233,8 @@ def _measured(texts: pa.Array, measure: Callable[[pa.Array], pa.Array], limit: s
 
 
 def _first_match(texts: pa.Array, pattern: str) -> str:
-    found = pc.extract_regex(texts, f"(?P<found>{pattern})")[0].as_py()
-    return "no match" if found is None else repr(found["found"][:SHOWN])
+    match = pc.extract_regex(texts, f"(?P<match>{pattern})")[0].as_py()
+    return "no match" if match is None else repr(match["match"][:SHOWN])
 
 
 def _quoted(*texts: pa.Array) -> str:
@@ -243,9 +247,10 @@ def _word_count(texts: pa.Array) -> pa.Array:
 
 def _repetition(texts: pa.Array) -> pa.Array:
     """The share of a text's n-grams of words that stand in it before; 0 where it has too few to tell."""
-    found = shingles(words_of(texts), REPEATED_WORDS)
-    sizes = found.sizes()
-    shares = 1 - found.distinct() / np.maximum(sizes, 1)
+    # 30 n-grams, 12 of them different → 1 - 12 / 30 = 0.6
+    grams = shingles(words_of(texts), REPEATED_WORDS)
+    sizes = grams.sizes()
+    shares = 1 - grams.distinct() / np.maximum(sizes, 1)
     return pa.array(np.where(sizes >= REPEATED_FROM, shares, 0.0))
 
 
@@ -283,9 +288,9 @@ def _is_blank(texts: pa.Array) -> pa.BooleanArray:
     return pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(texts, ""))), 0)
 
 
-def _are_same(one: pa.Array, other: pa.Array) -> pa.BooleanArray:
-    known = pc.and_(pc.is_valid(one), pc.is_valid(other))
-    return pc.and_(known, pa.array(equal_but_for_spaces(*map(pc.utf8_trim_whitespace, (one, other)))))
+def _are_same(left: pa.Array, right: pa.Array) -> pa.BooleanArray:
+    are_there = pc.and_(pc.is_valid(left), pc.is_valid(right))
+    return pc.and_(are_there, pa.array(equal_but_for_spaces(*map(pc.utf8_trim_whitespace, (left, right)))))
 
 
 def _is_vague(critiques: pa.Array) -> pa.BooleanArray:

@@ -1,8 +1,8 @@
 """The text an aligner is trained on and prompted with: `question [INIT] response [ALIGNED] correction [DONE]`.
 
-The trainer and the generation stage both render it here, so that what a model is asked is token for token what it was
-taught (paper 000, section 2; FACTS A). The three separators are special tokens of the aligner's tokenizer; `[DONE]` is
-its end of sequence. A prompt ends with `[ALIGNED]`, a token of its own, so its ids never depend on what follows.
+The trainer and the generation stage both render it here: what a model is asked is token for token what it was taught
+(paper 000, section 2; FACTS A). The three separators are special tokens of the aligner's tokenizer, and `[DONE]` is its
+end of sequence. A prompt ends with `[ALIGNED]`, a token of its own, so its ids never depend on what follows.
 
 An adapter that is kept apart shares its base's tokenizer with others: there the separators are plain text, and the
 base's own end of sequence stands for `[DONE]`.
@@ -15,22 +15,22 @@ SEPARATORS = (INIT, ALIGNED, DONE)
 
 
 def _plain(text: str) -> str:
-    """`text` stripped, with every separator in it broken by a space: content must not be able to end its own field."""
+    """Strip a text and break every separator in it by a space: content must not be able to end its own field."""
     for separator in SEPARATORS:
         text = text.replace(separator, f"[ {separator[1:]}")
     return text.strip()
 
 
 def aligner_prompt(question: str, response: str) -> str:
-    """What the aligner reads; it continues with the correction."""
+    """Return what the aligner reads; it continues with the correction."""
     return f"{_plain(question)} {INIT} {_plain(response)} {ALIGNED}"
 
 
 def aligner_completion(correction: str, end: str = f" {DONE}") -> str:
-    """What the aligner is taught to write after a prompt, its end mark included."""
+    """Return what the aligner is taught to write after a prompt, its end mark included."""
     return f" {_plain(correction)}{end}"
 
 
 def read_correction(completion: str) -> str:
-    """The correction in a completion: what stands before `[DONE]`, where that is, stripped (empty for nothing)."""
+    """Return the correction in a completion, stripped: all before `[DONE]`, or all where there is none."""
     return completion.partition(DONE)[0].strip()
