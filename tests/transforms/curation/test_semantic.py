@@ -14,7 +14,8 @@ from transforms.curation import semantic
 from transforms.curation.preference import Preference
 from transforms.curation.semantic import DropSameMeaning, Semantic, centres_of, same_kept
 from transforms.tables.read import ReadTable
-from transforms.tables.table import read_table
+from transforms.tables.shards import Shard
+from transforms.tables.table import Table, read_table
 
 ROWS = [
     {"id": "a", "question": "How can I learn to cook?"},
@@ -48,6 +49,13 @@ def test_centres_lie_in_their_clusters():
     centres = centres_of(vectors.astype(np.float16), 3)
     assert sorted((centres @ np.eye(3)).argmax(axis=0)) == [0, 1, 2]
     assert np.linalg.norm(centres, axis=1) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_number_of_clusters_follows_from_the_table_alone():
+    rows = pa.schema({"id": pa.string(), "question": pa.string()})
+    tables = [Table("any", (Shard(0, "any", count),), rows) for count in (0, 7_999, 12_000)]
+    drops = [DropSameMeaning(table, Semantic("any", 0.9), Preference()) for table in tables]
+    assert [drop.clusters for drop in drops] == [1, 1, 3]
 
 
 @pytest.mark.parametrize(("rows_per_cluster", "order"), [(4000, 1), (4000, -1), (10, 1), (10, -1)])
