@@ -16,37 +16,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.synthesis.questions import banned_pattern
-from transforms.synthesis.triples import CITES, ENGLISH_RULES, IDENTITY_PASSES, NOTHING_WRONG, RULES, VAGUE_WORDS
 from transforms.tables.columns import is_text
 from transforms.tables.marks import drop_where
+from transforms.texts.rules import (
+    CITES,
+    ENGLISH_TRIPLE_RULES,
+    IDENTITY_PASSES,
+    LEAKED_MARKER,
+    NOTHING_WRONG,
+    OPTIONAL_RULES,
+    TRIPLE_RULES,
+    VAGUE_WORDS,
+    banned_pattern,
+)
 from transforms.texts.shingles import shingles
 from transforms.texts.words import equal_but_for_spaces, words_of
 
 TEXT_COLUMNS = ("question", "response", "correction")
-ANSWERS = ("response", "correction")
 SCRIPT_SHARE = 0.5  # of a text's letters
 REPEATED_WORDS, REPEATED_FROM = 3, 20  # n-grams of so many words, in texts that have so many of them
 SHOWN = 60  # characters of a text that `explain` quotes
-
-# What chat templates put around a prompt.
-LEAKED_MARKER = (
-    r"<\|[a-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>"
-    r"|(?:^|\n)#{2,3} ?(?:Instruction|Input|Response|Human|Assistant):"
-)
-REFUSAL = (  # not "as an AI …", after which two answers in five go on to answer
-    r"(?i)^.{0,40}\b(?:I(?:'m| am) sorry,? but|I (?:cannot|can't|can not|am unable to|'m unable to) "
-    r"(?:help|assist|answer|provide|comply|fulfil|do that))"
-)
-PLACEHOLDER = r"(?i)lorem ipsum|\[(?:insert|your) [^\]\n]{1,40}\]|<(?:insert|your)[ _][^>\n]{1,40}>|\{\{ ?\w+ ?\}\}"
-# Lists, titles, verses and code end without a full stop too: only what surely goes on counts.
-UNFINISHED = r"(?:[,:(]|\b(?:an?|and|are|as|at|by|for|from|in|is|of|on|or|that|the|to|with))\s*$"
-# Asked only where they are named: (drop reason, columns, RE2 pattern that no text there may match).
-OPTIONAL_RULES = (
-    ("refusal", ANSWERS, REFUSAL),
-    ("placeholder", ANSWERS, PLACEHOLDER),
-    ("unfinished", ANSWERS, UNFINISHED),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +108,9 @@ class Rule:
 
 def rules_for(validity: Validity) -> tuple[Rule, ...]:
     """Return the rules in the order in which they are asked."""
-    english = {name for name, _, _ in ENGLISH_RULES} | {"vague_critique"} if validity.english_plain_text else set()
+    english = (
+        {name for name, _, _ in ENGLISH_TRIPLE_RULES} | {"vague_critique"} if validity.english_plain_text else set()
+    )
     named = english | set(validity.also)
     rules = [*_standard_rules(validity), *(rule for rule in _optional_rules() if rule.reason in named)]
     return tuple(rule for rule in rules if rule.reason not in validity.skip)
@@ -179,7 +170,7 @@ def _standard_rules(validity: Validity) -> Iterator[Rule]:
     for column, (low, high) in validity.words.items():
         yield _at_least("too_few_words", column, _word_count, low, "words")
         yield _at_most("too_many_words", column, _word_count, high, "words")
-    yield from _pattern_rules((*RULES, ("leaked_marker", TEXT_COLUMNS, LEAKED_MARKER)))
+    yield from _pattern_rules((*TRIPLE_RULES, ("leaked_marker", TEXT_COLUMNS, LEAKED_MARKER)))
     if validity.banned_words:
         yield from _pattern_rules((("banned_word", TEXT_COLUMNS, banned_pattern(validity.banned_words)),))
     for column in validity.json_columns:
@@ -198,7 +189,7 @@ def _standard_rules(validity: Validity) -> Iterator[Rule]:
 
 
 def _optional_rules() -> Iterator[Rule]:
-    yield from _pattern_rules((*OPTIONAL_RULES, *ENGLISH_RULES))
+    yield from _pattern_rules((*OPTIONAL_RULES, *ENGLISH_TRIPLE_RULES))
     yield Rule("vague_critique", ("critique",), _is_vague, _quoted)
 
 

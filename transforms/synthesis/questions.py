@@ -6,7 +6,6 @@ completions, filters, `drop_repeated_questions` against all that was kept.
 """
 
 import re
-from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,26 +16,11 @@ from transforms.prompts import render
 from transforms.synthesis.topics import completion_lines, draw
 from transforms.tables.identity import content_id, sampling_seed
 from transforms.tables.marks import drop_where
+from transforms.texts.rules import ENGLISH_QUESTION_RULES, QUESTION_RULES, has_banned_word
 
 LINES_PER_HINT = 2  # a completion with more lines than that per hint has lost its thread
 NUMBERED = re.compile(r"^(\d{1,4})\.\s*")
 NOT_WORD = re.compile(r"\W+")
-
-# (drop reason, RE2 pattern that no question may match)
-RULES = (
-    ("too_few_words", r"^\s*(?:\S+\s*){0,3}$"),
-    ("too_many_words", r"^\s*(?:\S+\s+){150}\S"),
-    ("leading_punctuation", r"^[!-/:-@\[-`{-~]"),
-)
-# Self-Instruct's rules for English questions that text alone can answer.
-ENGLISH_RULES = (
-    ("non_ascii_start", r"^[^\x00-\x7f]"),
-    (
-        "rejected_word",
-        r"(?i)\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to|video|audio|music|flowchart|diagram)\b",
-    ),
-    ("asks_for_program", r"^Write a program\b"),
-)
 
 QUESTION_PROMPTS = pa.schema(
     {
@@ -141,7 +125,7 @@ def filter_questions(batch: pa.RecordBatch, pack: Pack, *, english: bool) -> pa.
     `english` adds: ASCII first, no word that asks for what text cannot give, no request for a program.
     """
     questions = batch.column("question")
-    for reason, pattern in RULES + (ENGLISH_RULES if english else ()):
+    for reason, pattern in QUESTION_RULES + (ENGLISH_QUESTION_RULES if english else ()):
         batch = drop_where(batch, pc.match_substring_regex(questions, pattern), reason)
     return drop_where(batch, has_banned_word(questions, pack.banned_words), "banned_word")
 
@@ -168,19 +152,6 @@ def drop_repeated_questions(candidates: pa.Table, kept: pa.Table) -> pa.Table:
             pairs.add(pair)
             texts.add(text)
     return pa.Table.from_pylist(rows, QUESTION_CANDIDATES)
-
-
-def has_banned_word(texts: pa.Array, words: Sequence[str]) -> pa.BooleanArray:
-    """Where a text holds one of the words, whole and in any case."""
-    if not words:
-        return pa.array([False] * len(texts), pa.bool_())
-    return pc.match_substring_regex(texts, banned_pattern(words))
-
-
-def banned_pattern(words: Sequence[str]) -> str:
-    """An RE2 pattern that finds any of the words, whole and in any case."""
-    any_word = "|".join(re.escape(word) for word in words)
-    return rf"(?i)(?:^|[^\pL\pN_])(?:{any_word})(?:$|[^\pL\pN_])"
 
 
 def normal_form(question: str) -> str:

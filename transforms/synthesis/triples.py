@@ -15,42 +15,25 @@ import pyarrow.compute as pc
 
 from schemas.criteria.pack import SECTIONS, Pack
 from transforms.prompts import render
-from transforms.synthesis.questions import has_banned_word
 from transforms.tables.columns import with_columns
 from transforms.tables.identity import content_id
 from transforms.tables.marks import drop_where, kept, reject_where
+from transforms.texts.rules import (
+    CITES,
+    ENGLISH_TRIPLE_RULES,
+    IDENTITY_PASSES,
+    NOTHING_WRONG,
+    TRIPLE_RULES,
+    VAGUE_WORDS,
+    has_banned_word,
+)
 
 TRIPLE_STOP = (f"\n{SECTIONS[0]}:",)  # the next example: stop strings of both prompts
 TRIPLE_SECTIONS = SECTIONS[1:]
 REWRITE_SECTIONS = SECTIONS[2:]
-VAGUE_WORDS = 6  # a shorter critique that cites no principle says nothing specific
 
 HEADING = re.compile(rf"^({'|'.join(SECTIONS)}):", re.MULTILINE)
 SPACE = re.compile(r"\s+")
-NOTHING_WRONG = re.compile(
-    r"\bnothing (?:\w+ ){0,3}?(?:wrong|amiss|to (?:correct|change|fix|improve|mend))\b|\bnothing needs to\b"
-    r"|\bno (?:problems?|faults?|issues?|errors?|corrections?|changes?)\b"
-    r"|\b(?:good|fine|right|correct) as (?:it )?is\b",
-    re.IGNORECASE,
-)
-CITES = re.compile(r"\bprinciples?\s+\d|\d\s*\(\w")
-
-# (drop reason, columns, RE2 pattern that no text there may match)
-RULES = (
-    ("unreadable_character", ("response", "critique", "correction"), r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{FFFD}]"),
-    ("none_text", ("response", "correction"), r"(?i)^\W*none\W*$"),
-)
-# The rest of the paper's cleaning, which makes sense for plain English text alone.
-ENGLISH_RULES = (
-    ("nothing_in_correction", ("correction",), r"Nothing"),
-    ("leaked_keyword", ("question",), r"(?i)\b(?:topic|type|question):"),
-    ("leaked_keyword", ("response", "correction"), r"(?i)\b(?:input|response|critique|corrector|correction):"),
-    ("markup", ("response", "correction"), r"<"),
-    ("code_question", ("question",), r"(?i)\b(?:codes?|programs?|computes?|formulas?)\b"),
-    ("non_ascii", ("response", "correction"), r"[^\x00-\x7f]"),
-)
-IDENTITY_PASSES = {"nothing_in_correction", "unchanged_correction", "copied_question", "vague_critique"}
-
 Mark = Callable[[pa.RecordBatch, pa.BooleanArray, str], pa.RecordBatch]
 
 
@@ -196,7 +179,7 @@ def _faults(batch: pa.RecordBatch, pack: Pack, english: bool) -> Iterator[tuple[
     question, response, critique, correction = ([_plain(text) for text in texts[name].to_pylist()] for name in texts)
     triples = list(zip(question, response, correction, strict=True))
     yield "empty_text", pa.array([not all(triple) for triple in triples], pa.bool_())
-    for reason, names, pattern in RULES + (ENGLISH_RULES if english else ()):
+    for reason, names, pattern in TRIPLE_RULES + (ENGLISH_TRIPLE_RULES if english else ()):
         for name in names:
             yield reason, pc.match_substring_regex(texts[name], pattern)
     yield "banned_word", has_banned_word(texts["correction"], pack.banned_words)
