@@ -19,15 +19,13 @@ import pyarrow.compute as pc
 from transforms.tables.columns import is_text
 from transforms.tables.marks import drop_where
 from transforms.texts.rules import (
-    CITES,
     ENGLISH_TRIPLE_RULES,
     IDENTITY_PASSES,
     LEAKED_MARKER,
-    NOTHING_WRONG,
     OPTIONAL_RULES,
     TRIPLE_RULES,
-    VAGUE_WORDS,
     banned_pattern,
+    is_vague,
 )
 from transforms.texts.shingles import shingles
 from transforms.texts.words import equal_but_for_spaces, words_of
@@ -190,7 +188,7 @@ def _standard_rules(validity: Validity) -> Iterator[Rule]:
 
 def _optional_rules() -> Iterator[Rule]:
     yield from _pattern_rules((*OPTIONAL_RULES, *ENGLISH_TRIPLE_RULES))
-    yield Rule("vague_critique", ("critique",), _is_vague, _quoted)
+    yield Rule("vague_critique", ("critique",), is_vague, _quoted)
 
 
 def _pattern_rules(rules: tuple[tuple[str, tuple[str, ...], str], ...]) -> Iterator[Rule]:
@@ -282,9 +280,3 @@ def _is_blank(texts: pa.Array) -> pa.BooleanArray:
 def _are_same(left: pa.Array, right: pa.Array) -> pa.BooleanArray:
     are_there = pc.and_(pc.is_valid(left), pc.is_valid(right))
     return pc.and_(are_there, pa.array(equal_but_for_spaces(*map(pc.utf8_trim_whitespace, (left, right)))))
-
-
-def _is_vague(critiques: pa.Array) -> pa.BooleanArray:
-    words = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(critiques)))
-    nothing = pc.match_substring_regex(critiques, NOTHING_WRONG.pattern, ignore_case=True)
-    return pc.and_not(pc.or_(nothing, pc.less(words, VAGUE_WORDS)), pc.match_substring_regex(critiques, CITES.pattern))

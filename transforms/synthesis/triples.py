@@ -19,13 +19,13 @@ from transforms.tables.columns import with_columns
 from transforms.tables.identity import content_id
 from transforms.tables.marks import drop_where, kept, reject_where
 from transforms.texts.rules import (
-    CITES,
     ENGLISH_TRIPLE_RULES,
     IDENTITY_PASSES,
-    NOTHING_WRONG,
     TRIPLE_RULES,
-    VAGUE_WORDS,
+    even_spaces,
     has_banned_word,
+    is_vague,
+    says_nothing_wrong,
 )
 
 TRIPLE_STOP = (f"\n{SECTIONS[0]}:",)  # the next example: stop strings of both prompts
@@ -33,7 +33,6 @@ TRIPLE_SECTIONS = SECTIONS[1:]
 REWRITE_SECTIONS = SECTIONS[2:]
 
 HEADING = re.compile(rf"^({'|'.join(SECTIONS)}):", re.MULTILINE)
-SPACE = re.compile(r"\s+")
 Mark = Callable[[pa.RecordBatch, pa.BooleanArray, str], pa.RecordBatch]
 
 
@@ -52,22 +51,19 @@ def parse_triples(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
     reason: empty_completion, truncated, repeated_section, missing_critique, missing_correction, wrong_order,
     empty_response, empty_critique or empty_correction. Rows that are marked already stay as they are.
     """
-    ids = batch.column("id").to_pylist()
-    identities = [False] * batch.num_rows
-    triples, reasons = _read_sections(batch, TRIPLE_SECTIONS, kept(batch).to_pylist())
-    for row, triple in enumerate(triples):
-        if triple is not None:
-            response, critique, correction = triple
-            identities[row] = _plain(response) == _plain(correction) and says_nothing_wrong(critique, pack)
-            if identities[row]:
-                triple[2] = response  # an identity must not teach a change of white space
-            ids[row] = content_id(ids[row], *triple)
+    texts, reasons = _read_sections(batch, TRIPLE_SECTIONS, kept(batch).to_pylist())
+    sections = _columns(texts, TRIPLE_SECTIONS)
+    is_identity = _is_identity(**sections, pack=pack)
+    # An identity must not teach a change of white space.
+    sections["correction"] = pc.if_else(is_identity, sections["response"], sections["correction"])
+    question_ids = batch.column("id").to_pylist()
+    triples = zip(*(column.to_pylist() for column in sections.values()), strict=True)
+    ids = [
+        row_id if reads is None else content_id(row_id, *triple)
+        for row_id, reads, triple in zip(question_ids, texts, triples, strict=True)
+    ]
     batch = with_columns(
-        batch,
-        id=pa.array(ids, pa.string()),
-        question_id=batch.column("id"),
-        **_columns(triples, TRIPLE_SECTIONS),
-        identity=pa.array(identities, pa.bool_()),
+        batch, id=pa.array(ids, pa.string()), question_id=batch.column("id"), **sections, identity=is_identity
     )
     return _mark_each(batch, drop_where, reasons)
 
@@ -106,12 +102,6 @@ def parse_rewrite(batch: pa.RecordBatch) -> pa.RecordBatch:
     asked = pc.and_(kept(batch), pc.is_valid(batch.column("completion"))).to_pylist()
     texts, reasons = _read_sections(batch, REWRITE_SECTIONS, asked)
     return _mark_each(with_columns(batch, **_columns(texts, REWRITE_SECTIONS)), reject_where, reasons)
-
-
-def says_nothing_wrong(critique: str, pack: Pack) -> bool:
-    """Whether a critique finds no fault: as the pack's own identity demonstrations put it, or in so many words."""
-    own = {_plain(shown.critique) for shown in pack.demonstrations if shown.identity}
-    return _plain(critique) in own or bool(NOTHING_WRONG.search(critique) and not CITES.search(critique))
 
 
 def split_sections(completion: str, sections: tuple[str, ...]) -> tuple[list[str] | None, str | None, bool]:
@@ -173,28 +163,27 @@ def _mark_each(batch: pa.RecordBatch, mark: Mark, reasons: list[str | None]) -> 
     return batch
 
 
+def _is_identity(response: pa.Array, critique: pa.Array, correction: pa.Array, pack: Pack) -> pa.BooleanArray:
+    is_same = pc.equal(even_spaces(response), even_spaces(correction))
+    return pc.fill_null(pc.and_(is_same, says_nothing_wrong(critique, _identity_critiques(pack))), False)
+
+
+def _identity_critiques(pack: Pack) -> list[str]:
+    return [shown.critique for shown in pack.demonstrations if shown.identity]
+
+
 def _faults(batch: pa.RecordBatch, pack: Pack, english: bool) -> Iterator[tuple[str, pa.BooleanArray]]:
-    """(drop reason, where it holds, were it not for identity) in the order in which reasons are given."""
+    """Yield (drop reason, rows that deserve it), identity apart, in the order in which reasons are given."""
     texts = {name: batch.column(name) for name in ("question", "response", "critique", "correction")}
-    question, response, critique, correction = ([_plain(text) for text in texts[name].to_pylist()] for name in texts)
-    triples = list(zip(question, response, correction, strict=True))
-    yield "empty_text", pa.array([not all(triple) for triple in triples], pa.bool_())
+    question, response, correction = (even_spaces(texts[name]) for name in ("question", "response", "correction"))
+    for text in (question, response, correction):
+        yield "empty_text", pc.equal(pc.fill_null(text, ""), "")
     for reason, names, pattern in TRIPLE_RULES + (ENGLISH_TRIPLE_RULES if english else ()):
         for name in names:
             yield reason, pc.match_substring_regex(texts[name], pattern)
     yield "banned_word", has_banned_word(texts["correction"], pack.banned_words)
-    yield "unchanged_correction", pa.array([y == z for _, y, z in triples], pa.bool_())
-    yield "copied_question", pa.array([x in (y, z) for x, y, z in triples], pa.bool_())
-    yield "vague_critique", pa.array([_is_vague(text, pack, english) for text in critique], pa.bool_())
-
-
-def _is_vague(critique: str | None, pack: Pack, english: bool) -> bool:
-    if critique is None:
-        return False
-    if says_nothing_wrong(critique, pack):
-        return True
-    return english and len(critique.split()) < VAGUE_WORDS and not CITES.search(critique)
-
-
-def _plain(text: str | None) -> str | None:
-    return text and SPACE.sub(" ", text).strip()
+    yield "unchanged_correction", pc.equal(response, correction)
+    yield "copied_question", pc.or_(pc.equal(question, response), pc.equal(question, correction))
+    # Words are counted in English alone: other scripts may have no spaces.
+    says_nothing = is_vague if english else says_nothing_wrong
+    yield "vague_critique", says_nothing(texts["critique"], _identity_critiques(pack))

@@ -5,7 +5,7 @@ Rules called English make sense for plain English text alone and are asked only 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -69,14 +69,15 @@ OPTIONAL_RULES = (
 )
 
 # A critique's ways to say that it finds no fault.
-NOTHING_WRONG = re.compile(
-    r"\bnothing (?:\w+ ){0,3}?(?:wrong|amiss|to (?:correct|change|fix|improve|mend))\b|\bnothing needs to\b"
+NOTHING_WRONG = (
+    r"(?i)\bnothing (?:[\pL\pN_]+ ){0,3}?(?:wrong|amiss|to (?:correct|change|fix|improve|mend))\b|\bnothing needs to\b"
     r"|\bno (?:problems?|faults?|issues?|errors?|corrections?|changes?)\b"
-    r"|\b(?:good|fine|right|correct) as (?:it )?is\b",
-    re.IGNORECASE,
+    r"|\b(?:good|fine|right|correct) as (?:it )?is\b"
 )
-# "principle 2", or "2 (polite)": a critique that names what is broken finds fault, however short or kind it is.
-CITES = re.compile(r"\bprinciples?\s+\d|\d\s*\(\w")
+# "principle 2", or "2 (polite)" in any script: a critique that names what is broken finds fault, however short it is.
+CITES = r"\bprinciples? \p{Nd}|\p{Nd} ?\([\pL\pN_]"
+# White space of any kind, but for a single space.
+UNEVEN_SPACE = r"[\t-\r\x1c-\x20\x{85}\pZ]{2,}|[\t-\r\x1c-\x1f\x{85}]|[^\PZ ]"
 
 
 def has_banned_word(texts: pa.Array, words: Sequence[str]) -> pa.BooleanArray:
@@ -90,3 +91,28 @@ def banned_pattern(words: Sequence[str]) -> str:
     """Return an RE2 pattern that finds any of the words, whole and in any case."""
     any_word = "|".join(re.escape(word) for word in words)
     return rf"(?i)(?:^|[^\pL\pN_])(?:{any_word})(?:$|[^\pL\pN_])"  # not \b, which knows ASCII letters alone
+
+
+def says_nothing_wrong(critiques: pa.Array, phrases: Collection[str] = ()) -> pa.BooleanArray:
+    """Return where a critique finds no fault: it is one of `phrases`, or says so in English and cites no principle."""
+    critiques = even_spaces(critiques)
+    is_phrase = pc.is_in(critiques, even_spaces(pa.array(phrases, critiques.type)))
+    says_so = pc.match_substring_regex(critiques, NOTHING_WRONG)
+    return pc.or_(is_phrase, pc.and_not(says_so, pc.match_substring_regex(critiques, CITES)))
+
+
+def is_vague(critiques: pa.Array, phrases: Collection[str] = ()) -> pa.BooleanArray:
+    """Return where an English critique says nothing specific (paper 000's cleaning); null where there is none.
+
+    That is one that finds no fault, or has under six words and cites no principle. `phrases` are those by which a
+    criterion's own demonstrations find no fault.
+    """
+    critiques = even_spaces(critiques)
+    is_short = pc.less(pc.count_substring(critiques, " "), VAGUE_WORDS - 1)
+    is_unfounded = pc.and_not(is_short, pc.match_substring_regex(critiques, CITES))
+    return pc.or_(says_nothing_wrong(critiques, phrases), is_unfounded)
+
+
+def even_spaces(texts: pa.Array) -> pa.Array:
+    """Return texts with one space wherever there was white space, and none at the ends."""
+    return pc.utf8_trim(pc.replace_substring_regex(texts, UNEVEN_SPACE, " "), " ")

@@ -98,7 +98,7 @@ def _words_of(same: _SameBuffers) -> Words:
     texts = same.texts
     data, bounds = utf8(texts)
     if len(data) and data[bounds[0] : bounds[-1]].max(initial=0) > 127:
-        data, bounds = utf8(_plain(texts))
+        data, bounds = utf8(_parted_by_ascii(texts))
     values = np.empty(int(bounds[-1] - bounds[0]) // 2 + len(bounds), np.uint64)
     offsets = np.empty(len(bounds), np.int64)
     count = _scan(data, bounds, LETTERS, values, offsets)
@@ -128,7 +128,7 @@ def utf8(texts: pa.Array) -> tuple[ndarray, ndarray]:
     return np.frombuffer(texts.buffers()[2] or b"", np.uint8), bounds.astype(np.int64)
 
 
-def _plain(texts: pa.Array) -> pa.Array:
+def _parted_by_ascii(texts: pa.Array) -> pa.Array:
     """The texts, with those that hold more than ASCII normalised so that only ASCII parts their words."""
     series = pl.from_arrow(texts).fill_null("")
     foreign = series.str.contains(FOREIGN).arg_true()

@@ -14,7 +14,7 @@ DONE = "[DONE]"
 SEPARATORS = (INIT, ALIGNED, DONE)
 
 
-def _plain(text: str) -> str:
+def _without_separators(text: str) -> str:
     """Strip a text and break every separator in it by a space: content must not be able to end its own field."""
     for separator in SEPARATORS:
         text = text.replace(separator, f"[ {separator[1:]}")
@@ -23,12 +23,12 @@ def _plain(text: str) -> str:
 
 def aligner_prompt(question: str, response: str) -> str:
     """Return what the aligner reads; it continues with the correction."""
-    return f"{_plain(question)} {INIT} {_plain(response)} {ALIGNED}"
+    return f"{_without_separators(question)} {INIT} {_without_separators(response)} {ALIGNED}"
 
 
 def aligner_completion(correction: str, end: str = f" {DONE}") -> str:
     """Return what the aligner is taught to write after a prompt, its end mark included."""
-    return f" {_plain(correction)}{end}"
+    return f" {_without_separators(correction)}{end}"
 
 
 def read_correction(completion: str) -> str:

@@ -17,7 +17,6 @@ from transforms.synthesis.triples import (
     parse_rewrite,
     parse_triples,
     rewrite_prompts,
-    says_nothing_wrong,
     triple_prompts,
 )
 from transforms.tables.identity import content_id
@@ -160,9 +159,18 @@ def test_an_identity_triple_repeats_the_response_and_finds_no_fault(critique, co
 
 def test_another_language_finds_no_fault_in_the_words_of_its_pack():
     shown = replace(PACK.demonstrations[3], critique="Es gibt hier keinen Grund zur Klage.")
+    batch = completed("Blau.\nCritique:\nEs gibt hier keinen\nGrund zur Klage.\nCorrection:\nBlau.")
     pack = replace(PACK, demonstrations=(shown,))
-    assert says_nothing_wrong("Es gibt hier keinen\nGrund zur Klage.", pack)
-    assert not says_nothing_wrong("Es gibt hier keinen Grund zur Klage.", PACK)
+    assert parse_triples(batch, pack).column("identity").to_pylist() == [True]
+    assert parse_triples(batch, PACK).column("identity").to_pylist() == [False]
+    praise = {"critique": "Es gibt hier keinen\nGrund zur Klage.", "correction": "Grau."}
+    assert reason(pack=pack, english=False, **praise) == "vague_critique"
+    assert reason(pack=PACK, english=False, **praise) is None
+
+
+def test_words_of_a_critique_are_counted_in_english_alone():
+    assert reason(english=True, critique="It is bad.") == "vague_critique"
+    assert reason(english=False, critique="It is bad.") is None
 
 
 @pytest.mark.parametrize("name", pack_names())
