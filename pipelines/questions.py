@@ -9,7 +9,6 @@ E.2).
 
 import math
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -26,7 +25,6 @@ from schemas.console import messages
 from schemas.criteria.pack import Pack, load_pack, pack_digest
 from schemas.errors import StageError
 from schemas.settings import validated
-from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generation.generate import Generate, Model
@@ -39,16 +37,19 @@ from transforms.synthesis.questions import (
     question_prompts,
     seed_questions,
 )
+from transforms.synthesis.rounds import Candidates, Round
 from transforms.synthesis.topics import TOPIC_CANDIDATES, balance_topics, parse_topics, seed_topics, topic_prompts
 from transforms.tables import storage
-from transforms.tables.chunks import MapBatches
+from transforms.tables.chunks import Chunk, MapBatches
 from transforms.tables.read import ReadTable
-from transforms.tables.table import MANIFEST, read_table
+from transforms.tables.table import MANIFEST, Table, read_table
 from transforms.tables.write import WriteTables, write_tables
 
 SHARD_ROWS = 8192
 PROMPTS_PER_SHARD = 1024
-SURPLUS = 1.5  # prompts sent over those that would do if every line were kept
+SURPLUS = 1.5  # times the prompts that would do if every line were kept
+
+Answer = Callable[[Round], pa.Table]  # the candidates of a round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,146 +97,111 @@ def stage_for(config: Config, pack: Pack, engine: EngineConfig) -> Stage:
     return Stage.under(config.output, "questions", identity)
 
 
-@dataclass(frozen=True)
-class Rounds:
-    """Runs the rounds of one stage, each in a directory of its own that outlives an interruption."""
+def ask(config: Config, engine: EngineConfig, stage: Stage, beam_arguments: Sequence[str], round: Round) -> pa.Table:
+    """Return the candidates of a round, made in a directory of its own that outlives an interruption."""
+    if not round.prompts.num_rows:
+        return round.schema.empty_table()
+    identity = {"prompts": round.prompts.column("id").to_pylist(), "stage": stage.digest}
+    directory = storage.join(stage.directory, "rounds", f"{round.name}-{identity_digest(identity)}")
+    round_stage = Stage(directory, round.name, identity)
+    path = storage.join(directory, "prompts")
+    write_tables(path, {"prompts": pa.Table.from_batches([round.prompts])}, {"stage": round.name}, PROMPTS_PER_SHARD)
+    prompts = read_table(path)
+    model = Model(engine=engine, sampling=config.sampling)
+    generate = Generate(model, round.name, config.seed, config.cache or storage.join(config.output, "cache"))
+    complete(
+        round_stage,
+        prompts,
+        partial(build, round, prompts, generate, round_stage),
+        beam_arguments,
+        retry_failed=config.retry_failed,
+    )
+    return pa.concat_tables([round_stage.table(name).to_arrow() for name in ("candidates", "rejects")])
 
-    config: Config
-    pack: Pack
-    engine: EngineConfig
-    stage: Stage
-    beam_arguments: Sequence[str]
 
-    def ask(
-        self, name: str, prompts: pa.RecordBatch, parse: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Schema
-    ) -> pa.Table:
-        """One round: answer the prompts, parse the completions into candidates, and give those back."""
+def build(
+    round: Round, prompts: Table, generate: Generate, stage: Stage, root: beam.Pipeline, skip: frozenset[int]
+) -> None:
+    schemas = {"candidates": round.schema, "rejects": round.schema}
+    (
+        root
+        | "Read" >> ReadTable(prompts, skip=skip)
+        | "Generate" >> generate
+        | "Parse" >> MapBatches(round.parse)
+        | "Write" >> WriteTables(stage.directory, schemas, split_failed, prompts.targets, stage.about)
+    )
+
+
+def split_failed(chunk: Chunk) -> dict[str, pa.RecordBatch]:
+    """Part a round's chunk into rows that failed and all others, dropped ones too."""
+    is_failed = pc.is_valid(chunk.batch.column("error"))
+    return {"candidates": chunk.batch.filter(pc.invert(is_failed)), "rejects": chunk.batch.filter(is_failed)}
+
+
+def collect_topics(config: Config, pack: Pack, answer: Answer) -> Candidates:
+    """Return the topics of all rounds, balanced over the question types."""
+    topics = Candidates(TOPIC_CANDIDATES.empty_table()).plus(seed_topics(pack))
+    parse = partial(parse_topics, english=config.english)
+    for number in range(1, config.topic_rounds + 1):
+        prompts = topic_prompts(
+            topics.live, round=number, seed=config.seed, examples=config.examples, count=config.topics_per_prompt
+        )
+        topics = topics.plus(answer(Round(f"topics-{number}", prompts, parse, TOPIC_CANDIDATES)))
+    return Candidates(balance_topics(topics.table, at_most=config.topics_per_type))
+
+
+def collect_questions(config: Config, pack: Pack, topics: pa.Table, answer: Answer) -> Candidates:
+    """Return the questions of all rounds; a round asks for what is still missing, and a little more."""
+    questions = Candidates(QUESTION_CANDIDATES.empty_table()).plus(seed_questions(pack))
+    parse = partial(read_questions, pack=pack, english=config.english, always_drop_last=config.always_drop_last)
+    for number in range(1, config.question_rounds + 1):
+        kept = questions.live
+        if kept.num_rows >= config.count:
+            break
+        prompts = question_prompts(
+            topics, kept, pack, round=number, seed=config.seed, examples=config.examples, hints=config.hints
+        )
+        missing = config.count - kept.num_rows
+        prompts = prompts.slice(0, math.ceil(SURPLUS * missing / config.hints))
         if not prompts.num_rows:
-            return schema.empty_table()
-        identity = {"prompts": list(prompts.column("id").to_pylist()), "stage": self.stage.digest}
-        directory = storage.join(self.stage.directory, "rounds", f"{name}-{identity_digest(identity)}")
-        done = Stage(directory, name, identity)
-        asked = storage.join(directory, "prompts")
-        write_tables(asked, {"prompts": pa.Table.from_batches([prompts])}, {"stage": name}, PROMPTS_PER_SHARD)
-        table = read_table(asked)
-        complete(
-            done,
-            table,
-            partial(self.build, done, table, parse, schema),
-            self.beam_arguments,
-            retry_failed=self.config.retry_failed,
-        )
-        return pa.concat_tables([done.table(name).to_arrow() for name in ("candidates", "rejects")])
-
-    def build(
-        self,
-        done: Stage,
-        prompts: Any,
-        parse: Callable[[pa.RecordBatch], pa.RecordBatch],
-        schema: pa.Schema,
-        root: beam.Pipeline,
-        skip: frozenset[int],
-    ) -> None:
-        config = self.config
-        cache = config.cache or storage.join(config.output, "cache")
-        (
-            root
-            | "Read" >> ReadTable(prompts, skip=skip)
-            | "Generate" >> Generate(Model(engine=self.engine, sampling=config.sampling), done.name, config.seed, cache)
-            | "Parse" >> MapBatches(parse)
-            | "Write"
-            >> WriteTables(
-                done.directory,
-                {"candidates": schema, "rejects": schema},
-                _part_rejects,
-                prompts.targets,
-                done.about,
-            )
-        )
-
-    def topics(self) -> pa.Table:
-        """Topics of all rounds, with the drop reasons of those that did not make it."""
-        config = self.config
-        topics = _widen(seed_topics(self.pack), TOPIC_CANDIDATES)
-        for round in range(1, config.topic_rounds + 1):
-            prompts = topic_prompts(
-                _live(topics).select(TOPICS.names),
-                round=round,
-                seed=config.seed,
-                examples=config.examples,
-                count=config.topics_per_prompt,
-            )
-            found = self.ask(f"topics-{round}", prompts, self._parse_topics, TOPIC_CANDIDATES)
-            topics = pa.concat_tables([topics, found])
-        return balance_topics(topics, at_most=config.topics_per_type)
-
-    def questions(self, topics: pa.Table) -> pa.Table:
-        """Questions of all rounds, with the drop reasons of those that did not make it, in the order of rounds."""
-        config = self.config
-        questions = _widen(seed_questions(self.pack), QUESTION_CANDIDATES)
-        for round in range(1, config.question_rounds + 1):
-            kept = _live(questions).select(QUESTIONS.names)
-            missing = config.count - kept.num_rows
-            if missing <= 0:
-                break
-            prompts = question_prompts(
-                topics, kept, self.pack, round=round, seed=config.seed, examples=config.examples, hints=config.hints
-            )
-            prompts = prompts.slice(0, math.ceil(SURPLUS * missing / config.hints))
-            if not prompts.num_rows:
-                break
-            found = self.ask(f"questions-{round}", prompts, self._parse_questions, QUESTION_CANDIDATES)
-            found = drop_repeated_questions(found, kept).sort_by("id")
-            questions = pa.concat_tables([questions, found])
-            self._check_yield(round, questions)
-        return questions
-
-    def _check_yield(self, round: int, questions: pa.Table) -> None:
-        """StageError where hardly a candidate has survived so far, before the next round costs as much."""
-        kept = _live(questions).num_rows
-        if kept > self.config.minimum_yield * questions.num_rows:
-            return
-        reasons = Counter([*questions["drop_reason"].to_pylist(), *questions["error"].to_pylist()])
-        named = ", ".join(f"{rows} {reason}" for reason, rows in reasons.most_common() if reason)
-        raise StageError(
-            f"questions, round {round}: {kept} of {questions.num_rows} candidates survived, under the floor of "
-            f"{self.config.minimum_yield:.0%}: {named}; lower minimum_yield to go on all the same"
-        )
-
-    def _parse_topics(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return parse_topics(batch, english=self.config.english)
-
-    def _parse_questions(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        candidates = parse_questions(batch, always_drop_last=self.config.always_drop_last)
-        return filter_questions(candidates, self.pack, english=self.config.english)
+            break
+        candidates = answer(Round(f"questions-{number}", prompts, parse, QUESTION_CANDIDATES))
+        questions = questions.plus(drop_repeated_questions(candidates, kept).sort_by("id"))
+        check_survival(number, questions.counts(), config.minimum_yield)
+    return questions
 
 
-def _part_rejects(chunk: Any) -> dict[str, pa.RecordBatch]:
-    failed = pc.is_valid(chunk.batch.column("error"))
-    return {"candidates": chunk.batch.filter(pc.invert(failed)), "rejects": chunk.batch.filter(failed)}
+def read_questions(batch: pa.RecordBatch, *, pack: Pack, english: bool, always_drop_last: bool) -> pa.RecordBatch:
+    """Return the candidates in a batch of completions, marked by the filters for questions."""
+    return filter_questions(parse_questions(batch, always_drop_last=always_drop_last), pack, english=english)
 
 
-def _widen(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    for field_ in schema:
-        if field_.name not in table.schema.names:
-            table = table.append_column(field_, pa.nulls(table.num_rows, field_.type))
-    return table.select(schema.names)
+def check_survival(number: int, counts: dict, minimum: float) -> None:
+    """Raise StageError where hardly a candidate has survived, before the next round costs as much."""
+    if counts["kept"] > minimum * counts["in"]:
+        return
+    reasons = ", ".join(f"{rows} {reason}" for reason, rows in [*counts["drops"].items(), *counts["rejects"].items()])
+    raise StageError(
+        f"questions, round {number}: {counts['kept']} of {counts['in']} candidates survived, under the floor of "
+        f"{minimum:.0%}: {reasons}; lower minimum_yield to go on all the same"
+    )
 
 
-def _live(candidates: pa.Table) -> pa.Table:
-    return candidates.filter(pc.and_(pc.is_null(candidates["drop_reason"]), pc.is_null(candidates["error"])))
-
-
-def _without_errors(questions: pa.Table) -> pa.Table:
-    """The table with every `error` as a drop reason: what failed was asked for again, so no question is missing."""
-    reasons = pc.coalesce(questions["drop_reason"], questions["error"])
-    questions = questions.set_column(questions.schema.names.index("drop_reason"), "drop_reason", reasons)
-    nothing = pa.nulls(questions.num_rows, pa.string())
-    return questions.set_column(questions.schema.names.index("error"), "error", nothing)
-
-
-def _reasons(column: pa.ChunkedArray) -> dict[str, int]:
-    return dict(Counter(reason.split(":")[0] for reason in column.to_pylist()).most_common())
+def write(stage: Stage, topics: Candidates, questions: Candidates, count: int) -> None:
+    """Write the first `count` questions, the topics, and what became of all other rows."""
+    questions = questions.plus(topics.failed)
+    kept = questions.live.slice(0, count)
+    if kept.num_rows == count:  # what failed was asked for again, so no question is missing
+        questions = questions.without_failures()
+    tables = {
+        "questions": kept,
+        "topics": topics.live,
+        "drops": questions.dropped,
+        "dropped_topics": topics.dropped,
+        "rejects": questions.failed,
+    }
+    storage.remove(storage.join(stage.directory, MANIFEST))
+    write_tables(stage.directory, tables, stage.about, SHARD_ROWS, questions.counts(at_most=count))
 
 
 def shortfall(settings: Settings, kept: int, topics: int) -> str | None:
@@ -266,40 +232,9 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     stage = stage_for(config, pack, engine)
     if not stage.is_done() or (config.retry_failed and stage.read_manifest()["counts"]["kept"] < config.count):
         announce(stage)
-        rounds = Rounds(config, pack, engine, stage, beam_arguments)
-        topics = rounds.topics()
-        kept_topics = _live(topics).select(TOPICS.names)
-        failed_topics = topics.filter(pc.is_valid(topics["error"]))
-        questions = rounds.questions(kept_topics)
-        questions = pa.concat_tables([questions, _widen(failed_topics, QUESTION_CANDIDATES)])
-        live = _live(questions).select(QUESTIONS.names).slice(0, config.count)
-        if live.num_rows == config.count:
-            questions = _without_errors(questions)
-        dropped = questions.filter(pc.is_valid(questions["drop_reason"]))
-        failed = questions.filter(pc.is_valid(questions["error"]))
-        counts = {
-            "in": questions.num_rows,
-            "kept": live.num_rows,
-            "drops": _reasons(dropped["drop_reason"]),
-            "rejects": _reasons(failed["error"]),
-        }
-        if surplus := _live(questions).num_rows - live.num_rows:
-            counts["drops"]["over_count"] = surplus
-        dropped_topics = topics.filter(pc.is_valid(topics["drop_reason"]))
-        storage.remove(storage.join(stage.directory, MANIFEST))
-        write_tables(
-            stage.directory,
-            {
-                "questions": live,
-                "topics": kept_topics,
-                "drops": dropped.select(with_drop_reason(QUESTIONS).names),
-                "dropped_topics": dropped_topics.select(with_drop_reason(TOPICS).names),
-                "rejects": failed.select(with_error(QUESTIONS).names),
-            },
-            stage.about,
-            SHARD_ROWS,
-            counts,
-        )
+        answer = partial(ask, config, engine, stage, beam_arguments)
+        topics = collect_topics(config, pack, answer)
+        write(stage, topics, collect_questions(config, pack, topics.live, answer), config.count)
     if text := shortfall(config, stage.read_manifest()["counts"]["kept"], stage.table("topics").rows):
         messages.print(text, style="yellow", soft_wrap=True)
     return stage

@@ -264,12 +264,12 @@ def test_a_stage_is_listed_from_its_beginning(tmp_path, monkeypatch, capsys):
     path.write_text(yaml.safe_dump(SETTINGS))
     shown = []
 
-    def interrupted(rounds):
+    def interrupted(*_):
         assert status.main([str(tmp_path / "run")]) == 0
         shown.append(capsys.readouterr().out)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.questions.Rounds.topics", interrupted)
+    monkeypatch.setattr("pipelines.questions.collect_topics", interrupted)
     assert recipe.main([str(path), "-o", str(tmp_path / "run")]) == 130
     assert re.search(r"test, criterion ethical\s.*\nquestions +running ", shown[0], re.DOTALL)
     assert status.main([str(tmp_path / "run")]) == 1
