@@ -1,7 +1,9 @@
 """Segments of the response cache on disk, and the one index over them.
 
 A segment is an Arrow IPC file that is written whole and never changed. The index is one sorted array of keys and
-places that is memory-mapped, so that opening a cache of any size costs a worker nothing.
+addresses. It is memory-mapped, so that opening a cache of any size costs a worker nothing.
+
+Shapes: K keys in an index, N keys looked up; a key of 16 bytes is 2 halves; with its address that makes 3 rows.
 """
 
 import logging
@@ -42,79 +44,106 @@ log = logging.getLogger(__name__)
 
 
 class Index(NamedTuple):
-    """Where each key lies. `array` is uint64 of shape [3, keys]: first and second half of the key, and its place
-    (segment << 40 | batch << 20 | row), sorted by key; the rows are contiguous, so a search touches few pages."""
+    """Where each of K keys lies: the names of segments, and uint64[3, K] sorted by key.
+
+    The array's rows are the first halves of the keys, their second halves, and the addresses of their completions. Each
+    row is contiguous, so a search touches few pages.
+    """
 
     segments: list[str]
     array: np.ndarray
 
 
 def open_indexes(directory: str) -> list[Index]:
-    """The saved index, and one of the segments that were written since."""
+    """Return the saved index, and one of the segments written since."""
     saved = load_index(directory)
-    known = set(saved.segments)
-    names = [name for name in segment_names(directory) if name not in known]
+    indexed = set(saved.segments)
+    names = [name for name in segment_names(directory) if name not in indexed]
     return [saved, Index(names, index_array(directory, names))]
 
 
 def update_index(directory: str, saved: Index, names: list[str]) -> Index:
-    """The index of the segments `names`; those with which the saved one begins too are not read again."""
-    known = next((n for n, pair in enumerate(zip_longest(saved.segments, names)) if len(set(pair)) > 1), len(names))
-    array = saved.array if known == len(saved.segments) else saved.array[:, saved.array[2] >> 40 < known]
-    new = index_array(directory, names[known:], first=known)
-    new = np.delete(new, find(array, new[:2].T.ravel())[0], axis=1)  # of equal keys, the lowest place stays
-    return Index(names, np.insert(array, np.searchsorted(array[0], new[0]), new, axis=1))
+    """Return the index of the segments `names`, reading only those that differ from the saved index's."""
+    # saved a b c, names a b d → 2 in common: of `saved` the addresses in a and b stay, d is read as segment 2
+    pairs = enumerate(zip_longest(saved.segments, names))
+    common = next((number for number, (before, now) in pairs if before != now), len(names))
+    kept_3K = saved.array
+    if common < len(saved.segments):
+        kept_3K = saved.array[:, saved.array[2] >> 40 < common]
+    # Of equal keys the lowest address stays, so what is read of a key that is kept goes.
+    # kept [2 5 9], read [5 7 9] → doubles 0 and 2, new [7], put before column 2: [2 5 7 9]
+    read_3K = index_array(directory, names[common:], first=common)
+    doubles, _ = match_keys(kept_3K, read_3K[:2].T.ravel())
+    new_3K = np.delete(read_3K, doubles, axis=1)
+    columns = np.searchsorted(kept_3K[0], new_3K[0])
+    return Index(names, np.insert(kept_3K, columns, new_3K, axis=1))
 
 
 def index_array(directory: str, names: list[str], first: int = 0) -> np.ndarray:
-    """The index array of segments, which are counted from `first`."""
-    halves, places = [np.empty((0, 2), np.uint64)], [np.empty(0, np.uint64)]
+    """Return the index array of segments, which are counted from `first`: uint64[3, K]."""
+    keys_K2, addresses = [np.empty((0, 2), np.uint64)], [np.empty(0, np.uint64)]
     for number, name in enumerate(names, first):
         try:
             with open_segment(directory, name, columns=[0]) as reader:
-                keys = [reader.get_batch(batch).column(0) for batch in range(reader.num_record_batches)]
+                batches = [reader.get_batch(batch).column(0) for batch in range(reader.num_record_batches)]
         except BROKEN as error:
             log.warning("%s: not a whole cache segment, left out (%s)", storage.join(directory, name), error)
             continue
-        halves.extend(_halves(column) for column in keys)
-        places.extend(places_of(number, batch, len(column)) for batch, column in enumerate(keys))
-    return sorted_array(np.concatenate(halves), np.concatenate(places))
+        keys_K2.extend(_halves(keys) for keys in batches)
+        addresses.extend(addresses_of(number, batch, len(keys)) for batch, keys in enumerate(batches))
+    return sorted_array(np.concatenate(keys_K2), np.concatenate(addresses))
 
 
 def _halves(keys: pa.FixedSizeBinaryArray) -> np.ndarray:
+    """Return K keys as two numbers each, without a copy: uint64[K, 2]."""
     return np.frombuffer(keys.buffers()[1], np.uint64).reshape(-1, 2)[keys.offset : keys.offset + len(keys)]
 
 
-def places_of(segment: int, batch: int, rows: int) -> np.ndarray:
+def addresses_of(segment: int, batch: int, rows: int) -> np.ndarray:
+    """Return the addresses of a batch's rows, which `parts_of` takes apart: uint64[rows]."""
+    # segment 1, batch 2, 3 rows → 0x1_00002_00000, 0x1_00002_00001, 0x1_00002_00002: five hex digits each
     return np.arange(rows, dtype=np.uint64) + np.uint64(segment << 40 | batch << 20)
 
 
-def sorted_array(halves: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """An index array [3, keys] of key halves [rows, 2] and places [rows]; of equal keys the lowest place stays."""
-    order = np.lexsort((places, halves[:, 1], halves[:, 0]))
-    array = np.stack([halves[order, 0], halves[order, 1], places[order]])
-    first = np.ones(len(order), bool)
-    first[1:] = (array[:2, 1:] != array[:2, :-1]).any(axis=0)
-    return np.ascontiguousarray(array[:, first])
+def parts_of(address: int) -> tuple[int, int, int]:
+    """Return the segment, the batch and the row of an address."""
+    return address >> 40, address >> 20 & 0xFFFFF, address & 0xFFFFF
 
 
-def find(array: np.ndarray, keys: np.ndarray) -> tuple[list[int], list[int]]:
-    """Which of `keys` (uint64 halves, flat) an index array holds, and their places."""
-    high, low = keys[0::2], keys[1::2]
-    at = np.searchsorted(array[0], high)
+def sorted_array(keys_K2: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+    """Return the index array of keys in any order; of equal ones the lowest address stays: uint64[3, K or less]."""
+    # keys (5 2) (3 1) (5 2), addresses 8 7 6 → in order of key, then address: 1, 2, 0
+    # index_3K  [3 5 5]  is_first [1 1 0] →  [3 5]
+    #           [1 2 2]                      [1 2]
+    #           [7 6 8]                      [7 6]
+    order = np.lexsort((addresses, keys_K2[:, 1], keys_K2[:, 0]))
+    index_3K = np.stack([keys_K2[order, 0], keys_K2[order, 1], addresses[order]])
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (index_3K[:2, 1:] != index_3K[:2, :-1]).any(axis=0)
+    return np.ascontiguousarray(index_3K[:, is_first])
+
+
+def match_keys(index_3K: np.ndarray, keys: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return which of N keys (uint64[2 N], half after half) an index array holds, and their addresses."""
+    # index_3K  [3 5 5 9]   keys (5 8) (4 1) → columns [1 1], the first whose first half is not smaller
+    #           [1 2 8 1]   turn 1: (5 8) meets (5 2), so it tries column 2; (4 1) meets a 5: it is not there
+    #           [0 1 2 3]   turn 2: (5 8) meets (5 8): key 0 is at address 2
+    first, second = keys[0::2], keys[1::2]
+    columns = np.searchsorted(index_3K[0], first)
     rows: list[int] = []
-    places: list[int] = []
-    candidates = np.arange(len(high))
+    addresses: list[int] = []
+    waiting = np.arange(len(first))
     while True:  # once, unless two keys share their first half
-        candidates = candidates[at[candidates] < array.shape[1]]
-        candidates = candidates[array[0, at[candidates]] == high[candidates]]
-        if not len(candidates):
-            return rows, places
-        hit = array[1, at[candidates]] == low[candidates]
-        rows.extend(candidates[hit].tolist())
-        places.extend(array[2, at[candidates[hit]]].tolist())
-        candidates = candidates[~hit]
-        at[candidates] += 1
+        waiting = waiting[columns[waiting] < index_3K.shape[1]]
+        waiting = waiting[index_3K[0, columns[waiting]] == first[waiting]]
+        if not len(waiting):
+            return rows, addresses
+        is_match = index_3K[1, columns[waiting]] == second[waiting]
+        matched = waiting[is_match]
+        rows.extend(matched.tolist())
+        addresses.extend(index_3K[2, columns[matched]].tolist())
+        waiting = waiting[~is_match]
+        columns[waiting] += 1
 
 
 def segment_names(directory: str) -> list[str]:
@@ -138,7 +167,11 @@ def write_segment(path: str, batches: Iterable[pa.RecordBatch]) -> None:
 
 
 def merge_small(directory: str, names: list[str]) -> None:
-    """Merge neighbouring small segments, in order, into ones of up to MERGED_BYTES."""
+    """Merge neighbouring small segments, in order, into ones of up to MERGED_BYTES.
+
+    A merged segment's name begins with its first one's, so it sorts where that did. It is whole before the small ones
+    are removed; a crash in between leaves doubles, of which the lowest name wins.
+    """
     group: list[str] = []
     group_bytes = 0
     for name in names:
@@ -202,7 +235,7 @@ def save_index(directory: str, index: Index) -> None:
 
 
 def load_index(directory: str) -> Index:
-    """The saved index, an empty one where there is none that can be read."""
+    """Return the saved index, or an empty one where none can be read."""
     empty = Index([], np.empty((3, 0), np.uint64))
     if not storage.exists(storage.join(directory, INDEX)):
         return empty

@@ -58,21 +58,21 @@ class Model:
 
 
 def requests(batch: pa.RecordBatch, model: Model, step: str, seed: int, member: str = "") -> dict[int, Request]:
-    """The request of every row that has a `prompt` and is not marked as dropped or failed, by its place.
+    """Return the requests of a batch by row number: of rows with a `prompt` and without a mark.
 
-    With `member`, only of those rows that have it in their column of that name. A row whose column `max_tokens`, if
-    there is one, says more than the sampling may take that many.
-    A row's seed comes from its id, the step, its `draw` (0 where there is no such column) and the recipe's seed, so
-    it does not depend on where the row lies. At temperature 0 there is none, and equal prompts are equal requests.
+    With `member`, only of the rows whose column `member` says so. A row's `max_tokens`, where the column is there and
+    says more than the sampling, is its limit. A row's seed comes from its id, the step, its `draw` (0 without such a
+    column) and the recipe's seed, so it does not depend on where the row lies. At temperature 0 there is no seed, and
+    equal prompts are equal requests.
     """
-    wanted = pc.and_(kept(batch), pc.is_valid(batch.column("prompt")))
+    is_asked = pc.and_(kept(batch), pc.is_valid(batch.column("prompt")))
     if member:
-        wanted = pc.and_(wanted, pc.fill_null(pc.equal(batch.column("member"), member), False))
-    rows = np.flatnonzero(wanted)
+        is_asked = pc.and_(is_asked, pc.fill_null(pc.equal(batch.column("member"), member), False))
+    rows = np.flatnonzero(is_asked)
 
     def values(column: str, default: int) -> list[Any]:
-        there = column in batch.schema.names
-        return batch.column(column).take(rows).to_pylist() if there else [default] * len(rows)
+        has_column = column in batch.schema.names
+        return batch.column(column).take(rows).to_pylist() if has_column else [default] * len(rows)
 
     least = model.sampling.max_tokens
     limits = [max(least, limit or 0) for limit in values("max_tokens", least)]
@@ -86,7 +86,7 @@ def requests(batch: pa.RecordBatch, model: Model, step: str, seed: int, member: 
 
 
 def with_completions(batch: pa.RecordBatch, completions: list[Completion | None]) -> pa.RecordBatch:
-    """The batch with the columns of COMPLETION_FIELDS and `error`; a row that was not asked about has nulls there."""
+    """Return the batch with the columns of COMPLETION_FIELDS and `error`, null where no model was asked."""
     for column, attribute in COMPLETION_FIELDS:
         values = pa.array([done and getattr(done, attribute) for done in completions], column.type)
         batch = with_columns(batch, **{column.name: values})
@@ -97,13 +97,13 @@ def with_completions(batch: pa.RecordBatch, completions: list[Completion | None]
 
 
 def contexts_of(model: Model) -> Callable[[Sampling], str]:
-    """The cache's request_context of the model's samplings, which differ in `max_tokens` alone."""
-    digest, known = engine_digest(model.engine, model.adapter), dict[int, str]()
+    """Return a request_context that remembers: a model's samplings differ in `max_tokens` alone."""
+    digest, by_limit = engine_digest(model.engine, model.adapter), dict[int, str]()
 
     def context(sampling: Sampling) -> str:
-        if sampling.max_tokens not in known:
-            known[sampling.max_tokens] = request_context(sampling, digest)
-        return known[sampling.max_tokens]
+        if sampling.max_tokens not in by_limit:
+            by_limit[sampling.max_tokens] = request_context(sampling, digest)
+        return by_limit[sampling.max_tokens]
 
     return context
 
@@ -119,9 +119,9 @@ def send(
     context: Callable[[Sampling], str],
     step: str,
 ) -> list[Future[Completion]]:
-    """Futures of the completions: from the cache, from an equal request of this process in flight, or newly asked.
+    """Return the completions' futures: cached, in flight for an equal request, or newly asked.
 
-    context: gives transforms.generation.response_cache.request_context of a sampling, for the keys of the cache.
+    context: returns a sampling's transforms.generation.response_cache.request_context, a part of the cache's keys.
     Never waits for an answer. A request is claimed before the cache is read and let go after its answer is in the
     cache, so no two threads can ask the same.
     """
@@ -138,12 +138,12 @@ def send(
                 future.add_done_callback(lambda _: progress.add(step, done=1))
             futures.append(future)
     try:
-        known = cache.lookup(list(claimed)) if cache else [None] * len(claimed)
+        cached = cache.lookup(list(claimed)) if cache else [None] * len(claimed)
     except BaseException as error:
         for key, (_, future) in claimed.items():
             _let_go(key, future, error)
         raise
-    for (key, (request, future)), completion in zip(claimed.items(), known, strict=True):
+    for (key, (request, future)), completion in zip(claimed.items(), cached, strict=True):
         if completion is not None:
             progress.add(step, done=1, cached=1)
             _let_go(key, future, completion)
@@ -182,7 +182,7 @@ def _let_go(key: bytes, future: Future[Completion], outcome: Completion | BaseEx
 
 @dataclass(slots=True)
 class _Pending:
-    """A chunk whose rows have been sent. `last` is the number, counted from the bundle's start, of its last request."""
+    """A chunk whose rows have been sent; `last` numbers its last request, counted from the bundle's start."""
 
     chunk: Chunk
     futures: list[Future[Completion] | None]
@@ -267,7 +267,7 @@ class _GenerateFn(beam.DoFn):
         return futures
 
     def _wait_for(self, number: int) -> None:
-        """Wait until request `number` of this bundle and all before it are answered. Raises what the engine raised."""
+        """Wait until this bundle's first `number` requests are answered; raise what the engine raised."""
         while self.answered < number and self.unanswered:
             self.unanswered.popleft().result()
             self.answered += 1
@@ -284,7 +284,7 @@ class _GenerateFn(beam.DoFn):
 
 @dataclass
 class Generate(beam.PTransform):
-    """Answer the `prompt` of every row; adds the columns of COMPLETION_FIELDS and `error`.
+    """Answer the `prompt` of every row: add the columns of COMPLETION_FIELDS and `error`.
 
     A row whose prompt is null, or that is marked by `drop_reason` or `error`, is passed on as it is; a row that fails
     gets finish_reason 'error' and a named `error`, and costs no other. Batch pipelines only: answers leave with their

@@ -2,6 +2,7 @@
 
 A worker appends segments of its own (transforms.generation.cache_index); `compact_and_index` merges small ones and
 indexes all as a stage starts. Errors are not cached. Where two segments answer the same request, the lowest name wins.
+Index arrays have the shape [3, K], for K keys.
 """
 
 import atexit
@@ -33,21 +34,21 @@ log = logging.getLogger(__name__)
 
 
 def request_context(sampling: Sampling, engine_digest: str) -> str:
-    """The part of a request's key that a step's rows share: sampling (schema included) and what answers."""
+    """Return what the keys of a step's requests share: sampling (schema included) and the engine."""
     return digest_of(asdict(sampling), engine_digest)
 
 
 def request_key(prompt: str, seed: int | None, context: str) -> bytes:
-    """The 16 bytes under which the answer to a request is kept."""
+    """Return the 16 bytes under which the answer to a request is kept."""
     return xxhash.xxh3_128_digest(f"{context}\n{seed}\n{prompt}".encode("utf-8", "surrogatepass"))
 
 
 class ResponseCache:
-    """A cache opened for reading and appending, by all threads of a process. Use `open_cache`."""
+    """A cache that all threads of a process read and append to; `open_cache` opens it."""
 
     def __init__(self, directory: str):
         self.directory = directory
-        self._found = cache_index.open_indexes(directory)
+        self._indexes = cache_index.open_indexes(directory)
         self._own_segments: list[str] = []
         self._levels: list[np.ndarray] = []  # index arrays of own segments, merged up to MERGED_KEYS
         self._unwritten: dict[bytes, Completion] = {}
@@ -61,23 +62,23 @@ class ResponseCache:
         self._flusher.start()
 
     def lookup(self, keys: Sequence[bytes]) -> list[Completion | None]:
-        """The completions kept under these keys; None where there is none."""
+        """Return the completions kept under these keys; None where there is none."""
         if not keys:
             return []
-        found: list[Completion | None] = [None] * len(keys)
+        written: list[Completion | None] = [None] * len(keys)
         with self._changed:
             unwritten = [self._unwritten.get(key) for key in keys]
-            indexes = [*self._found, *(Index(self._own_segments, array) for array in self._levels)]
-        moved = [self._fill(found, keys, index) for index in indexes]
+            indexes = [*self._indexes, *(Index(self._own_segments, array) for array in self._levels)]
+        moved = [self._fill(written, keys, index) for index in indexes]
         if any(moved):
             # Another task has merged these segments since this cache was opened: see what is there now.
-            self._found = cache_index.open_indexes(self.directory)
-            for index in self._found:
-                self._fill(found, keys, index)
-        return [one or other for one, other in zip(found, unwritten, strict=True)]
+            self._indexes = cache_index.open_indexes(self.directory)
+            for index in self._indexes:
+                self._fill(written, keys, index)
+        return [kept or waiting for kept, waiting in zip(written, unwritten, strict=True)]
 
     def put(self, key: bytes, completion: Completion) -> None:
-        """Keep a completion; waits while FLUSH_ROWS are unwritten.
+        """Keep a completion; wait while FLUSH_ROWS are unwritten.
 
         Raises StageError once the directory cannot be written; what was written before is kept.
         """
@@ -95,7 +96,7 @@ class ResponseCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write down all that was put. Raises StageError where that fails."""
+        """Write down all completions that were put; StageError where that fails."""
         with self._write_lock:
             with self._changed:
                 rows = dict(self._unwritten)
@@ -139,22 +140,26 @@ class ResponseCache:
 
     def _add_segment(self, name: str, keys: list[bytes]) -> None:
         self._own_segments.append(name)
-        halves = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
-        array = cache_index.sorted_array(halves, cache_index.places_of(len(self._own_segments) - 1, 0, len(keys)))
-        while self._levels and self._levels[-1].shape[1] <= min(2 * array.shape[1], MERGED_KEYS - array.shape[1]):
-            both = np.concatenate([self._levels.pop(), array], axis=1)
-            array = cache_index.sorted_array(both[:2].T, both[2])
-        self._levels.append(array)
+        keys_K2 = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
+        addresses = cache_index.addresses_of(len(self._own_segments) - 1, 0, len(keys))
+        index_3K = cache_index.sorted_array(keys_K2, addresses)
+        # Levels of 900 and 200 keys, 150 new ones → 200 <= 2 * 150: levels of 900 and 350, as 900 > 2 * 350.
+        while self._levels and self._levels[-1].shape[1] <= min(2 * index_3K.shape[1], MERGED_KEYS - index_3K.shape[1]):
+            both_3K = np.concatenate([self._levels.pop(), index_3K], axis=1)
+            index_3K = cache_index.sorted_array(both_3K[:2].T, both_3K[2])
+        self._levels.append(index_3K)
 
-    def _fill(self, found: list[Completion | None], keys: Sequence[bytes], index: Index) -> bool:
-        """Fill in what `index` knows; True where one of its segments is gone."""
+    def _fill(self, completions: list[Completion | None], keys: Sequence[bytes], index: Index) -> bool:
+        """Fill in the completions of an index; return whether one of its segments is gone."""
         moved = False
-        for row, place in zip(*cache_index.find(index.array, np.frombuffer(b"".join(keys), np.uint64)), strict=True):
-            if found[row] is not None:
+        matches = cache_index.match_keys(index.array, np.frombuffer(b"".join(keys), np.uint64))
+        for key, address in zip(*matches, strict=True):
+            if completions[key] is not None:
                 continue
-            segment = index.segments[place >> 40]
+            number, batch, row = cache_index.parts_of(address)
+            segment = index.segments[number]
             try:
-                found[row] = self._decode(segment, place >> 20 & 0xFFFFF)[place & 0xFFFFF]
+                completions[key] = self._decode(segment, batch)[row]
             except FileNotFoundError:
                 moved = True
             except (*BROKEN, IndexError) as error:
@@ -181,7 +186,7 @@ _open_lock = threading.Lock()
 
 
 def open_cache(directory: str) -> ResponseCache:
-    """The cache of a directory, one per process, shared by its threads and flushed as the process ends."""
+    """Return a directory's cache, one per process, which is flushed as the process ends."""
     with _open_lock:
         if directory not in _open_caches:
             _open_caches[directory] = ResponseCache(directory)
@@ -196,9 +201,9 @@ def close_caches() -> None:
 
 
 def compact_and_index(directory: str) -> int:
-    """Merge small segments and index all of them; gives the number of keys. The driver calls it as a stage starts.
+    """Merge small segments, index all of them and return the number of keys.
 
-    A segment that cannot be read is left out with a warning that names it.
+    The driver calls it as a stage starts. A segment that cannot be read is left out with a warning that names it.
     """
     with _open_lock:
         if directory in _open_caches:

@@ -138,7 +138,7 @@ def test_it_writes_by_itself_and_waits_for_the_disk(cache, tmp_path, monkeypatch
 def test_a_killed_process_loses_at_most_what_one_flush_holds(tmp_path):
     script = textwrap.dedent(
         f"""
-        from transforms.engines import Completion
+        from transforms.engines.engine import Completion
         from transforms.response_cache import open_cache, request_key
         cache = open_cache({str(tmp_path)!r})
         for number in range(10**9):
@@ -303,8 +303,20 @@ def test_keys_that_share_their_first_half_are_told_apart():
     halves = np.array([[7, 1], [7, 5], [7, 3], [9, 3]], np.uint64)
     array = cache_index.sorted_array(halves, np.arange(4, dtype=np.uint64))
     wanted = np.array([[7, 3], [7, 2], [9, 3], [7, 1], [7, 9], [10, 0]], np.uint64)
-    rows, places = cache_index.find(array, wanted.ravel())
-    assert dict(zip(rows, places, strict=True)) == {0: 2, 2: 3, 3: 0}
+    rows, addresses = cache_index.match_keys(array, wanted.ravel())
+    assert dict(zip(rows, addresses, strict=True)) == {0: 2, 2: 3, 3: 0}
+
+
+def test_of_equal_keys_the_lowest_address_stays():
+    halves = np.array([[5, 2], [3, 1], [5, 2]], np.uint64)
+    array = cache_index.sorted_array(halves, np.array([8, 7, 6], np.uint64))
+    assert array.tolist() == [[3, 5], [1, 2], [7, 6]]
+
+
+def test_an_address_is_a_segment_a_batch_and_a_row():
+    addresses = cache_index.addresses_of(1, 2, 3).tolist()
+    assert addresses == [0x10000200000, 0x10000200001, 0x10000200002]
+    assert [cache_index.parts_of(address) for address in addresses] == [(1, 2, 0), (1, 2, 1), (1, 2, 2)]
 
 
 def test_opening_a_large_cache_costs_nothing(tmp_path):
@@ -313,10 +325,10 @@ def test_opening_a_large_cache_costs_nothing(tmp_path):
     cache_index.save_index(str(tmp_path), index)
     tracemalloc.start()
     opened = cache_index.load_index(str(tmp_path))
-    rows, places = cache_index.find(opened.array, keys[[5, 500_000]].ravel())
+    rows, addresses = cache_index.match_keys(opened.array, keys[[5, 500_000]].ravel())
     _, most_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert dict(zip(rows, places, strict=True)) == {0: 5, 1: 500_000}
+    assert dict(zip(rows, addresses, strict=True)) == {0: 5, 1: 500_000}
     assert most_bytes < 200_000
 
 
