@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable)
 
 
 def kernel(function: F) -> F:
-    """The function compiled at its first call; in every process anew where no folder can be written to."""
+    """Return the function compiled at its first call, in every process anew where no folder is writable."""
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # read-only file systems of containers
@@ -21,5 +21,5 @@ def kernel(function: F) -> F:
 
 
 def inlined(function: F) -> F:
-    """The function as a part of every kernel that calls it."""
+    """Return the function as a part of every kernel that calls it."""
     return njit(nogil=True, inline="always")(function)

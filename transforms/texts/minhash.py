@@ -2,6 +2,8 @@
 
 Two sets agree in one position of their signatures with a probability equal to their Jaccard similarity J, and so in
 all `rows` of one band with J^rows. They become candidates if they agree in any band: 1 - (1 - J^rows)^bands.
+
+Shapes: N texts, H hashes of a signature, B bands of `rows` hashes each.
 """
 
 from dataclasses import dataclass
@@ -25,12 +27,12 @@ class Bands:
     rows: int
 
     def miss(self, jaccard: float) -> float:
-        """The probability that a pair of this similarity shares no band."""
+        """Return the probability that a pair of this similarity shares no band."""
         return (1 - jaccard**self.rows) ** self.bands
 
 
 def bands_for(jaccard: float) -> Bands:
-    """The bands that let fewest unlike pairs through, yet miss at most one in a hundred pairs exactly at `jaccard`.
+    """Return bands that miss at most one in a hundred pairs at `jaccard`, and let fewest unlike ones through.
 
     For a `jaccard` so low that 160 hashes do not reach that, 160 bands of one row.
     """
@@ -42,18 +44,18 @@ def bands_for(jaccard: float) -> Bands:
 
 
 def signatures(shingles: Shingles, hashes: int) -> ndarray:
-    """MinHash signatures of N texts: uint32[N, hashes]; a text without shingles has the largest number everywhere."""
+    """Return MinHash signatures: uint32[N, H]; a text without shingles has the largest number everywhere."""
     return _minima(shingles.values, shingles.offsets, *_permutations(hashes))
 
 
 def band_keys(shingles: Shingles, bands: Bands) -> ndarray:
-    """One key per text and band; texts that share a key are candidates: uint64[N, bands]."""
+    """Return one key per text and band; texts that share a key are candidates: uint64[N, B]."""
     flips, factors = _permutations(bands.bands * bands.rows)
     return _keys(shingles.values, shingles.offsets, flips, factors, scrambled(bands.bands, seed=3))
 
 
 def _permutations(hashes: int) -> tuple[ndarray, ndarray]:
-    """x -> (x ^ flip) * factor, an odd one, permutes the 32-bit numbers: two of uint32[hashes]."""
+    """Return flips and odd factors; x -> (x ^ flip) * factor permutes the 32-bit numbers: two of uint32[H]."""
     flips, factors = scrambled(2 * hashes, seed=2).astype(np.uint32).reshape(2, hashes)
     return flips, factors | np.uint32(1)
 
@@ -66,16 +68,17 @@ def _lower_to_minima(value: np.uint32, flips: ndarray, factors: ndarray, minima:
 
 @kernel
 def _minima(values: ndarray, offsets: ndarray, flips: ndarray, factors: ndarray) -> ndarray:
-    minima = np.full((len(offsets) - 1, len(flips)), 0xFFFFFFFF, np.uint32)
-    for row in range(len(offsets) - 1):
-        for position in range(offsets[row], offsets[row + 1]):
-            _lower_to_minima(values[position], flips, factors, minima[row])
-    return minima
+    minima_NH = np.full((len(offsets) - 1, len(flips)), 0xFFFFFFFF, np.uint32)
+    for text in range(len(offsets) - 1):
+        for position in range(offsets[text], offsets[text + 1]):
+            _lower_to_minima(values[position], flips, factors, minima_NH[text])
+    return minima_NH
 
 
 @kernel
 def _keys(values: ndarray, offsets: ndarray, flips: ndarray, factors: ndarray, seeds: ndarray) -> ndarray:
-    keys = np.empty((len(offsets) - 1, len(seeds)), np.uint64)
+    # 2 bands of 3 rows, minima [a b c | d e f] → keys_NB[text] = [seed 0 mixed with a, b, c, seed 1 with d, e, f]
+    keys_NB = np.empty((len(offsets) - 1, len(seeds)), np.uint64)
     minima = np.empty(len(flips), np.uint32)
     rows = len(flips) // len(seeds)
     for text in range(len(offsets) - 1):
@@ -86,5 +89,5 @@ def _keys(values: ndarray, offsets: ndarray, flips: ndarray, factors: ndarray, s
             key = seeds[band]
             for row in range(band * rows, (band + 1) * rows):
                 key = mix(key ^ np.uint64(minima[row]))
-            keys[text, band] = key
-    return keys
+            keys_NB[text, band] = key
+    return keys_NB

@@ -7,6 +7,8 @@ of their own. A text with no words at all, such as "?!", is one word: its punctu
 
 A word is a hash of its UTF-8 bytes, an n-gram a hash of its words. They depend on nothing else, so that they are the
 same in every process, batch and version.
+
+Shapes: N texts, M words of all texts; a key that tells texts apart is 2 numbers.
 """
 
 from collections.abc import Sequence
@@ -32,7 +34,7 @@ BOUNDARY = np.uint64(0x5851F42D4C957F2D)  # stands between the words of two colu
 
 
 def _letters() -> ndarray:
-    """Every byte in lower case; 0 for those that part words."""
+    """Return every byte in lower case, and 0 for those that part words."""
     letters = np.arange(256, dtype=np.uint8)
     letters[: ord(" ") + 1] = 0
     letters[127] = 0
@@ -54,20 +56,21 @@ class Words:
     offsets: ndarray  # int64[N + 1]
 
     def take(self, rows: ndarray) -> "Words":
-        """The words of the texts at these places, in this order."""
+        """Return the words of these texts, by number, in this order."""
+        # words [a b | c | d e f], rows [2 0] → sizes [3 2], words [d e f | a b], offsets [0 3 5]
         sizes = np.diff(self.offsets)[rows]
         values, offsets = np.empty(sizes.sum(), np.uint64), np.concatenate([[0], np.cumsum(sizes)])
         _gather(self.values, self.offsets, rows, values)
         return Words(values, offsets)
 
     def content(self) -> ndarray:
-        """What tells texts with other words apart: uint64[N, 2]."""
+        """Return keys that tell texts with different words apart: uint64[N, 2]."""
         return _fold(self.values, self.offsets)
 
 
 @inlined
 def mix(value: np.uint64) -> np.uint64:
-    """Scramble a uint64 so that every bit of the result depends on every bit given (splitmix64's finaliser)."""
+    """Scramble a uint64 so that every bit of the result depends on every bit of it (splitmix64's finaliser)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
@@ -79,17 +82,20 @@ class _SameBuffers:
     def __init__(self, texts: pa.Array):
         self.texts = texts
         addresses = (getattr(buffer, "address", None) for buffer in texts.buffers())
-        self._place = (texts.type, texts.offset, len(texts), *addresses)
+        self._memory = (texts.type, texts.offset, len(texts), *addresses)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SameBuffers) and self._place == other._place
+        return isinstance(other, _SameBuffers) and self._memory == other._memory
 
     def __hash__(self) -> int:
-        return hash(self._place)
+        return hash(self._memory)
 
 
 def words_of(texts: pa.Array) -> Words:
-    """The words of N texts; null has none. The last few arrays are remembered, for several steps look at a batch."""
+    """Return the words of N texts; null has none.
+
+    The words of the last few arrays are remembered, because several steps look at one batch.
+    """
     return _words_of(_SameBuffers(texts))
 
 
@@ -106,7 +112,8 @@ def _words_of(same: _SameBuffers) -> Words:
 
 
 def words_of_row(batch: pa.RecordBatch, columns: Sequence[str]) -> Words:
-    """The words of several columns one after the other, a boundary between them."""
+    """Return the words of each row's columns one after the other, with a boundary between them."""
+    # q [a b | a], r [c | b c], # for the boundary → [a b # c | a # b c]
     parts = [words_of(batch.column(name)) for name in columns]
     joined = parts[0]
     for part in parts[1:]:
@@ -118,7 +125,10 @@ def words_of_row(batch: pa.RecordBatch, columns: Sequence[str]) -> Words:
 
 
 def utf8(texts: pa.Array) -> tuple[ndarray, ndarray]:
-    """The bytes of N texts, and where each begins and the last one ends: uint8[M], int64[N + 1]; null is empty."""
+    """Return the bytes of N texts, where each begins, and where the last one ends; null is empty.
+
+    uint8[all bytes], int64[N + 1]; of a slice, the bounds begin above 0.
+    """
     if texts.null_count:
         texts = pc.fill_null(texts, "")
     if not len(texts):
@@ -129,7 +139,7 @@ def utf8(texts: pa.Array) -> tuple[ndarray, ndarray]:
 
 
 def _parted_by_ascii(texts: pa.Array) -> pa.Array:
-    """The texts, with those that hold more than ASCII normalised so that only ASCII parts their words."""
+    """Return the texts with those that are not ASCII normalised, so that only ASCII parts their words."""
     series = pl.from_arrow(texts).fill_null("")
     foreign = series.str.contains(FOREIGN).arg_true()
     return series.scatter(foreign, _normalised(series.gather(foreign))).to_arrow().cast(pa.large_string())
@@ -142,7 +152,7 @@ def _normalised(series: pl.Series) -> pl.Series:
 
 
 def byte_hashes(texts: pa.Array) -> ndarray:
-    """A hash of every text's bytes: uint64[N]; that of null is that of an empty text."""
+    """Return a hash of every text's bytes, null as an empty text: uint64[N]."""
     return _hash_bytes(*utf8(texts))
 
 
@@ -157,38 +167,40 @@ def _hash_bytes(data: ndarray, bounds: ndarray) -> ndarray:
     return hashes
 
 
-def equal_but_for_spaces(one: pa.Array, other: pa.Array) -> ndarray:
-    """Where two texts differ at most in ASCII white space at the ends and in how wide it is inside: bool[N]."""
-    return _equal_but_for_spaces(*utf8(one), *utf8(other))
+def equal_but_for_spaces(left: pa.Array, right: pa.Array) -> ndarray:
+    """Return where two texts differ at most in the width of ASCII white space: bool[N]."""
+    return _equal_but_for_spaces(*utf8(left), *utf8(right))
 
 
 @kernel
 def _equal_but_for_spaces(left: ndarray, left_bounds: ndarray, right: ndarray, right_bounds: ndarray) -> ndarray:
-    equal = np.zeros(len(left_bounds) - 1, np.bool_)
-    for row in range(len(equal)):
-        one, one_end = left_bounds[row], left_bounds[row + 1]
-        other, other_end = right_bounds[row], right_bounds[row + 1]
-        first = True
+    # left "a  b", right " a b\n": a meets a; gaps of 2 and of 1 are both gaps; b meets b; both end
+    # left "ab", right "a b": a meets a; no gap meets a gap: they differ
+    is_equal = np.zeros(len(left_bounds) - 1, np.bool_)
+    for row in range(len(is_equal)):
+        i, left_end = left_bounds[row], left_bounds[row + 1]
+        j, right_end = right_bounds[row], right_bounds[row + 1]
+        is_start = True
         while True:
-            gap, other_gap = one, other
-            while one < one_end and left[one] in SPACES:
-                one += 1
-            while other < other_end and right[other] in SPACES:
-                other += 1
-            if one == one_end or other == other_end:
-                equal[row] = one == one_end and other == other_end
+            left_gap, right_gap = i, j
+            while i < left_end and left[i] in SPACES:
+                i += 1
+            while j < right_end and right[j] in SPACES:
+                j += 1
+            if i == left_end or j == right_end:
+                is_equal[row] = i == left_end and j == right_end
                 break
-            if left[one] != right[other] or (not first and (gap == one) != (other_gap == other)):
+            if left[i] != right[j] or (not is_start and (left_gap == i) != (right_gap == j)):
                 break
-            one += 1
-            other += 1
-            first = False
-    return equal
+            i += 1
+            j += 1
+            is_start = False
+    return is_equal
 
 
 @kernel
 def _scan(data: ndarray, bounds: ndarray, letters: ndarray, values: ndarray, offsets: ndarray) -> int:
-    """Fill in the words of every text; their number."""
+    """Fill in the words of every text and return their number."""
     count = 0
     for row in range(len(bounds) - 1):
         offsets[row] = count
@@ -218,11 +230,11 @@ def _scan(data: ndarray, bounds: ndarray, letters: ndarray, values: ndarray, off
 
 
 @kernel
-def _gather(values: ndarray, offsets: ndarray, rows: ndarray, found: ndarray) -> None:
+def _gather(values: ndarray, offsets: ndarray, rows: ndarray, taken: ndarray) -> None:
     count = 0
     for row in rows:
         for position in range(offsets[row], offsets[row + 1]):
-            found[count] = values[position]
+            taken[count] = values[position]
             count += 1
 
 
@@ -251,11 +263,11 @@ def _join(
 
 @kernel
 def _fold(values: ndarray, offsets: ndarray) -> ndarray:
-    keys = np.empty((len(offsets) - 1, 2), np.uint64)
+    keys_N2 = np.empty((len(offsets) - 1, 2), np.uint64)
     for row in range(len(offsets) - 1):
-        one, other = FNV_START, GOLDEN
+        first, second = FNV_START, GOLDEN
         for position in range(offsets[row], offsets[row + 1]):
-            one = mix(one ^ values[position])
-            other = mix(other * FNV_PRIME + values[position])
-        keys[row, 0], keys[row, 1] = one, other
-    return keys
+            first = mix(first ^ values[position])
+            second = mix(second * FNV_PRIME + values[position])
+        keys_N2[row, 0], keys_N2[row, 1] = first, second
+    return keys_N2

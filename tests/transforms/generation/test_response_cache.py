@@ -139,7 +139,7 @@ def test_a_killed_process_loses_at_most_what_one_flush_holds(tmp_path):
     script = textwrap.dedent(
         f"""
         from transforms.engines.engine import Completion
-        from transforms.response_cache import open_cache, request_key
+        from transforms.generation.response_cache import open_cache, request_key
         cache = open_cache({str(tmp_path)!r})
         for number in range(10**9):
             cache.put(request_key(f"prompt {{number}}", None, "context"), Completion("x", None, "stop", 1, 1))
