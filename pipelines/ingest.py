@@ -1,4 +1,4 @@
-"""Make a table of a corpus as people have it: one shard per file, rows in order, other columns untouched.
+"""Import a corpus as people have it: one shard per file, rows in order, columns that are not ours untouched.
 
 Rows that cannot be used are rejects with file, line and reason.
 
@@ -37,8 +37,8 @@ from transforms.tables.table import MANIFEST
 from transforms.tables.write import WriteTables
 
 NAMED_FILES = 10  # of those that cannot be read
-LOOKS = "looks.json"  # the columns of the corpus's files, as they were looked at
-CLAIM = "import.json"  # whose shards lie in a directory, before a manifest says so
+LOOKS = "looks.json"  # the columns and types of the corpus's files
+CLAIM = "import.json"  # which import the shards in a directory belong to, before a manifest says so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Source:
     schema: pa.Schema
     limit: int | None
     batch_input: tuple[tuple[str, str], ...]  # files of requests with their marks
-    name: str  # that its shard has
+    name: str  # of its shard
 
     @cached_property
     def target(self) -> Target:
@@ -97,31 +97,31 @@ class Source:
 
 
 def check_limit(limit: int | None) -> None:
-    """ValueError for a number of rows that is none."""
+    """Raise ValueError for a limit below one row."""
     if limit is not None and limit < 1:
         raise ValueError(f"limit: must be at least 1, not {limit}")
 
 
 def check_apart(corpus: str, output: str) -> None:
-    """UsageError where the output would be a part of the corpus, a folder of files."""
+    """Raise UsageError where the output lies in the corpus's folder."""
     is_folder = storage.is_directory(corpus) and not storage.exists(storage.join(corpus, MANIFEST))
     if is_folder and storage.is_inside(output, corpus):
         raise UsageError(f"{output}: lies in the corpus {corpus}, of which it would be a part; choose another output")
 
 
 def check_flags(config: Config) -> None:
-    """UsageError where flags say in two ways where the texts are."""
-    given = [name for name, value in config.columns.items() if value]
+    """Raise UsageError where two flags name the column of one text."""
+    named = [name for name, value in config.columns.items() if value]
     for name, flag in (("messages", "--messages-column"), ("batch_input", "--batch-input")):
-        if name in given and config.kind != "responses":
+        if name in named and config.kind != "responses":
             raise UsageError(f"{flag}: gives responses, not {config.kind}")
-        if name in given and len(given) > 1:
-            others = ", ".join(other for other in given if other != name)
-            raise UsageError(f"{flag}: says where question and response are; leave out the flag for {others}")
+        if name in named and len(named) > 1:
+            superfluous = ", ".join(column for column in named if column != name)
+            raise UsageError(f"{flag}: says where question and response are; leave out the flag for {superfluous}")
 
 
 def find_requests(path: str) -> tuple[tuple[str, str], ...]:
-    """The files of a batch's requests with their marks; UsageError where one is something else."""
+    """Return the files of a batch's requests with their marks; raise UsageError where one is something else."""
     files = records.find_files(path)
     for file in files:
         if missing := {"custom_id", "body"} - set(records.column_names(file)):
@@ -130,19 +130,19 @@ def find_requests(path: str) -> tuple[tuple[str, str], ...]:
 
 
 def find_sources(config: Config, notes: str | None = None) -> list[Source]:
-    """Every file with its columns. Empty files are left out, those that cannot be read become rejects; both are told.
+    """Return every file with its columns. Empty files are left out, unreadable ones become rejects; both are told.
 
-    notes: a file in which to keep what was found, so that a rerun of a large corpus looks at those files that are new
-        or changed.
-    UsageError where a file is missing, lacks a column, or has one of another type than the others, and where not one
-    file can be read.
+    notes: a file that keeps the columns of the corpus's files, so that a rerun of a large corpus looks into those alone
+        that are new or changed.
+    Raises UsageError where a file is missing, lacks a column, or has one of another type than the others, and where not
+    one file can be read.
     """
     check_flags(config)
     requests = find_requests(config.batch_input) if config.batch_input else ()
     files = records.find_files(config.corpus)
-    found = look_at_all(files, config, notes)
-    looks = [look for look in found.values() if isinstance(look, Look)]
-    errors = [error for error in found.values() if isinstance(error, records.NoRecord)]
+    looks_or_errors = look_at_all(files, config, notes)
+    looks = [look for look in looks_or_errors.values() if isinstance(look, Look)]
+    errors = [error for error in looks_or_errors.values() if isinstance(error, records.NoRecord)]
     if not looks:
         raise errors[0]
     for error in errors[:NAMED_FILES]:
@@ -150,7 +150,7 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
     if len(errors) > NAMED_FILES:
         messages.print(f"left out: {len(errors) - NAMED_FILES:,} more files without a record that can be read")
     schema = schema_of(config.kind, looks)
-    kept = {path: look for path, look in found.items() if not isinstance(look, records.EmptyFile)}
+    kept = {path: look for path, look in looks_or_errors.items() if not isinstance(look, records.EmptyFile)}
     columns = {path: look.columns if isinstance(look, Look) else looks[0].columns for path, look in kept.items()}
     root = config.corpus if storage.is_directory(config.corpus) else storage.fixed_part(config.corpus)
     names = {
@@ -166,23 +166,23 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
 
 
 def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict[str, Look | records.NoRecord]:
-    """The columns of every file, or why nothing of it can be read; from the notes where they have it."""
-    known = storage.read_json(notes) if notes and storage.exists(notes) else {}
+    """Return every file's columns, from the notes where they stand there, or why nothing of it can be read."""
+    noted = storage.read_json(notes) if notes and storage.exists(notes) else {}
 
     def look(path: str) -> tuple[str, Look | records.NoRecord]:
         key = content_id(redact_urls(path), storage.mark(path), config.kind, str(config.columns), str(config.limit))
-        if key in known:
-            return key, Look.from_json(known[key])
+        if key in noted:
+            return key, Look.from_json(noted[key])
         try:
             return key, look_at(path, config.kind, config.columns, config.limit)
         except records.NoRecord as error:
             return key, error
 
-    found = storage.for_each(look, files)
-    noted = {key: look.to_json() for key, look in found if isinstance(look, Look)}
-    if notes and noted.keys() != known.keys():
-        storage.write_json(notes, noted)
-    return {path: look for path, (_, look) in zip(files, found, strict=True)}
+    keyed = storage.for_each(look, files)
+    to_note = {key: look.to_json() for key, look in keyed if isinstance(look, Look)}
+    if notes and to_note.keys() != noted.keys():
+        storage.write_json(notes, to_note)
+    return {path: look for path, (_, look) in zip(files, keyed, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,9 @@ class SplitImported:
     name: str
 
     def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
-        good = pc.is_null(chunk.batch.column("error"))
-        rows = pa.RecordBatch.from_struct_array(chunk.batch.filter(good).column("row"))
-        return {self.name: rows, "rejects": chunk.batch.filter(pc.invert(good))}
+        is_good = pc.is_null(chunk.batch.column("error"))
+        rows = pa.RecordBatch.from_struct_array(chunk.batch.filter(is_good).column("row"))
+        return {self.name: rows, "rejects": chunk.batch.filter(pc.invert(is_good))}
 
 
 def stage_for(config: Config, sources: list[Source], *, by_identity: bool) -> Stage:
@@ -212,7 +212,7 @@ def stage_for(config: Config, sources: list[Source], *, by_identity: bool) -> St
 
 
 def claim(stage: Stage) -> None:
-    """Note whose shards the directory is to hold; UsageError where it has unfinished ones of another import."""
+    """Note whose shards the directory holds; raise UsageError where it has some of another, unfinished import."""
     path = storage.join(stage.directory, CLAIM)
     owner = storage.read_json(path)["digest"] if storage.exists(path) else None
     if owner == stage.digest:
@@ -246,10 +246,11 @@ def run(
     by_identity: bool = False,
     check: Callable[[pa.Schema], None] = lambda schema: None,
 ) -> Stage:
-    """Import the corpus unless it has been; StageError where not one row of it could be used.
+    """Import the corpus unless that is done; raise StageError where not one row of it can be used.
 
-    by_identity: into a directory below the output that is named by the input and the settings, so that an edited input
-    is imported again. check: raises UsageError where the table's columns would be of no use.
+    by_identity: into a directory below the output, named by the input and the settings, so that an edited input is
+        imported again.
+    check: raises UsageError where the table's columns would be of no use to the caller.
     """
     check_apart(config.corpus, config.output)
     storage.check_writable(config.output)
@@ -268,9 +269,9 @@ def run(
 
 
 def refuse_import_flags(path: str, settings: dict[str, str | None]) -> None:
-    """UsageError where a setting says how to read a table that a stage made: it is read as it is."""
-    if given := [f"--{name.replace('_', '-')} {value}" for name, value in settings.items() if value]:
-        raise UsageError(f"{path}: is a table made by a stage and read by its own columns; leave out {' '.join(given)}")
+    """Raise UsageError where a setting says how to read a table that a stage made: it is read as it is."""
+    if flags := [f"--{name.replace('_', '-')} {value}" for name, value in settings.items() if value]:
+        raise UsageError(f"{path}: is a table made by a stage and read by its own columns; leave out {' '.join(flags)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -205,7 +205,7 @@ def write(stage: Stage, topics: Candidates, questions: Candidates, count: int) -
 
 
 def shortfall(settings: Settings, kept: int, topics: int) -> str | None:
-    """What to say, and to set, where fewer questions are kept than asked for; None where there are enough."""
+    """Return what to tell and to set where fewer questions are kept than asked for, else None."""
     if kept >= settings.count:
         return None
     if topics < settings.count:

@@ -56,7 +56,7 @@ class Config(Settings):
 
 
 def answer_prompts(batch: pa.RecordBatch, style: PromptStyle) -> pa.RecordBatch:
-    """Questions with their `prompt`: the bare question for a chat model, a page that breaks off for a base model."""
+    """Add the `prompt` of each question: bare for a chat model, a page that breaks off for a base model."""
     questions = batch.column("question").to_pylist()
     prompts = [
         question and (question.strip() if style == "chat" else render("answer", question=question.strip()))
@@ -66,7 +66,7 @@ def answer_prompts(batch: pa.RecordBatch, style: PromptStyle) -> pa.RecordBatch:
 
 
 def read_answers(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The completion, stripped, as `response`; an empty one is dropped."""
+    """Add the completion, stripped, as `response`; mark an empty one as dropped."""
     responses = pc.utf8_trim_whitespace(batch.column("completion"))
     batch = batch.append_column("response", responses)
     return drop_where(batch, pc.equal(pc.utf8_length(responses), 0), "empty_response")
@@ -106,7 +106,7 @@ def build(
 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
-    """Write the responses, or what is left of them."""
+    """Write the responses that are not there yet."""
     engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
     storage.check_writable(config.output)
     questions = read_table(config.questions).head(config.limit)

@@ -2,7 +2,7 @@
 
     python -m pipelines.triples runs/mine/questions/1a2b3c --criterion ethical --model Qwen/Qwen3-8B -o runs/mine
 
-Paper 000, app. D and E.1. A reply that does not keep to the form, or would teach nothing, is dropped with its reason.
+Paper 000, app. D and E.1. A completion that breaks the form, or would teach nothing, is dropped with its reason.
 """
 
 import sys
@@ -94,7 +94,7 @@ def build(
 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
-    """Write the triples, or what is left of them."""
+    """Write the triples that are not there yet."""
     pack = load_pack(config.criterion)
     engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
     storage.check_writable(config.output)

@@ -21,7 +21,7 @@ ADD = """
 
 
 def read_answer(result: dict[str, Any]) -> str | None:
-    """The content of the first choice. Raises Unusable where the request failed, or nothing answers it."""
+    """Return the content of the first choice; raise Unusable where the request failed or has no answer."""
     response = result.get("response")
     if result.get("error") or not isinstance(response, dict) or response.get("status_code", 200) != 200:
         raise Unusable("request_failed")
@@ -46,15 +46,16 @@ class Requests:
             self._database.executemany(ADD, map(_request_row, requests))
 
     def question(self, custom_id: Any) -> str:
-        """Raises Unusable where no request, or none that can be read, has this id."""
+        """Return the question of a request; raise Unusable where none that can be read has this id."""
         with self._lock:
             query = "SELECT question, error FROM requests WHERE custom_id = ?"
-            found = self._database.execute(query, (str(custom_id),)).fetchone()
-        if found is None:
+            row = self._database.execute(query, (str(custom_id),)).fetchone()
+        if row is None:
             raise Unusable("no_request_with_this_custom_id")
-        if found[1]:
-            raise Unusable(found[1])
-        return found[0]
+        question, error = row
+        if error:
+            raise Unusable(error)
+        return question
 
 
 def _request_row(request: dict[str, Any]) -> tuple[str, str | None, str | None]:
@@ -75,6 +76,6 @@ _opening = Lock()
 
 
 def open_requests(marked_files: tuple[tuple[str, str], ...]) -> Requests:
-    """The requests in files, each given with its mark (transforms.tables.storage.mark); read once per process."""
+    """Return the requests in files, each with its mark (transforms.tables.storage.mark); read once per process."""
     with _opening:
         return _requests(marked_files)

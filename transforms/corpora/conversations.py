@@ -18,7 +18,7 @@ class Unusable(ValueError):
 
 
 def split_dialogue(chosen: str, rejected: str) -> tuple[str, str, str] | None:
-    """(question, rejected answer, chosen answer) of two dialogues that differ in their last turn, else None."""
+    """Return (question, rejected answer, chosen answer) of dialogues that differ in the last turn, else None."""
     good, bad = LAST_ANSWER.search(chosen), LAST_ANSWER.search(rejected)
     if not good or not bad or chosen[: good.start()].strip() != rejected[: bad.start()].strip():
         return None
@@ -28,7 +28,7 @@ def split_dialogue(chosen: str, rejected: str) -> tuple[str, str, str] | None:
 
 
 def split_messages(messages: Any) -> tuple[str, str | None]:
-    """(question, response) of a chat: {role, content} objects, or {from, value} as ShareGPT calls them.
+    """Return (question, response) of a chat: {role, content} objects, or {from, value} as ShareGPT calls them.
 
     Raises Unusable where it is no chat, does not end with the assistant, or holds anything but text.
     """
@@ -39,12 +39,12 @@ def split_messages(messages: Any) -> tuple[str, str | None]:
 
 
 def write_context(messages: Any) -> str:
-    """All messages of a chat as a question. Raises Unusable as `split_messages` does."""
+    """Return all messages of a chat as a question; raise Unusable as `split_messages` does."""
     return _context(_turns(messages))
 
 
 def read_content(content: Any) -> str | None:
-    """The text of a message; text parts are joined by line ends. Raises Unusable for an image, or any other part."""
+    """Return the text of a message, text parts joined by line ends; raise Unusable for any other part."""
     if content is None or isinstance(content, str):
         return content
     texts: list[str] = []
@@ -57,7 +57,7 @@ def read_content(content: Any) -> str | None:
 
 
 def _turns(messages: Any) -> list[tuple[str, str | None]]:
-    """(mark, text) of every message; the text is None where a message has none, as one that only calls a tool."""
+    """Return (mark, text) of every message; the text is None where it only calls a tool, say."""
     if messages is None:
         raise Unusable("null_messages")
     if not isinstance(messages, list):

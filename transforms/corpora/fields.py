@@ -33,6 +33,7 @@ ACCEPTED = {
     "correction": ("correction", "chosen", "aligned"),
 }
 FIELDS = {"questions": ("question",), "responses": ("question", "response"), "triples": tuple(ACCEPTED)}
+DIALOGUES = {"question": "chosen", "response": "rejected", "correction": "chosen"}  # two texts of several turns each
 CHATS = ("messages", "conversation", "conversations")
 BATCH_RESULTS = {"id": "custom_id", "question": "custom_id", "response": "response"}  # a question by its request's id
 
@@ -58,55 +59,79 @@ class Look:
         return cls(values["path"], values["columns"], ColumnTypes(types, frozenset(map(tuple, values["wide"]))))
 
 
-def choose_columns(path: str, kind: Kind, given: dict[str, str | None]) -> dict[str, str]:
-    """Which column of the file is the question, the response, the correction: as given, else by its usual names.
+def choose_columns(path: str, kind: Kind, flags: dict[str, str | None]) -> dict[str, str]:
+    """Return the file's column for each of our fields; the first of these that applies decides.
 
-    Of a chat one column is both question and response, of preference dialogues both question and correction. Raises
-    UsageError naming the file, the column that is missing and those that are there; NoRecord where it has none.
+    1. A flag that speaks of whole records, `batch_input` or `messages`: the user knows the file.
+    2. Preference dialogues, where triples have no question. They come before single fields because their columns are
+       usual names of a response and a correction too, and the question would be missing.
+    3. A column for each field: the one that a flag names, else one of its usual names.
+    4. A chat, where a response's field is missing and no flag is given. It comes after single fields because a file
+       with a question and a response may keep the chat beside them.
+
+    Raises UsageError naming the file, the column that is missing and those that are there; NoRecord where it has none.
     """
     names = column_names(path)
-    if given.get("batch_input"):
+    if flags.get("batch_input"):
         if missing := set(BATCH_RESULTS.values()) - set(names):
             raise UsageError(
                 f"{path}: no results of a batch API: no column {', '.join(sorted(missing))} among {', '.join(names)}"
             )
         return BATCH_RESULTS
-    if chat := given.get("messages"):
+    if chat := flags.get("messages"):
         if chat not in names:
             raise UsageError(f"{path}: no column {chat!r} (--messages-column) among {', '.join(names)}")
-        return {"question": chat, "response": chat}
-    lower = {name.lower(): name for name in reversed(names)}
-    has_question = given.get("question") or set(lower) & set(ACCEPTED["question"])
-    if kind == "triples" and not has_question and {"chosen", "rejected"} <= set(names):
-        return {"question": "chosen", "response": "rejected", "correction": "chosen"}
-    chosen = {}
-    for field in FIELDS[kind]:
-        wanted = given.get(field)
-        accepted = (wanted,) if wanted else ACCEPTED[field]
-        found = next((name for name in accepted if name in names), None)
-        if found is None and not wanted:
-            found = next((lower[name] for name in accepted if name in lower), None)
-        if found is None and kind == "responses" and not any(given.values()):
-            if chat := next((name for name in CHATS if name in names), None):
-                return {"question": chat, "response": chat}
-            if set(BATCH_RESULTS.values()) <= set(names):
-                raise UsageError(f"{path}: results of a batch API; name the file of its requests with --batch-input")
-        if found is None:
-            raise UsageError(
-                f"{path}: no column for the {field}: looked for {', '.join(accepted)} among {', '.join(names)}; "
-                f"name it with --{field}-column"
-            )
-        chosen[field] = found
-    return chosen
+        return _chat_columns(chat)
+    has_question = flags.get("question") or _usual_column(names, "question")
+    if kind == "triples" and not has_question and set(DIALOGUES.values()) <= set(names):
+        return DIALOGUES
+    columns = {field: _field_column(names, field, flags.get(field)) for field in FIELDS[kind]}
+    lacking = next((field for field, column in columns.items() if column is None), None)
+    if lacking and kind == "responses" and not any(flags.values()):
+        if chat := next((name for name in CHATS if name in names), None):
+            return _chat_columns(chat)
+        if set(BATCH_RESULTS.values()) <= set(names):
+            raise UsageError(f"{path}: results of a batch API; name the file of its requests with --batch-input")
+    if lacking:
+        raise UsageError(
+            f"{path}: no column for the {lacking}: looked for {flags.get(lacking) or ', '.join(ACCEPTED[lacking])} "
+            f"among {', '.join(names)}; name it with --{lacking}-column"
+        )
+    return {field: column for field, column in columns.items() if column is not None}
 
 
-def look_at(path: str, kind: Kind, given: dict[str, str | None], limit: int | None = None) -> Look:
-    """The columns of a file, and the types of its first `limit` rows.
+def _chat_columns(chat: str) -> dict[str, str]:
+    """Return the columns of a chat: one is both question and response."""
+    return {"question": chat, "response": chat}
+
+
+def _field_column(names: list[str], field: str, flag: str | None) -> str | None:
+    """Return the column that a flag names, exactly as it is written, else one of the field's usual names."""
+    if flag:
+        return flag if flag in names else None
+    return _usual_column(names, field)
+
+
+def _usual_column(names: list[str], field: str) -> str | None:
+    """Return the first of a field's usual names that a column has: as it is written, else in any case.
+
+    Any case is a last resort: of `Question` and `prompt`, it is `prompt` that bears a usual name exactly.
+    """
+    by_lower = {name.lower(): name for name in reversed(names)}  # of `Prompt` and `PROMPT`, the one on the left
+    for columns in ({name: name for name in names}, by_lower):
+        for name in ACCEPTED[field]:
+            if name in columns:
+                return columns[name]
+    return None
+
+
+def look_at(path: str, kind: Kind, flags: dict[str, str | None], limit: int | None = None) -> Look:
+    """Return the columns of a file, and the types of its first `limit` rows.
 
     Raises UsageError naming a column that is missing, or that one of our fields would overwrite; NoRecord where nothing
     can be read.
     """
-    columns = choose_columns(path, kind, given)
+    columns = choose_columns(path, kind, flags)
     if format_of(path) == "parquet":
         types = types_of_schema(read_footer(path)[0])
     else:
@@ -129,17 +154,17 @@ def _is_chat(columns: dict[str, str]) -> bool:
 
 
 def _consumed(columns: dict[str, str]) -> set[str]:
-    """The columns that our fields stand for; a chat stays beside what is taken from it."""
+    """Return the columns that become our fields; a chat stays beside what is taken from it."""
     return set() if _is_chat(columns) else set(columns.values())
 
 
 def _computed(kind: Kind) -> tuple[str, ...]:
-    """The columns of the table that do not pass through."""
+    """Return the columns of the table that do not pass through."""
     return ("id", *FIELDS[kind], *(("question_id", "identity") if kind == "triples" else ()))
 
 
 def schema_of(kind: Kind, looks: Sequence[Look]) -> pa.Schema:
-    """The table's schema for files: id and our fields, then all other columns, null in files that lack them.
+    """Return the table's schema: id and our fields, then all other columns, null in files that lack them.
 
     Columns whose values have no common Arrow type become JSON texts. Raises UsageError naming the files where a Parquet
     file has a column of another type than the others.
@@ -147,8 +172,8 @@ def schema_of(kind: Kind, looks: Sequence[Look]) -> pa.Schema:
     merged = ColumnTypes()
     for look in looks:
         consumed = _consumed(look.columns)
-        others = {name: type for name, type in look.types.types.items() if name not in consumed}
-        merged = merged.merge(ColumnTypes(others, look.types.wide))
+        passing = {name: type for name, type in look.types.types.items() if name not in consumed}
+        merged = merged.merge(ColumnTypes(passing, look.types.wide))
     declared = any(format_of(look.path) == "parquet" for look in looks)
     types = {
         name: pa.string() if has_empty_object(type) or (pa.types.is_null(type) and not declared) else type
@@ -163,7 +188,7 @@ def schema_of(kind: Kind, looks: Sequence[Look]) -> pa.Schema:
 
 
 def _check_types(kind: Kind, schema: pa.Schema, look: Look, looks: Sequence[Look]) -> None:
-    """UsageError where a column that a Parquet file declares cannot be had in the type of the whole."""
+    """Raise UsageError where a Parquet file's column cannot be cast to the type of the whole."""
     for name in schema.names:
         if name not in look.types.types or name in {*_computed(kind), *_consumed(look.columns)}:
             continue
@@ -174,16 +199,18 @@ def _check_types(kind: Kind, schema: pa.Schema, look: Look, looks: Sequence[Look
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
             fits = False
         if not fits:
-            others = (other for other in looks if name in other.types.types)
-            apart = (other for other in others if is_text(look.types.merge(other.types).types[name]))
-            there = next((f"in {other.path} {other.types.types[name]}" for other in apart), f"here it is {wanted}")
-            raise UsageError(f"{look.path}: column {name!r} is {declared}, {there}; give all files the same type")
+            with_column = (sibling for sibling in looks if name in sibling.types.types)
+            apart = (sibling for sibling in with_column if is_text(look.types.merge(sibling.types).types[name]))
+            against = next(
+                (f"in {sibling.path} {sibling.types.types[name]}" for sibling in apart), f"here it is {wanted}"
+            )
+            raise UsageError(f"{look.path}: column {name!r} is {declared}, {against}; give all files the same type")
 
 
 def normalise(
     line: Line, kind: Kind, columns: dict[str, str], requests: Requests | None = None
 ) -> dict[str, str] | str:
-    """The fields of a record under our names, or the name of what is wrong with it.
+    """Return the fields of a record under our names, or the name of what is wrong with it.
 
     A question or answer that is null, empty, not text or longer than 1,048,576 characters is refused.
     """
@@ -230,10 +257,11 @@ def read_chunks(
     limit: int | None = None,
     batch_input: tuple[tuple[str, str], ...] = (),
 ) -> Iterator[Chunk]:
-    """A file as chunks of `row` (a struct of `schema`) or, where it is null, of the columns of REJECTS.
+    """Yield a file as chunks of `row` (a struct of `schema`) or, where it is null, of the columns of REJECTS.
 
-    A second row with a given id is `duplicate_id`. A file that breaks off in the middle gives the rows before the
-    break and one rejected row. `batch_input` holds the requests, as for `open_requests`, where these are their results.
+    A second row with one id of the file's own is `duplicate_id`. Of a file that breaks off in the middle there are the
+    rows before the break and one rejected row. `batch_input` holds the requests, as for `open_requests`, where these
+    are their results.
     """
     requests = open_requests(batch_input) if batch_input else None
     seen: set[str] = set()
@@ -243,8 +271,8 @@ def read_chunks(
     for lines, batch in read_batches(path, limit, {*columns.values(), *computed.names}):
         rows = [_row(line, kind, columns, seen, requests) for line in lines]
         ours = pa.RecordBatch.from_pylist([{} if isinstance(row, str) else row for row in rows], computed)
-        theirs = _passing(lines, batch, _consumed(columns), passing)
-        parts = [(ours if field.name in computed.names else theirs).column(field.name) for field in schema]
+        untouched = _passing(lines, batch, _consumed(columns), passing)
+        parts = [(ours if field.name in computed.names else untouched).column(field.name) for field in schema]
         errors = [row if isinstance(row, str) else None for row in rows]
         rejected = [_reject(path, line, error) if error else {} for line, error in zip(lines, errors, strict=True)]
         rejects = pa.RecordBatch.from_pylist(rejected, REJECTS)
@@ -262,15 +290,15 @@ def _reject(path: str, line: Line, error: str) -> dict[str, Any]:
 def _row(
     line: Line, kind: Kind, columns: dict[str, str], seen: set[str], requests: Requests | None
 ) -> dict[str, Any] | str:
-    """The columns of a record that do not pass through, or the name of what is wrong with it."""
+    """Return the columns of a record that do not pass through, or the name of what is wrong with it."""
     fields = line.error or normalise(line, kind, columns, requests)
     if isinstance(fields, str):
         return fields
-    given = line.values.get(columns.get("id", "id"))
-    row_id = str(given) if given is not None else content_id(kind, *fields.values())
-    if given is not None and row_id in seen:
+    own_id = line.values.get(columns.get("id", "id"))
+    row_id = str(own_id) if own_id is not None else content_id(kind, *fields.values())
+    if own_id is not None and row_id in seen:
         return "duplicate_id"
-    if given is not None:
+    if own_id is not None:
         seen.add(row_id)
     if kind != "triples":
         return {"id": row_id, **fields}
@@ -282,7 +310,7 @@ def _row(
 
 
 def _passing(lines: list[Line], batch: pa.RecordBatch | None, consumed: set[str], passing: pa.Schema) -> pa.RecordBatch:
-    """The columns that pass through: those of a Parquet file's batch as they are."""
+    """Return the columns that pass through, those of a Parquet file's batch as they are."""
     if batch is not None:
         return conform(batch.select([name for name in batch.schema.names if name not in consumed]), passing)
     rows = [

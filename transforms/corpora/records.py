@@ -52,16 +52,16 @@ class EmptyFile(NoRecord):
     """A file without records, of which nothing is lost where it is left out."""
 
 
-# What a file raises from some place on; but see `_check_content`.
+# What a file raises from some record on; but see `_check_content`.
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid, csv.Error, NoRecord)
 
 
 def format_of(path: str) -> str:
-    """`parquet`, `jsonl`, `json`, `csv` or `tsv`, by the ending; UsageError for any other."""
+    """Return `parquet`, `jsonl`, `json`, `csv` or `tsv`, by the ending; raise UsageError for any other."""
     name = without_query(path).lower()
     for ending in COMPRESSION:
         name = name.removesuffix(ending)
-    for ending, found in (
+    for ending, kind in (
         (".parquet", "parquet"),
         (".jsonl", "jsonl"),
         (".ndjson", "jsonl"),
@@ -70,12 +70,12 @@ def format_of(path: str) -> str:
         (".tsv", "tsv"),
     ):
         if name.endswith(ending):
-            return found
+            return kind
     raise UsageError(f"{path}: what is this? Expected .parquet, .jsonl, .json, .csv or .tsv, plain or compressed")
 
 
 def find_files(path: str) -> list[str]:
-    """The corpus files at a path, a folder or a glob, sorted; UsageError where there is none."""
+    """Return the corpus files at a path, a folder or a glob, sorted; raise UsageError where there is none."""
     if storage.is_directory(path):
         files = storage.files_below(path, _is_corpus)
     elif any(mark in path for mark in "*?["):
@@ -100,7 +100,7 @@ def _is_corpus(path: str) -> bool:
 
 
 def read_lines(path: str, limit: int | None = None) -> Iterator[Line]:
-    """The first `limit` records of a file, in order; where it breaks off, a last one, `unreadable_from_here`."""
+    """Yield the first `limit` records of a file and, where it breaks off, `unreadable_from_here`."""
     for lines, _ in read_batches(path, limit):
         yield from lines
 
@@ -108,9 +108,9 @@ def read_lines(path: str, limit: int | None = None) -> Iterator[Line]:
 def read_batches(
     path: str, limit: int | None = None, columns: Collection[str] | None = None
 ) -> Iterator[tuple[list[Line], pa.RecordBatch | None]]:
-    """As `read_lines`, neighbours together, those of a Parquet file with their batch and the values of `columns` only.
+    """Yield the records of `read_lines` in batches of at most BATCH_ROWS and about BATCH_BYTES.
 
-    At most BATCH_ROWS records and about BATCH_BYTES together.
+    Those of a Parquet file come with their Arrow batch, and with the values of `columns` only.
     """
     if format_of(path) == "parquet":
         yield from _parquet_batches(path, limit, columns)
@@ -130,14 +130,16 @@ def _until_it_breaks(path: str, limit: int | None) -> Iterator[Line]:
 
 
 def _break(path: str, number: int, error: Exception) -> Line:
-    """The last record of a file whose content breaks off; raises where it is not the content (see `_check_content`)."""
+    """Return the last record of a file that breaks off; raise where not its content is at fault."""
     _check_content(path, error)
     return Line(number + 1, {}, "unreadable_from_here", excerpt(str(error)))
 
 
 def _check_content(path: str, error: Exception) -> None:
-    """Raise where not the content is at fault: UsageError where there is no way to the file, StageError where a disk
-    or a network failed. What decompresses and parses raises a bare OSError without a number."""
+    """Raise where not the content is at fault, but the path (UsageError), a disk or a network (StageError).
+
+    What decompresses and parses raises a bare OSError without a number.
+    """
     if isinstance(error, FileNotFoundError | PermissionError):
         raise UsageError(f"{path}: cannot be read ({error}); make it readable, or leave it out") from error
     if isinstance(error, OSError) and (error.errno is not None or type(error) not in (OSError, gzip.BadGzipFile)):
@@ -170,8 +172,8 @@ def _text_lines(path: str) -> Iterator[Line]:
                 error = "wrong_number_of_fields" if None in values or None in values.values() else None
                 if any(_has_surrogates(value) for value in values.values()):
                     error = "invalid_utf8"
-                said = str(values)
-                yield Line(reader.line_num, {} if error else values, error, excerpt(said), len(said))
+                shown = str(values)
+                yield Line(reader.line_num, {} if error else values, error, excerpt(shown), len(shown))
 
 
 def _json_line(number: int, raw: bytes) -> Line:
@@ -192,7 +194,7 @@ def _json_array(raw: bytes) -> Iterator[Line]:
     except (ValueError, RecursionError) as error:
         raise NoRecord(f"not JSON: {error}") from error
     if not isinstance(records, list):
-        raise NoRecord(f"expected a JSON array of objects, found {type(records).__name__}")
+        raise NoRecord(f"expected a JSON array of objects, not {type(records).__name__}")
     for number, values in enumerate(records, 1):
         yield _record(number, values, len(raw) // len(records))
 
@@ -206,7 +208,7 @@ def _record(number: int, values: Any, bytes: int) -> Line:
 
 
 def _has_surrogates(value: Any) -> bool:
-    """Whether a text, or one in a list or an object, has halves of characters: no UTF-8 says them."""
+    """Return whether a text, or one in a list or an object, has halves of characters, which UTF-8 cannot say."""
     if isinstance(value, str):
         return not value.isascii() and SURROGATE.search(value) is not None
     if isinstance(value, dict):
@@ -215,14 +217,14 @@ def _has_surrogates(value: Any) -> bool:
 
 
 def excerpt(text: str) -> str:
-    """The start of a text, as a reject shows it."""
+    """Return the start of a text, as a reject shows it."""
     return text[:RAW_CHARS].encode("utf-8", "replace").decode("utf-8")
 
 
 def column_names(path: str) -> list[str]:
-    """The columns of a file: of a Parquet file from its footer, else those of its first good record.
+    """Return the columns of a file: of a Parquet file from its footer, else of its first good record.
 
-    Raises NoRecord where there is none, EmptyFile where there is not even a broken one.
+    Raises NoRecord where no record is good, EmptyFile where there is not even a broken one.
     """
     if format_of(path) == "parquet":
         schema, rows = read_footer(path)
@@ -242,7 +244,7 @@ def column_names(path: str) -> list[str]:
 
 
 def read_footer(path: str) -> tuple[pa.Schema, int]:
-    """The columns and the number of rows that a Parquet file declares; NoRecord where it is broken."""
+    """Return the columns and the number of rows that a Parquet file declares; NoRecord where it is broken."""
     try:
         with fsspec.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
@@ -286,11 +288,11 @@ def _parquet_batches(
 
 
 def _batch_lines(first: int, batch: pa.RecordBatch, columns: Collection[str] | None) -> list[Line]:
-    """The rows of a batch as records with the values of `columns`; those with bytes that are no UTF-8 have none."""
+    """Return the rows of a batch as records of `columns`; one whose bytes are no UTF-8 has an error instead."""
     errors = _invalid_rows(batch)
-    good = pa.array([row not in errors for row in range(batch.num_rows)], pa.bool_())
+    is_good = pa.array([row not in errors for row in range(batch.num_rows)], pa.bool_())
     wanted = [name for name in batch.schema.names if columns is None or name in columns]
-    values = iter(batch.select(wanted).filter(good).to_pylist())
+    values = iter(batch.select(wanted).filter(is_good).to_pylist())
     return [
         Line(first + row, {}, "invalid_utf8", excerpt(errors[row]))
         if row in errors
@@ -300,6 +302,7 @@ def _batch_lines(first: int, batch: pa.RecordBatch, columns: Collection[str] | N
 
 
 def _invalid_rows(batch: pa.RecordBatch) -> dict[int, str]:
+    """Return what is wrong with rows whose bytes are no UTF-8, by row number."""
     try:
         batch.validate(full=True)
         return {}

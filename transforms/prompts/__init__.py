@@ -17,7 +17,7 @@ PROMPTS_DIR = Path(__file__).parent
 
 @cache
 def environment() -> SandboxedEnvironment:
-    """The sandboxed environment every prompt is rendered in; an unknown variable is an error, never an empty string."""
+    """Return the sandboxed environment of all prompts, where an unknown variable is an error."""
     return SandboxedEnvironment(
         loader=FileSystemLoader(PROMPTS_DIR), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -29,15 +29,15 @@ def template(name: str) -> Template:
 
 
 def template_digest(name: str) -> str:
-    """What changes when the wording of a prompt, or of one it includes, changes."""
+    """Return a digest of a prompt's wording and of the templates it includes."""
     source = (PROMPTS_DIR / f"{name}.jinja").read_text(encoding="utf-8")
     included = filter(None, meta.find_referenced_templates(environment().parse(source)))
-    return content_id(source, *((PROMPTS_DIR / other).read_text(encoding="utf-8") for other in sorted(included)))
+    return content_id(source, *((PROMPTS_DIR / file).read_text(encoding="utf-8") for file in sorted(included)))
 
 
 def render(name: str, **variables: object) -> str:
-    """The prompt `name` with its variables filled in, without trailing white space.
+    """Return the prompt `name` with its variables filled in, without trailing white space.
 
-    Raises jinja2.UndefinedError where the template asks for a variable that is not given.
+    Raises jinja2.UndefinedError where the template asks for a variable that is missing.
     """
     return template(name).render(**variables).rstrip()

@@ -37,7 +37,7 @@ QUESTION_CANDIDATES = with_error(with_drop_reason(QUESTIONS))
 
 
 def seed_questions(pack: Pack) -> pa.Table:
-    """The questions of a pack's seeds, as round 0."""
+    """Return the questions of a pack's seeds, as round 0."""
     rows = [_question(seed.question, seed.topic, seed.question_type, pack.name, 0) for seed in pack.seeds]
     return pa.Table.from_pylist([row | {"origin": "seed"} for row in rows], QUESTIONS)
 
@@ -49,13 +49,13 @@ def hint(topic: str, question_type: str) -> str:
 def question_prompts(
     topics: pa.Table, kept: pa.Table, pack: Pack, *, round: int, seed: int, examples: int = 5, hints: int = 15
 ) -> pa.RecordBatch:
-    """Prompts for every (topic, type) that has no kept question, in the columns of QUESTION_PROMPTS.
+    """Return prompts for every (topic, type) that has no kept question, in the columns of QUESTION_PROMPTS.
 
     The pairs are shuffled and dealt out, `hints` to a prompt; its examples are drawn from the kept rows. Both depend on
     the seed, the round and the rows' content alone, not on the rows' order.
     """
-    known = sorted(kept.select(QUESTIONS.names).to_pylist(), key=lambda row: row["id"])
-    answered = {(row["topic"], row["question_type"]) for row in known}
+    questions = sorted(kept.select(QUESTIONS.names).to_pylist(), key=lambda row: row["id"])
+    answered = {(row["topic"], row["question_type"]) for row in questions}
     columns = (topics.column("topic").to_pylist(), topics.column("question_type").to_pylist())
     open_pairs = set(zip(*columns, strict=True)) - answered
     pairs = sorted(open_pairs, key=lambda pair: (sampling_seed(content_id(*pair), "hints", round, seed), pair))
@@ -63,7 +63,7 @@ def question_prompts(
     for start in range(0, len(pairs), hints):
         asked = pairs[start : start + hints]
         row_id = content_id(pack.name, str(round), *(text for pair in asked for text in pair))
-        shown = [known[index] for index in draw(examples, len(known), row_id, "examples", seed)]
+        shown = [questions[index] for index in draw(examples, len(questions), row_id, "examples", seed)]
         all_pairs = [(row["topic"], row["question_type"]) for row in shown] + asked
         prompt = render(
             "questions",
@@ -86,7 +86,7 @@ def question_prompts(
 
 
 def parse_questions(batch: pa.RecordBatch, *, always_drop_last: bool = False) -> pa.RecordBatch:
-    """Completed prompts as candidates, one row per line, in the columns of QUESTION_CANDIDATES.
+    """Read candidates from completed prompts, one per line, in the columns of QUESTION_CANDIDATES.
 
     A line counts if it begins with its number and exactly that number's hint. Drop reasons: empty_completion,
     malformed_line (no number), unasked_hint (a number outside the list), wrong_hint, repeated_hint, empty_question,
@@ -155,7 +155,7 @@ def drop_repeated_questions(candidates: pa.Table, kept: pa.Table) -> pa.Table:
 
 
 def normal_form(question: str) -> str:
-    """What tells two questions apart: words, without case, punctuation or spacing."""
+    """Return the words of a question without case, punctuation or spacing."""
     return NOT_WORD.sub(" ", question.casefold()).strip() or question
 
 

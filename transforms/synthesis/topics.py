@@ -33,14 +33,14 @@ TOPIC_CANDIDATES = with_error(with_drop_reason(TOPICS))
 
 
 def seed_topics(pack: Pack) -> pa.Table:
-    """The topics of a pack's seeds, as round 0."""
+    """Return the topics of a pack's seeds, as round 0."""
     pairs = dict.fromkeys((seed.question_type, seed.topic) for seed in pack.seeds)
     rows = [_topic(question_type, topic, 0) | {"origin": "seed"} for question_type, topic in pairs]
     return pa.Table.from_pylist(rows, TOPICS)
 
 
 def topic_prompts(topics: pa.Table, *, round: int, seed: int, examples: int = 5, count: int = 10) -> pa.RecordBatch:
-    """One prompt per topic, in the columns of TOPIC_PROMPTS.
+    """Return one prompt per topic, in the columns of TOPIC_PROMPTS.
 
     A type with fewer than twice `examples` topics shows each of them alone, a richer one as many drawn at random.
     count: how many topics the prompt's list is said to have.
@@ -49,13 +49,13 @@ def topic_prompts(topics: pa.Table, *, round: int, seed: int, examples: int = 5,
     for row in topics.select(["question_type", "topic"]).to_pylist():
         by_type.setdefault(row["question_type"], set()).add(row["topic"])
     rows = []
-    for question_type, names in sorted(by_type.items()):
-        known = sorted(names)
-        for topic in known:
+    for question_type, topics_of_type in sorted(by_type.items()):
+        names = sorted(topics_of_type)
+        for topic in names:
             shown = [topic]
-            if len(known) >= 2 * examples:
-                place = content_id(str(round), question_type, topic)
-                shown = [known[index] for index in draw(examples, len(known), place, "topics", seed)]
+            if len(names) >= 2 * examples:
+                prompt_id = content_id(str(round), question_type, topic)
+                shown = [names[index] for index in draw(examples, len(names), prompt_id, "topics", seed)]
             rows.append(
                 {
                     "id": content_id(str(round), question_type, *shown),
@@ -69,7 +69,7 @@ def topic_prompts(topics: pa.Table, *, round: int, seed: int, examples: int = 5,
 
 
 def parse_topics(batch: pa.RecordBatch, *, english: bool) -> pa.RecordBatch:
-    """Completed prompts as candidates, one row per line, in the columns of TOPIC_CANDIDATES.
+    """Read candidates from completed prompts, one per line, in the columns of TOPIC_CANDIDATES.
 
     Drop reasons: empty_completion, beyond_line_limit (all lines after the 20th, as one row), truncated, empty,
     too_many_words (over 3), not_capitalised (in English A-Z, else any capital or uncased letter), trailing_punctuation,
@@ -95,7 +95,7 @@ def parse_topics(batch: pa.RecordBatch, *, english: bool) -> pa.RecordBatch:
 
 
 def topic_fault(topic: str, english: bool) -> str | None:
-    """The first rule that a topic breaks, by name."""
+    """Return the first rule that a topic breaks, by name."""
     if not topic:
         return "empty"
     if len(topic.split()) > MAX_WORDS:
@@ -111,7 +111,7 @@ def topic_fault(topic: str, english: bool) -> str | None:
 
 
 def balance_topics(topics: pa.Table, *, at_most: int | None = None) -> pa.Table:
-    """All topics with their `drop_reason`: repeats of a type's topic, and what a type has more than the poorest type.
+    """Mark repeats of a type's topic, and what a type has more than the poorest type.
 
     Case does not tell topics apart. Earlier rounds come first, then the smaller id. at_most: per type.
     Reasons: repeated_topic, surplus_topic; rows that have a reason or an error already count for nothing.
@@ -135,13 +135,13 @@ def balance_topics(topics: pa.Table, *, at_most: int | None = None) -> pa.Table:
 
 
 def completion_lines(completion: str | None) -> tuple[list[str], bool]:
-    """The lines of a completion that have text, stripped, and whether the last of them ended in a line break."""
+    """Return the lines that have text, stripped, and whether the last one ended in a line break."""
     text = (completion or "").replace("\r\n", "\n").replace("\r", "\n")
     return [line.strip() for line in text.split("\n") if line.strip()], text.rstrip(" \t").endswith("\n")
 
 
 def draw(count: int, size: int, row_id: str, step: str, seed: int) -> list[int]:
-    """At most `count` different numbers below `size` in random order, from the row's identity alone."""
+    """Return at most `count` different numbers below `size`, drawn from the row's identity alone."""
     drawn: dict[int, None] = {}
     attempt = 0
     while len(drawn) < min(count, size):

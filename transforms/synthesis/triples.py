@@ -37,7 +37,7 @@ Mark = Callable[[pa.RecordBatch, pa.BooleanArray, str], pa.RecordBatch]
 
 
 def triple_prompts(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
-    """Questions with their `prompt`; a question without text gets none and the drop reason `empty_question`."""
+    """Add the `prompt` of each question; one without text gets none and the drop reason `empty_question`."""
     questions = [(question or "").strip() for question in batch.column("question").to_pylist()]
     prompts = [render("triples", pack=pack, question=question) if question else None for question in questions]
     batch = with_columns(batch, prompt=pa.array(prompts, pa.string()))
@@ -45,11 +45,12 @@ def triple_prompts(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
 
 
 def parse_triples(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
-    """Completed questions as triples: `id` becomes `question_id`; adds response, critique, correction and identity.
+    """Read triples from completed questions: add question_id, response, critique, correction and identity.
 
-    A triple has an `id` of its own; a row that gave none keeps the question's, its sections are null and it has a drop
-    reason: empty_completion, truncated, repeated_section, missing_critique, missing_correction, wrong_order,
-    empty_response, empty_critique or empty_correction. Rows that are marked already stay as they are.
+    `question_id` is the question's id, and a triple gets an `id` of its own. A row without a triple keeps its id, its
+    sections are null and it has a drop reason: empty_completion, truncated, repeated_section, missing_critique,
+    missing_correction, wrong_order, empty_response, empty_critique or empty_correction. Rows that are marked already
+    stay as they are.
     """
     texts, reasons = _read_sections(batch, TRIPLE_SECTIONS, kept(batch).to_pylist())
     sections = _columns(texts, TRIPLE_SECTIONS)
@@ -83,7 +84,7 @@ def clean_triples(batch: pa.RecordBatch, pack: Pack, *, english: bool) -> pa.Rec
 
 
 def rewrite_prompts(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
-    """Rows (question, response) with the `prompt` of the prompted aligner; null where either text is empty."""
+    """Add the prompted aligner's `prompt` to (question, response); null where either text is empty."""
     texts = zip(batch.column("question").to_pylist(), batch.column("response").to_pylist(), strict=True)
     prompts = [
         render("rewrite", pack=pack, question=question.strip(), response=response.strip())
@@ -95,20 +96,20 @@ def rewrite_prompts(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
 
 
 def parse_rewrite(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Completed rewrites with critique and correction; a malformed one gets an `error`, named as in parse_triples.
+    """Read critique and correction from completed rewrites; a malformed one gets an `error` of parse_triples' names.
 
     A row with no completion (it was not asked for) or with an error already stays as it is.
     """
-    asked = pc.and_(kept(batch), pc.is_valid(batch.column("completion"))).to_pylist()
-    texts, reasons = _read_sections(batch, REWRITE_SECTIONS, asked)
+    is_asked = pc.and_(kept(batch), pc.is_valid(batch.column("completion"))).to_pylist()
+    texts, reasons = _read_sections(batch, REWRITE_SECTIONS, is_asked)
     return _mark_each(with_columns(batch, **_columns(texts, REWRITE_SECTIONS)), reject_where, reasons)
 
 
 def split_sections(completion: str, sections: tuple[str, ...]) -> tuple[list[str] | None, str | None, bool]:
-    """(texts, reason, ended) of a completion that goes on after the heading of the first of `sections`.
+    """Return (texts, reason, ended) of a completion that goes on after the first section's heading.
 
-    Texts are null where the reason is not. `ended` tells whether the next example had begun, so that nothing of this
-    one can be missing. A first heading that is repeated at once, as chat models do, is overlooked.
+    There are either texts or a reason why there are none. `ended` tells whether the next example had begun, so that
+    nothing of this one can be missing. A first heading that is repeated at once, as chat models do, is overlooked.
     """
     first = f"{sections[0]}:"
     text = completion.replace("\r\n", "\n").replace("\r", "\n").lstrip()
@@ -117,17 +118,17 @@ def split_sections(completion: str, sections: tuple[str, ...]) -> tuple[list[str
     end = next((heading.start() for heading in headings if heading[1] == SECTIONS[0]), None)
     if end is not None:
         headings = [heading for heading in headings if heading.start() < end]
-    found = [heading[1] for heading in headings]
+    names = [heading[1] for heading in headings]
     stops = [heading.start() for heading in headings[1:]] + [len(text) if end is None else end]
     texts = [text[heading.end() : stop].strip() for heading, stop in zip(headings, stops, strict=True)]
     reason = None
     if not any(texts):
         reason = "empty_completion"
-    elif len(set(found)) < len(found) or not set(found) <= set(sections):
+    elif len(set(names)) < len(names) or not set(names) <= set(sections):
         reason = "repeated_section"
-    elif missing := [section for section in sections if section not in found]:
+    elif missing := [section for section in sections if section not in names]:
         reason = f"missing_{missing[0].lower()}"
-    elif found != list(sections):
+    elif names != list(sections):
         reason = "wrong_order"
     elif not all(texts):
         reason = f"empty_{sections[texts.index('')].lower()}"
@@ -135,14 +136,14 @@ def split_sections(completion: str, sections: tuple[str, ...]) -> tuple[list[str
 
 
 def _read_sections(
-    batch: pa.RecordBatch, sections: tuple[str, ...], wanted: list[bool]
+    batch: pa.RecordBatch, sections: tuple[str, ...], is_wanted: list[bool]
 ) -> tuple[list[list[str] | None], list[str | None]]:
-    """For every row the texts of its sections, or why there are none; neither where a row is not wanted."""
+    """Return every wanted row's texts, or why it has none; neither for the others."""
     texts: list[list[str] | None] = [None] * batch.num_rows
     reasons: list[str | None] = [None] * batch.num_rows
     finishes = batch.column("finish_reason").to_pylist()
     for row, completion in enumerate(batch.column("completion").to_pylist()):
-        if wanted[row]:
+        if is_wanted[row]:
             texts[row], reasons[row], ended = split_sections(completion or "", sections)
             if finishes[row] == "length" and not ended:
                 texts[row], reasons[row] = None, "truncated"
@@ -158,8 +159,8 @@ def _columns(texts: list[list[str] | None], sections: tuple[str, ...]) -> dict[s
 
 def _mark_each(batch: pa.RecordBatch, mark: Mark, reasons: list[str | None]) -> pa.RecordBatch:
     batch = mark(batch, pa.array([False] * batch.num_rows, pa.bool_()), "")  # the column is there, whatever the rows
-    for reason in sorted(set(filter(None, reasons))):
-        batch = mark(batch, pa.array([reason == other for other in reasons], pa.bool_()), reason)
+    for name in sorted(set(filter(None, reasons))):
+        batch = mark(batch, pa.array([reason == name for reason in reasons], pa.bool_()), name)
     return batch
 
 

@@ -79,7 +79,7 @@ def kept_neighbours(sets: Shingles, groups: ndarray, threshold: float) -> ndarra
 
 
 @inlined
-def _may_reach(size: np.int64, earlier_size: np.int64, threshold: float) -> bool:
+def _may_reach(size: np.int64, earlier_size: np.int64, threshold: float) -> np.bool_:
     """Return whether two sets of these sizes can be so similar: of 3 and 10, at most 3 in 10 are shared."""
     return min(size, earlier_size) >= threshold * max(size, earlier_size) - 1e-9  # of rounding
 

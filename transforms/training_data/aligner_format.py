@@ -15,7 +15,7 @@ SEPARATORS = (INIT, ALIGNED, DONE)
 
 
 def _without_separators(text: str) -> str:
-    """Strip a text and break every separator in it by a space: content must not be able to end its own field."""
+    """Return `text` stripped, each separator in it broken by a space: content must not end its own field."""
     for separator in SEPARATORS:
         text = text.replace(separator, f"[ {separator[1:]}")
     return text.strip()

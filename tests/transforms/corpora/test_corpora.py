@@ -15,8 +15,7 @@ from pipelines import ingest
 from schemas.command_line import DONE_WITH_REJECTS
 from schemas.errors import StageError, UsageError
 from transforms.corpora import fields, records
-from transforms.corpora import fields as corpora
-from transforms.corpora.fields import MAX_TEXT_CHARS, look_at, schema_of
+from transforms.corpora.fields import FIELDS, MAX_TEXT_CHARS, choose_columns, look_at, schema_of
 from transforms.tables.identity import content_id
 from transforms.tables.table import read_table
 
@@ -118,6 +117,46 @@ def test_other_columns_keep_their_types_and_mixed_ones_become_json(tmp_path):
     rows, rejects = imported(path, tmp_path / "mixed")
     assert [row["m"] for row in rows] == ["1", '{"k": 2}']
     assert rejects == []
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "flags", "columns"),
+    [
+        ("question response turns", "responses", {"messages": "turns"}, "turns turns"),
+        ("chosen rejected", "triples", {}, "chosen rejected chosen"),
+        ("chosen rejected prompt", "triples", {}, "prompt rejected chosen"),
+        ("chosen rejected Prompt", "triples", {}, "Prompt rejected chosen"),
+        ("chosen rejected x", "triples", {"question": "x"}, "x rejected chosen"),
+        ("query question output answer", "responses", {}, "question output"),
+        ("QUERY query Query answer", "responses", {}, "query answer"),
+        ("Question prompt answer", "responses", {}, "prompt answer"),
+        ("QUERY Query answer", "responses", {}, "QUERY answer"),
+        ("question answer x", "responses", {"question": "x"}, "x answer"),
+        ("question answer messages", "responses", {}, "question answer"),
+        ("question messages", "responses", {}, "messages messages"),
+        ("answer messages", "responses", {}, "messages messages"),
+        ("question conversation messages", "responses", {}, "messages messages"),
+        ("question messages", "responses", {"question": "question"}, None),
+        ("question messages", "triples", {}, None),
+        ("custom_id response", "responses", {}, None),
+        ("question X answer", "responses", {"question": "x"}, None),
+    ],
+)
+def test_columns_are_chosen_in_one_order(tmp_path, names, kind, flags, columns):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(dict.fromkeys(names.split(), "x")))
+    if columns is None:
+        with pytest.raises(UsageError, match="no column for the|--batch-input"):
+            choose_columns(str(path), kind, flags)
+    else:
+        assert choose_columns(str(path), kind, flags) == dict(zip(FIELDS[kind], columns.split(), strict=True))
+
+
+def test_results_of_a_batch_are_known_by_the_flag_whatever_else_is_there(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(dict.fromkeys(("custom_id", "response", "question", "messages"), "x")))
+    columns = choose_columns(str(path), "responses", {"batch_input": "requests.jsonl"})
+    assert columns == {"id": "custom_id", "question": "custom_id", "response": "response"}
 
 
 def test_preference_dialogues_become_triples(tmp_path):
@@ -248,7 +287,7 @@ def test_an_import_that_fails_keeps_the_files_that_it_had_read(tmp_path, monkeyp
             raise StageError("gone")
         yield from read_chunks(shard, *rest)
 
-    monkeypatch.setattr(corpora, "read_chunks", fails_at_the_last)
+    monkeypatch.setattr(ingest, "read_chunks", fails_at_the_last)
     with pytest.raises(StageError, match="gone"):
         imported(folder, tmp_path / "out")
     assert len(list((tmp_path / "out" / "entries").iterdir())) >= 1
