@@ -187,4 +187,4 @@ def _faults(batch: pa.RecordBatch, pack: Pack, english: bool) -> Iterator[tuple[
     yield "copied_question", pc.or_(pc.equal(question, response), pc.equal(question, correction))
     # Words are counted in English alone: other scripts may have no spaces.
     says_nothing = is_vague if english else says_nothing_wrong
-    yield "vague_critique", says_nothing(texts["critique"], _identity_critiques(pack))
+    yield "vague_critique", says_nothing(even_spaces(texts["critique"]), _identity_critiques(pack))

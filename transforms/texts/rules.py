@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 ANSWERS = ("response", "correction")
+WORD_START, WORD_END = r"(?:^|[^\pL\pN_])", r"(?:$|[^\pL\pN_])"  # not \b, which knows ASCII letters alone
 VAGUE_WORDS = 6  # a shorter critique that cites no principle says nothing specific
 
 QUESTION_RULES = (
@@ -70,12 +71,12 @@ OPTIONAL_RULES = (
 
 # A critique's ways to say that it finds no fault.
 NOTHING_WRONG = (
-    r"(?i)\bnothing (?:[\pL\pN_]+ ){0,3}?(?:wrong|amiss|to (?:correct|change|fix|improve|mend))\b|\bnothing needs to\b"
-    r"|\bno (?:problems?|faults?|issues?|errors?|corrections?|changes?)\b"
-    r"|\b(?:good|fine|right|correct) as (?:it )?is\b"
+    rf"(?i){WORD_START}(?:nothing (?:[\pL\pN_]+ ){{0,3}}?(?:wrong|amiss|to (?:correct|change|fix|improve|mend))"
+    r"|nothing needs to|no (?:problems?|faults?|issues?|errors?|corrections?|changes?)"
+    rf"|(?:good|fine|right|correct) as (?:it )?is){WORD_END}"
 )
 # "principle 2", or "2 (polite)" in any script: a critique that names what is broken finds fault, however short it is.
-CITES = r"\bprinciples? \p{Nd}|\p{Nd} ?\([\pL\pN_]"
+CITES = rf"{WORD_START}principles?[\s\pZ]+\p{{Nd}}|\p{{Nd}}[\s\pZ]*\([\pL\pN_]"
 # White space of any kind, but for a single space.
 UNEVEN_SPACE = r"[\t-\r\x1c-\x20\x{85}\pZ]{2,}|[\t-\r\x1c-\x1f\x{85}]|[^\PZ ]"
 
@@ -90,13 +91,15 @@ def has_banned_word(texts: pa.Array, words: Sequence[str]) -> pa.BooleanArray:
 def banned_pattern(words: Sequence[str]) -> str:
     """Return an RE2 pattern that finds any of the words, whole and in any case."""
     any_word = "|".join(re.escape(word) for word in words)
-    return rf"(?i)(?:^|[^\pL\pN_])(?:{any_word})(?:$|[^\pL\pN_])"  # not \b, which knows ASCII letters alone
+    return rf"(?i){WORD_START}(?:{any_word}){WORD_END}"
 
 
 def says_nothing_wrong(critiques: pa.Array, phrases: Collection[str] = ()) -> pa.BooleanArray:
-    """Return where a critique finds no fault: it is one of `phrases`, or says so in English and cites no principle."""
-    critiques = even_spaces(critiques)
-    is_phrase = pc.is_in(critiques, even_spaces(pa.array(phrases, critiques.type)))
+    """Return where a critique finds no fault: it is one of `phrases`, or says so in English and cites no principle.
+
+    White space does not tell phrases apart; English words are looked for with one space between them.
+    """
+    is_phrase = pc.is_in(even_spaces(critiques), even_spaces(pa.array(phrases, critiques.type)))
     says_so = pc.match_substring_regex(critiques, NOTHING_WRONG)
     return pc.or_(is_phrase, pc.and_not(says_so, pc.match_substring_regex(critiques, CITES)))
 
