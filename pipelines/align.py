@@ -32,9 +32,9 @@ from schemas.console import messages
 from schemas.criteria.pack import load_pack, pack_digest
 from schemas.errors import UsageError
 from schemas.settings import validated
-from schemas.squads import PROMPTED, Squad, SquadMember, is_folder, load_squad
+from schemas.squads import PROMPTED, Rules, Squad, SquadMember, is_folder, load_squad, squad_of
 from transforms.alignment.align import Align
-from transforms.alignment.policy import Member, Policy
+from transforms.alignment.members import Member
 from transforms.alignment.trajectories import SplitAligned
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
@@ -52,7 +52,6 @@ from transforms.tables.write import WriteTables
 
 READ = ("id", "question", "response")  # of the corpus; its other columns pass through
 IMPORT_FLAGS = ("question_column", "response_column", "messages_column", "batch_input")
-BY_SCORES = ("corpus-mean", "paper-002")  # routings that inspect all rows first
 IN_SQUAD_FILE = (
     *("aligner", "inspector", "criterion", "pack"),
     *("threshold", "guard", "guard_margin", "guard_max_loss"),
@@ -60,21 +59,17 @@ IN_SQUAD_FILE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Rules):
     """What a recipe may set."""
 
-    every_row: bool = setting("rewrite every row, not only those below the threshold", False)
-    threshold: float = setting("rows that score below this are rewritten", 0.5)
-    guard: bool = setting("refuse a rewrite that does not raise its inspector's score", True)
-    guard_margin: float = setting("what a rewrite's score must gain for the guard to let it pass", 0.0)
-    guard_max_loss: float = setting("what the score of any other criterion may lose", 0.05)
+    threshold: float = setting("rows that score below this are rewritten", SquadMember.threshold)
     bf16: bool = setting("inspectors score in bfloat16: faster, and within 0.01 of float32", False)
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "guard_margin", "guard_max_loss"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: must be between 0 and 1, not {getattr(self, name)}")
+        super().__post_init__()
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold: must be between 0 and 1, not {self.threshold}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +133,11 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(index) - 1, int(count)
 
 
-def squad_of(config: Config) -> Squad:
-    """The squad of the file, or of the flags: each criterion once, in the order given."""
+def find_squad(config: Config) -> Squad:
+    """Return the squad of the file, or of the flags: each criterion once, in the order given."""
     if config.squad:
-        return load_squad(config.squad)
+        squad = load_squad(config.squad)
+        return replace(squad, every_row=squad.every_row or config.every_row)
     packs = iter(config.pack)
     names = config.criterion or tuple(folder.rstrip("/").rpartition("/")[2] for folder in config.inspector)
     if len(set(names)) < len(names):
@@ -159,13 +155,7 @@ def squad_of(config: Config) -> Squad:
         )
     except ValueError as error:
         raise UsageError(f"{error} (--criterion names it)") from error
-    return Squad(
-        members=members,
-        routing="fixed",
-        guard=config.guard,
-        guard_margin=config.guard_margin,
-        guard_max_loss=config.guard_max_loss,
-    )
+    return squad_of(config, members, routing="fixed")
 
 
 def members_of(config: Config, squad: Squad) -> tuple[Member, ...]:
@@ -235,19 +225,6 @@ def adapter_of(member: SquadMember, engine: dict[str, Any]) -> Weights | None:
     )
 
 
-def policy_of(config: Config, squad: Squad, order: tuple[int, ...] = ()) -> Policy:
-    return Policy(
-        order=order,
-        routing="worst" if squad.routing == "worst" else "in_turn",
-        steps=squad.rounds or len(squad.members),
-        every_row=config.every_row,
-        guard=squad.guard,
-        margin=squad.guard_margin,
-        max_loss=squad.guard_max_loss,
-        fixed_length=squad.routing == "paper-002",
-    )
-
-
 def import_corpus(config: Config, criteria: tuple[str, ...], beam_arguments: Sequence[str] = ()) -> Stage | None:
     """Import the corpus into the run directory, unless a stage made it; UsageError where a flag does not suit it."""
     how = {name: getattr(config, name) for name in IMPORT_FLAGS}
@@ -272,11 +249,11 @@ def check_columns(path: str, schema: pa.Schema, criteria: tuple[str, ...]) -> No
 class SplitCorpus:
     """The tables of SplitAligned, `aligned` with the corpus's other columns as they came."""
 
-    steps: int
+    rounds: int
     names: Mapping[int, str]
 
     def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
-        parts = SplitAligned(self.steps, self.names)(chunk)
+        parts = SplitAligned(self.rounds, self.names)(chunk)
         return parts | {"aligned": bring_back(parts["aligned"])}
 
 
@@ -285,7 +262,7 @@ def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: T
     identity = {
         "corpus": storage.relative(config.corpus, config.output),
         "schema": corpus.schema.to_string(),
-        "scored": corpus.digest if squad.routing in BY_SCORES else "",
+        "scored": corpus.digest if squad.needs_all_scores else "",
         "limit": config.limit,
         "members": [
             {
@@ -298,9 +275,9 @@ def stage_for(config: Config, squad: Squad, members: Sequence[Member], corpus: T
             }
             for member in members
         ],
-        "every_row": config.every_row,
+        "guard": squad.has_guard,
+        **{name: getattr(squad, name) for name in ("every_row", "routing", "rounds", "guard_margin", "guard_max_loss")},
         "bf16": config.bf16,
-        **{name: getattr(squad, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
         "seed": config.seed,
     }
     return Stage.under(config.output, config.stage, identity, corpus.digest, kind="align")
@@ -324,7 +301,7 @@ def build(
         "rejects": tables.with_error(tables.RESPONSES),
     }
     order = orders.by_corpus_mean(scores, members) if scores and squad.routing == "corpus-mean" else ()
-    policy = policy_of(config, squad, order)
+    align = Align(members, squad, order, config.seed, cache_of(config), scored=scores is not None, bf16=config.bf16)
     chunks = root | "Read" >> ReadTable(corpus, skip=skip) | "SetAside" >> MapBatches(partial(set_aside, used=READ))
     if scores:
         chunks = chunks | "Scores" >> JoinRows(scores, ("scores",))
@@ -332,12 +309,12 @@ def build(
         chunks = chunks | "Orders" >> orders.AddOrders(orders.by_sorted_batches(corpus, scores, members))
     (
         chunks
-        | "Align" >> Align(members, policy, config.seed, cache_of(config), scored=scores is not None, bf16=config.bf16)
+        | "Align" >> align
         | "Write"
         >> WriteTables(
             stage.directory,
             schemas,
-            SplitCorpus(policy.steps, {index: target.name for index, target in corpus.targets.items()}),
+            SplitCorpus(align.rounds, {index: target.name for index, target in corpus.targets.items()}),
             corpus.targets,
             stage.about,
             partial=config.shard is not None,
@@ -371,8 +348,8 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage | int:
 
 def run_with_import(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage] | int:
     """As `run`; before the stage stands the import, where the corpus had to be imported."""
-    squad = squad_of(config)
-    if config.shard is not None and squad.routing in BY_SCORES:
+    squad = find_squad(config)
+    if config.shard is not None and squad.needs_all_scores:
         raise UsageError(
             f"--shard {config.shard}: routing {squad.routing} needs the scores of all shards; leave it out"
         )
@@ -395,19 +372,8 @@ def align_corpus(
     if config.plan:
         if config.squad:
             scratch = storage.join(config.output, f".plan-{uuid.uuid4().hex[:8]}")
-            policy = policy_of(config, squad)
-            by_mean, cache = squad.routing in BY_SCORES, cache_of(config)
-            found = conflicts.find_conflicts(
-                corpus,
-                members,
-                policy,
-                config.seed,
-                cache,
-                scratch,
-                beam_arguments,
-                by_mean=by_mean,
-                bf16=config.bf16,
-            )
+            align = Align(members, squad, seed=config.seed, cache=cache_of(config), bf16=config.bf16)
+            found = conflicts.find_conflicts(corpus, align, scratch, beam_arguments)
             conflicts.print_conflicts(found, corpus.rows)
             return DONE
         return print_plan(plan_alignment(corpus, members))
@@ -417,7 +383,7 @@ def align_corpus(
     models |= {f"inspector {m.criterion}": m.inspector for m in members}
     with record.watched(stage, models):
         scores = None
-        if squad.routing in BY_SCORES and (config.retry_failed or not stage.is_done()):
+        if squad.needs_all_scores and (config.retry_failed or not stage.is_done()):
             scores = orders.inspect(corpus, members, config.output, beam_arguments, bf16=config.bf16)
         complete(
             stage,

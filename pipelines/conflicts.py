@@ -4,9 +4,8 @@ Each aligner rewrites every row of the sample alone, with no guard; then the squ
 corpus. What is generated stays in the response cache.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import apache_beam as beam
 import numpy as np
@@ -18,8 +17,8 @@ from pipelines.runtime.beam import run_pipeline
 from schemas import tables
 from schemas.console import messages
 from schemas.errors import UsageError
+from schemas.squads import SquadRules
 from transforms.alignment.align import Align
-from transforms.alignment.policy import Member, Policy
 from transforms.alignment.scoring import score_matrix
 from transforms.alignment.trajectories import SplitAligned
 from transforms.tables import storage
@@ -52,32 +51,22 @@ class Conflicts:
         return tuple(self.criteria[index] for index in np.lexsort((-helps, harms)))
 
 
-def find_conflicts(
-    corpus: Table,
-    members: Sequence[Member],
-    policy: Policy,
-    seed: int,
-    cache: str,
-    directory: str,
-    beam_arguments: Sequence[str] = (),
-    *,
-    by_mean: bool = False,
-    bf16: bool = False,
-) -> Conflicts:
+def find_conflicts(corpus: Table, align: Align, directory: str, beam_arguments: Sequence[str] = ()) -> Conflicts:
     """Align a sample, rows from all over the corpus, in `directory`, which is made for it and gone thereafter.
 
-    With `by_mean` the squad goes in the order of the sample's mean scores.
+    align: as the corpus would be aligned. Where its order follows from the scores of all rows, the sample goes in the
+    order of its own mean scores.
     """
     if not corpus.rows:
         raise UsageError(f"{corpus.path}: has no row to look at")
-    alone = Policy(routing="in_turn", steps=1, every_row=True, guard=False)
-    runs = {f"member-{number}": replace(alone, order=(number,)) for number in range(len(members))}
+    members = align.members
+    alone = SquadRules(routing="fixed", every_row=True, guard=False)
+    runs = {f"member-{number}": replace(align, rules=alone, order=(number,)) for number in range(len(members))}
     try:
         rows = corpus.sample(SAMPLE_ROWS, tables.RESPONSES.names)
         write_tables(storage.join(directory, "sample"), {"responses": rows}, {}, SAMPLE_ROWS)
         sample = read_table(storage.join(directory, "sample"))
-        aligners = partial(Align, members, seed=seed, cache=cache, bf16=bf16)
-        apart = _align(sample, members, runs, aligners, directory, beam_arguments)
+        apart = align_sample(sample, runs, directory, beam_arguments)
         changes = []
         for table in apart.values():
             before_NM, after_NM = (score_matrix(table, name, members) for name in ("scores_before", "scores_after"))
@@ -87,9 +76,9 @@ def find_conflicts(
             )
         first = next(iter(apart.values()))
         before_M = np.nanmean(score_matrix(first, "scores_before", members), axis=0)
-        if by_mean:
-            policy = replace(policy, order=ascending(before_M))
-        together = _align(sample, members, {"squad": policy}, aligners, directory, beam_arguments)["squad"]
+        if align.rules.needs_all_scores:
+            align = replace(align, order=ascending(before_M))
+        together = align_sample(sample, {"squad": align}, directory, beam_arguments)["squad"]
     finally:
         storage.remove(directory)
     after_NM = score_matrix(together, "scores_after", members)
@@ -104,18 +93,13 @@ def find_conflicts(
     )
 
 
-def _align(
-    sample: Table,
-    members: Sequence[Member],
-    runs: dict[str, Policy],
-    aligners: Callable[[Policy], Align],
-    directory: str,
-    beam_arguments: Sequence[str],
+def align_sample(
+    sample: Table, runs: dict[str, Align], directory: str, beam_arguments: Sequence[str]
 ) -> dict[str, pa.RecordBatch]:
-    """The sample's rows as each run of the squad leaves them."""
-    aligned = tables.aligned(tables.RESPONSES, tuple(member.criterion for member in members))
+    """Return the sample's rows as each run of the squad leaves them."""
+    criteria = tuple(member.criterion for member in next(iter(runs.values())).members)
     schemas = {
-        "aligned": aligned,
+        "aligned": tables.aligned(tables.RESPONSES, criteria),
         "trajectories": tables.TRAJECTORIES,
         "rejects": tables.with_error(tables.RESPONSES),
     }
@@ -123,28 +107,29 @@ def _align(
     def build(root: beam.Pipeline) -> None:
         rows = root | ReadTable(sample)
         names = {index: target.name for index, target in sample.targets.items()}
-        for name, policy in runs.items():
-            write = WriteTables(
-                storage.join(directory, name), schemas, SplitAligned(policy.steps, names), sample.targets, {}
-            )
-            rows | f"Align {name}" >> aligners(policy) | f"Write {name}" >> write
+        for name, align in runs.items():
+            split = SplitAligned(align.rounds, names)
+            write = WriteTables(storage.join(directory, name), schemas, split, sample.targets, {})
+            rows | f"Align {name}" >> align | f"Write {name}" >> write
 
     run_pipeline(build, beam_arguments)
-    found = {name: read_table(storage.join(directory, name)).to_arrow() for name in runs}
-    return {name: table.combine_chunks().to_batches()[0] for name, table in found.items()}
+    written = {name: read_table(storage.join(directory, name)).to_arrow() for name in runs}
+    return {name: table.combine_chunks().to_batches()[0] for name, table in written.items()}
 
 
-def print_conflicts(found: Conflicts, rows: int) -> None:
+def print_conflicts(conflicts: Conflicts, rows: int) -> None:
     grid = Grid(
-        title=f"what each aligner does to every score (mean change over {found.rows} rows)", title_justify="left"
+        title=f"what each aligner does to every score (mean change over {conflicts.rows} rows)", title_justify="left"
     )
     grid.add_column("aligner")
-    for criterion in found.criteria:
+    for criterion in conflicts.criteria:
         grid.add_column(criterion, justify="right")
-    for criterion, changes in zip(found.criteria, found.change_MM, strict=True):
+    for criterion, changes in zip(conflicts.criteria, conflicts.change_MM, strict=True):
         grid.add_row(criterion, *(f"{change:+.3f}" for change in changes))
-    grid.add_row("squad, before", *(f"{mean:.3f}" for mean in found.before_M))
-    grid.add_row("squad, after", *(f"{mean:.3f}" for mean in found.after_M))
+    grid.add_row("squad, before", *(f"{mean:.3f}" for mean in conflicts.before_M))
+    grid.add_row("squad, after", *(f"{mean:.3f}" for mean in conflicts.after_M))
     messages.print(grid)
-    messages.print(f"suggested order (routing: fixed): {', '.join(found.order)}")
-    messages.print(f"expected to stay below a threshold: {found.unmet:.0%}, about {round(found.unmet * rows):,} rows")
+    messages.print(f"suggested order (routing: fixed): {', '.join(conflicts.order)}")
+    messages.print(
+        f"expected to stay below a threshold: {conflicts.unmet:.0%}, about {round(conflicts.unmet * rows):,} rows"
+    )

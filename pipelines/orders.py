@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines.runtime.stage import Stage, complete
-from transforms.alignment.policy import Member
+from transforms.alignment.members import Member
 from transforms.alignment.routing import start_state
 from transforms.alignment.scoring import Score, score_matrix
 from transforms.engines.inspector import inspector_digest

@@ -6,14 +6,19 @@
       - {criterion: factual, inspector: factual/inspector, aligner: factual/adapter, threshold: 0.6}
 
 Folders are looked for beside the file first. The docs (docs/squads.md) say what every setting means.
+
+The rules are declared here alone, and are called the same in a squad file, in the flags of `alignbeam align`, in a
+recipe's `stages.align` and in transforms.alignment.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import fsspec
 import yaml
 
+from schemas.command_line import setting
 from schemas.criteria.pack import pack_names
 from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve, to_dict
@@ -21,6 +26,64 @@ from schemas.settings import Layer, read_yaml, resolve, to_dict
 PROMPTED = "prompted"
 MAX_MEMBERS = 64  # bits in which a row notes whom it has tried
 Routing = Literal["worst", "fixed", "corpus-mean", "paper-002"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Which rows are rewritten, and which rewrites stay, whether there is one criterion or many.
+
+    guard: keep a rewrite only if its own score rises, by `guard_margin`, and no other falls by more than
+        `guard_max_loss`. None leaves it to the routing: `has_guard` of SquadRules.
+    """
+
+    every_row: bool = setting("rewrite every row, not only those below the threshold", False)
+    guard: bool | None = setting("refuse a rewrite that does not raise its inspector's score (the default)", None)
+    guard_margin: float = setting("what a rewrite's score must gain for the guard to let it pass", 0.0)
+    guard_max_loss: float = setting("what the score of any other criterion may lose", 0.05)
+
+    def __post_init__(self) -> None:
+        for name in ("guard_margin", "guard_max_loss"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: must be between 0 and 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquadRules(Rules):
+    """The rules, and whose turn it is where there are several members.
+
+    routing: `worst`: each row goes to the aligner of its lowest score below threshold, until all are met, `rounds` are
+        used up or nothing helps; `fixed`: once to each, in the order of the members; `corpus-mean`: in the order of
+        their mean scores over the whole corpus, lowest first; `paper-002`: as there, by the means of batches of 64 rows
+        that lie side by side when sorted, with no guard and all thresholds at 0.5.
+    rounds: rewrites that a row is given at most (worst); 0 is one for each member.
+    """
+
+    routing: Routing = "worst"
+    rounds: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.routing not in get_args(Routing):
+            raise ValueError(f"routing: must be one of {', '.join(get_args(Routing))}, not {self.routing!r}")
+        if self.rounds < 0 or (self.rounds and self.routing != "worst"):
+            raise ValueError(f"rounds: must be positive, and is for routing worst alone, not {self.rounds}")
+        if self.guard and self.routing == "paper-002":
+            raise ValueError("guard: routing paper-002 has none; leave guard out, or choose another routing")
+
+    @property
+    def has_guard(self) -> bool:
+        """Whether the guard stands: where `guard` says nothing, in all routings but paper 002's."""
+        return self.routing != "paper-002" if self.guard is None else self.guard
+
+    @property
+    def has_fixed_length(self) -> bool:
+        """Whether rewrites have the sampling's limit of tokens, and one that is cut off there may stay (paper 002)."""
+        return self.routing == "paper-002"
+
+    @property
+    def needs_all_scores(self) -> bool:
+        """Whether the order of turns follows from the scores of all rows."""
+        return self.routing in ("corpus-mean", "paper-002")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,68 +111,55 @@ class SquadMember:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Squad:
-    """Members in order, and the rules of routing and guard.
-
-    routing: `worst`: each row goes to the aligner of its lowest score below threshold, until all are met, `rounds` are
-        used up or nothing helps; `fixed`: once to each, in the order of the members; `corpus-mean`: in the order of
-        their mean scores over the whole corpus, lowest first; `paper-002`: as there, by the means of batches of 64 rows
-        that lie side by side when sorted, with no guard and all thresholds at 0.5.
-    rounds: rewrites that a row is given at most (worst); 0 is one for each member.
-    guard: keep a rewrite only if its own score rises, by `guard_margin`, and no other falls by more than
-        `guard_max_loss`.
-    """
+class Squad(SquadRules):
+    """Members in order, and the rules."""
 
     members: tuple[SquadMember, ...]
-    routing: Routing = "worst"
-    rounds: int = 0
-    guard: bool = True
-    guard_margin: float = 0.0
-    guard_max_loss: float = 0.05
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.members:
             raise ValueError("members: a squad has at least one")
         if len(self.members) > MAX_MEMBERS:
             raise ValueError(f"members: a squad has at most {MAX_MEMBERS}, not {len(self.members)}")
-        if self.routing not in get_args(Routing):
-            raise ValueError(f"routing: must be one of {', '.join(get_args(Routing))}, not {self.routing!r}")
-        if self.rounds < 0 or (self.rounds and self.routing != "worst"):
-            raise ValueError(f"rounds: must be positive, and is for routing worst alone, not {self.rounds}")
-        for name in ("guard_margin", "guard_max_loss"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: must be between 0 and 1, not {getattr(self, name)}")
-        seen: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for number, member in enumerate(self.members, 1):
-            if member.criterion in seen:
+            if member.criterion in numbers:
                 raise ValueError(
-                    f"members: {seen[member.criterion]} and {number} have one criterion, {member.criterion!r}"
+                    f"members: {numbers[member.criterion]} and {number} have one criterion, {member.criterion!r}"
                 )
-            seen[member.criterion] = number
-        if self.routing == "paper-002":
-            object.__setattr__(self, "guard", False)
-            members = tuple(replace(member, threshold=0.5) for member in self.members)
-            object.__setattr__(self, "members", members)
+            numbers[member.criterion] = number
+            if self.routing == "paper-002" and member.threshold != SquadMember.threshold:
+                raise ValueError(
+                    f"threshold: routing paper-002 has {SquadMember.threshold} for all, not {member.threshold} "
+                    f"({member.criterion}); leave threshold out, or choose another routing"
+                )
+
+
+def squad_of(rules: Rules, members: Sequence[SquadMember], **more: Any) -> Squad:
+    """Return the squad of these members under the rules of a recipe or of flags; `more` names further ones."""
+    named = {item.name: getattr(rules, item.name) for item in fields(SquadRules) if hasattr(rules, item.name)}
+    return Squad(members=tuple(members), **{**named, **more})
 
 
 def load_squad(path: str) -> Squad:
-    """The squad of a YAML file, with folders found beside it; UsageError names what is wrong with it, and where."""
+    """Read a squad's YAML file, with folders found beside it; UsageError names what is wrong with it, and where."""
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected settings by name, found {type(values).__name__}")
     squad: Squad = resolve(Squad, [Layer(path, values)]).config
     home = path.rpartition("/")[0]
 
-    def found(folder: str) -> str:
+    def resolved(folder: str) -> str:
         beside = f"{home}/{folder}"
         return beside if home and folder and "://" not in folder and _exists(beside) else folder
 
     members = (
         replace(
             member,
-            inspector=found(member.inspector),
-            aligner=found(member.aligner) if is_folder(member) else member.aligner,
-            pack=member.pack if member.pack in pack_names() else found(member.pack),
+            inspector=resolved(member.inspector),
+            aligner=resolved(member.aligner) if is_folder(member) else member.aligner,
+            pack=member.pack if member.pack in pack_names() else resolved(member.pack),
         )
         for member in squad.members
     )
@@ -117,18 +167,18 @@ def load_squad(path: str) -> Squad:
 
 
 def squad_yaml(squad: Squad) -> str:
-    """The file of a squad: its routing, its guard, and of each member what differs from the default."""
-    values = to_dict(squad)
+    """Return the text of a squad's file: all its rules, and of each member what differs from the default."""
+    values = to_dict(replace(squad, guard=squad.has_guard))
     defaults = {item.name: item.default for item in fields(SquadMember)}
     members = [
-        {name: value for name, value in member.items() if value and value != defaults[name]}
+        {name: value for name, value in member.items() if value not in (defaults[name], {})}
         for member in values.pop("members")
     ]
     return yaml.safe_dump({**values, "members": members}, sort_keys=False)
 
 
 def is_folder(member: SquadMember) -> bool:
-    """Whether the aligner is a model of this machine's, not a prompted or a served one."""
+    """Whether the aligner is a folder of this machine, not a prompted or a served model."""
     return member.aligner != PROMPTED and member.engine.get("engine", "vllm") == "vllm"
 
 

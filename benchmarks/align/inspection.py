@@ -35,7 +35,7 @@ BARS = {"bare": 0.95, "file order": 2.0}
 
 def score_in_pipeline(inspector: "Inspector", corpus: pa.Table, path: str) -> np.ndarray:
     from pipelines import orders
-    from transforms.alignment.policy import Member
+    from transforms.alignment.members import Member
     from transforms.engines.engine import EngineConfig, Sampling
     from transforms.generation.generate import Model
 

@@ -205,7 +205,7 @@ def run_alignbeam(
             engine={"args": ENGINE_ARGS | engine_args},
         )
         started = time.monotonic()
-        for member in align.members_of(config, align.squad_of(config)):
+        for member in align.members_of(config, align.find_squad(config)):
             open_engine(member.model.engine)
             open_inspector(member.inspector, bf16)
         loaded = time.monotonic()

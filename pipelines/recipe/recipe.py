@@ -15,7 +15,7 @@ from schemas.command_line import setting
 from schemas.errors import UsageError
 from schemas.names import check_name
 from schemas.settings import Layer, resolve, to_dict, validated
-from schemas.squads import Routing, Squad, SquadMember
+from schemas.squads import Squad, SquadMember, SquadRules, squad_of
 from transforms.engines.engine import EngineConfig
 from transforms.tables import storage
 
@@ -57,29 +57,23 @@ class EvaluateSettings(JudgeSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignStage(AlignSettings):
-    """How the responses are aligned.
+class AlignStage(AlignSettings, SquadRules):
+    """How the responses are aligned; routing and rounds are for several criteria.
 
-    routing, rounds: of several criteria, as in a squad file (schemas.squads).
     compare: settings for aligning the same responses once more, to compare; the rest stays as it is here.
     """
 
-    routing: Routing = "worst"
-    rounds: int = 0
     compare: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.squad([SquadMember(criterion="any", inspector="any", aligner="any")])
+        self.squad([SquadMember(criterion="every criterion", inspector="any", aligner="any")])
         if self.compare:
             self.compared()
 
     def squad(self, members: Sequence[SquadMember]) -> Squad:
-        """Return a squad of these members, with the threshold, routing and guard that are set here."""
-        return Squad(
-            members=tuple(replace(member, threshold=self.threshold) for member in members),
-            **{name: getattr(self, name) for name in ("routing", "rounds", "guard", "guard_margin", "guard_max_loss")},
-        )
+        """Return the squad of these members, with the threshold and the rules that are set here."""
+        return squad_of(self, [replace(member, threshold=self.threshold) for member in members])
 
     def compared(self) -> "AlignStage":
         if "compare" in self.compare:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from rich.table import Table as Grid
 
 from schemas.console import messages
-from transforms.alignment.policy import Member
+from transforms.alignment.members import Member
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig
 from transforms.synthesis.triples import rewrite_prompts

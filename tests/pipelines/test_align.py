@@ -23,7 +23,6 @@ from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.errors import StageError, UsageError
 from schemas.settings import Layer, resolve
 from transforms.corpora import fields
-from transforms.corpora import fields as corpora
 from transforms.tables import storage
 from transforms.tables.write import write_tables
 
@@ -299,7 +298,7 @@ def test_a_rerun_does_not_read_what_is_as_it_was(tmp_path, monkeypatch):
     stage = align.run(config(tmp_path, str(folder)))
     looked = []
     look_at = fields.look_at
-    monkeypatch.setattr(corpora, "look_at", lambda path, *rest: looked.append(path) or look_at(path, *rest))
+    monkeypatch.setattr(ingest, "look_at", lambda path, *rest: looked.append(path) or look_at(path, *rest))
     assert align.run(config(tmp_path, str(folder))) == stage
     assert looked == []
     write(folder / "c.jsonl", row(3, note=3))

@@ -127,7 +127,7 @@ def test_adapters_share_the_engine_of_one_base(tmp_path):
     one, two = adapter(tmp_path / "one", bases[0]), adapter(tmp_path / "two", bases[0])
     good = squad_file(tmp_path, [plain[0] | {"aligner": "one"}, plain[1] | {"aligner": "two"}])
     settings = config(tmp_path, "x", good)
-    members = align.members_of(settings, align.squad_of(settings))
+    members = align.members_of(settings, align.find_squad(settings))
     assert members[0].model.engine == members[1].model.engine
     assert members[0].model.engine.adapters == (one, two)
     assert [member.model.adapter for member in members] == [one, two]
@@ -135,7 +135,7 @@ def test_adapters_share_the_engine_of_one_base(tmp_path):
     bad = squad_file(tmp_path, [plain[0] | {"aligner": "one"}, plain[1] | {"aligner": "three"}])
     settings = config(tmp_path, "x", bad)
     with pytest.raises(UsageError, match=r"open: its adapter's base is .*other, that of long is .*base"):
-        align.members_of(settings, align.squad_of(settings))
+        align.members_of(settings, align.find_squad(settings))
 
 
 def shards(tmp_path, *parts) -> str:

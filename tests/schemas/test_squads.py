@@ -1,137 +1,73 @@
-"""Squads: whose turn it is, what the guard lets through, and paper 002's three cases with planted members."""
+"""Squad files: what a file may say, what its silence means, and which rules contradict each other."""
 
-from dataclasses import replace
-
-import numpy as np
-import pyarrow as pa
 import pytest
+import yaml
 
-from transforms.alignment.guard import apply_guard, propose
-from transforms.alignment.policy import Member, Policy
-from transforms.alignment.routing import route, start_state
-from transforms.alignment.scoring import score_matrix
-from transforms.alignment.trajectories import start_record
-from transforms.engines.engine import EngineConfig, Sampling
-from transforms.generation.generate import Model
-from transforms.tables.columns import with_columns
+from schemas.errors import UsageError
+from schemas.squads import Squad, SquadMember, SquadRules, load_squad, squad_of, squad_yaml
 
-MODEL = Model(engine=EngineConfig(engine="scripted", args={"function": "m:f"}), sampling=Sampling())
-A, B, C = MEMBERS = [Member(criterion=name, inspector="unused", model=MODEL) for name in ("a", "b", "c")]
+KIND = {"criterion": "kind", "inspector": "i", "aligner": "a"}
 
 
-def scored(column: str, rows: list[tuple | None]) -> pa.StructArray:
-    names = [member.criterion for member in MEMBERS]
-    values = [row and dict(zip(names, row, strict=True)) for row in rows]
-    return pa.array(values, pa.struct([(name, pa.float64()) for name in names]))
+@pytest.fixture
+def load(tmp_path):
+    """Loads a squad file of one member, `kind`, with these rules, and with these settings of the member."""
+
+    def load_file(member=(), **rules):
+        path = tmp_path / "squad.yaml"
+        path.write_text(yaml.safe_dump({**rules, "members": [{**KIND, **dict(member)}]}))
+        return load_squad(str(path))
+
+    return load_file
 
 
-def started(rows: list[tuple]) -> pa.RecordBatch:
-    count = len(rows)
-    batch = pa.RecordBatch.from_pydict(
-        {"id": [str(n) for n in range(count)], "question": ["q"] * count, "response": ["r"] * count}
+@pytest.mark.parametrize(
+    ("rules", "has_guard"),
+    [
+        ({}, True),
+        ({"guard": True}, True),
+        ({"guard": False}, False),
+        ({"routing": "corpus-mean"}, True),
+        ({"routing": "paper-002"}, False),
+        ({"routing": "paper-002", "guard": False}, False),
+    ],
+)
+def test_where_a_file_says_nothing_only_paper_002_has_no_guard(load, rules, has_guard):
+    assert load(**rules).has_guard == has_guard
+
+
+@pytest.mark.parametrize(
+    ("rules", "member", "message"),
+    [
+        ({"guard": True}, {}, "guard: routing paper-002 has none; leave guard out, or choose another routing"),
+        ({}, {"threshold": 0.6}, "threshold: routing paper-002 has 0.5 for all, not 0.6 .kind.; leave threshold out"),
+    ],
+)
+def test_what_contradicts_paper_002_is_refused(load, rules, member, message):
+    with pytest.raises(UsageError, match=message):
+        load(member, routing="paper-002", **rules)
+    assert load(member, **rules)
+    assert load({"threshold": 0.5}, routing="paper-002")
+
+
+def test_a_file_that_is_written_says_the_same_when_it_is_read(tmp_path):
+    squad = Squad(
+        routing="paper-002",
+        every_row=True,
+        guard_margin=0.25,
+        guard_max_loss=0.125,
+        members=(SquadMember(criterion="kind", inspector="i", aligner="a"),),
     )
-    batch = with_columns(start_state(batch), scores=scored("scores", rows))
-    return start_record(batch)
+    free = squad_of(SquadRules(rounds=2), [SquadMember(criterion="kind", inspector="i", aligner="a", threshold=0.0)])
+    for number, written in enumerate((squad, free)):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(squad_yaml(written))
+        read = load_squad(str(path))
+        assert read.has_guard == written.has_guard
+        assert {**vars(read), "guard": None} == {**vars(written), "guard": None}
 
 
-def step(batch, policy, number, after, text="new"):
-    """One turn: every row that is asked answers with `text`, which has the scores `after`."""
-    batch = route(batch, MEMBERS, policy, number)
-    asked = batch.column("prompt").is_valid().to_pylist()
-    completions = pa.array([text if ask else None for ask in asked], pa.string())
-    ends = pa.array(["stop" if ask else None for ask in asked], pa.string())
-    batch = propose(with_columns(batch, completion=completions, finish_reason=ends), MEMBERS)
-    batch = with_columns(batch, candidate_scores=scored("c", [after if ask else None for ask in asked]))
-    return apply_guard(batch, MEMBERS, policy, number)
-
-
-def test_the_worst_unmet_criterion_has_the_turn():
-    batch = started([(0.4, 0.1, 0.9), (0.3, 0.6, 0.2), (0.5, 0.9, 0.7), (0.2, 0.2, 0.2)])
-    assert route(batch, MEMBERS, Policy(), 1).column("member").to_pylist() == ["b", "c", None, "a"]
-    strict = [replace(A, threshold=0.6), B, C]
-    assert route(batch, strict, Policy(), 1).column("member").to_pylist()[2] == "a"
-
-
-def test_a_member_that_did_not_help_is_not_asked_again_about_the_same_text():
-    policy = Policy(steps=3)
-    batch = step(started([(0.1, 0.2, 0.9)]), policy, 1, (0.05, 0.2, 0.9))
-    assert batch.column("step_1").to_pylist()[0]["reason"] == "scored_lower"
-    routed = route(batch, MEMBERS, policy, 2)
-    assert routed.column("member").to_pylist() == ["b"]
-    batch = step(batch, policy, 2, (0.1, 0.4, 0.9))  # helps: a is asked again, about the new text
-    assert route(batch, MEMBERS, policy, 3).column("member").to_pylist() == ["a"]
-    batch = step(batch, policy, 3, (0.1, 0.4, 0.9), text="other")
-    batch = step(batch, policy, 4, (0.1, 0.4, 0.9), text="other")
-    assert route(batch, MEMBERS, policy, 5).column("member").to_pylist() == [None]  # nothing improved
-
-
-def test_the_guard_lets_no_other_criterion_fall_too_far():
-    batch = started([(0.1, 0.9, 0.8)])
-    refused = step(batch, Policy(max_loss=0.1), 1, (0.9, 0.75, 0.8))
-    assert refused.column("step_1").to_pylist()[0]["reason"] == "harmed:b"
-    assert refused.column("aligned").to_pylist() == ["r"]
-    kept = step(batch, Policy(max_loss=0.2), 1, (0.9, 0.75, 0.8))
-    assert kept.column("scores").to_pylist() == [{"a": 0.9, "b": 0.75, "c": 0.8}]
-    assert step(batch, Policy(guard=False), 1, (0.0, 0.0, 0.0)).column("aligned").to_pylist() == ["new"]
-
-
-def test_turns_follow_the_order_given_by_column_or_policy():
-    batch = started([(0.1, 0.2, 0.3), (0.1, 0.2, 0.9)])
-    policy = Policy(routing="in_turn", steps=3, order=(2, 0, 1))
-    assert route(batch, MEMBERS, policy, 1).column("member").to_pylist() == ["c", None]
-    ordered = with_columns(batch, order=pa.array([[1, 0, 2], [0, 1, 2]], pa.list_(pa.int8(), 3)))
-    assert route(ordered, MEMBERS, policy, 1).column("member").to_pylist() == ["b", "a"]
-
-
-def squad_run(change: np.ndarray, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
-    """Scores before and after, where aligner i changes score j by `change[i, j]`."""
-    given_NM = np.random.default_rng(0).uniform(0.05, 0.45, (50, 3))
-    batch = started([tuple(row) for row in given_NM])
-    for number in range(1, policy.steps + 1):
-        batch = route(batch, MEMBERS, policy, number)
-        turns = batch.column("member").to_pylist()
-        scores = score_matrix(batch, "scores", MEMBERS)
-        after = [
-            None if turn is None else tuple(np.clip(scores[row] + change["abc".index(turn)], 0, 1))
-            for row, turn in enumerate(turns)
-        ]
-        texts = pa.array([turn and f"{turn}{number}" for turn in turns], pa.string())
-        ends = pa.array([turn and "stop" for turn in turns], pa.string())
-        batch = propose(with_columns(batch, completion=texts, finish_reason=ends), MEMBERS)
-        batch = apply_guard(with_columns(batch, candidate_scores=scored("c", after)), MEMBERS, policy, number)
-    return given_NM, score_matrix(batch, "scores", MEMBERS)
-
-
-GAIN = np.eye(3) * 0.5
-CASES = {
-    "independent": GAIN,
-    "helping": GAIN + np.array([[0, 0.3, 0.1], [0.2, 0, 0.1], [0, 0, 0]]),
-    "harming": GAIN - np.array([[0, 0.6, 0], [0.6, 0, 0], [0, 0, 0]]),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("guard", [False, True])
-def test_the_papers_three_cases(case, guard):
-    """Paper 002, figure 2: where styles are independent or help, all are reached; where they harm, they are not."""
-    before_NM, after_NM = squad_run(CASES[case], Policy(routing="in_turn", steps=3, guard=guard, max_loss=0.05))
-    reached = (after_NM >= 0.5).all(axis=1)
-    if case == "harming":
-        assert not reached.any()
-        assert (after_NM >= before_NM - 0.05).all() == guard
-    else:
-        assert reached.all()
-
-
-def test_what_cannot_be_scored_does_not_pass_the_guard():
-    nothing = (float("nan"), 0.9, 0.8)
-    batch = step(started([(0.1, 0.9, 0.8)]), Policy(), 1, nothing)
-    assert batch.column("aligned").to_pylist() == ["r"]
-    assert batch.column("step_1").to_pylist()[0]["reason"] == "scored_lower"
-
-
-def test_the_same_text_but_for_space_around_it_is_no_rewrite():
-    batch = step(started([(0.1, 0.9, 0.8)]), Policy(), 1, (0.1001, 0.9, 0.8), text=" r ")
-    assert batch.column("step_1").to_pylist()[0]["decision"] == "unchanged"
-    assert batch.column("aligned").to_pylist() == ["r"]
-    assert batch.column("tried").to_pylist() == [1]
+@pytest.mark.parametrize("name", ["guard_margin", "guard_max_loss"])
+def test_what_a_score_gains_or_loses_is_a_share(load, name):
+    with pytest.raises(UsageError, match=f"{name}: must be between 0 and 1, not 1.5"):
+        load(**{name: 1.5})

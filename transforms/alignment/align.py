@@ -10,13 +10,14 @@ A batch carries the row's state in columns of its own until `sum_up`: `aligned` 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import apache_beam as beam
 
+from schemas.squads import SquadRules
 from transforms.alignment.guard import apply_guard, propose
-from transforms.alignment.policy import Member, Policy
+from transforms.alignment.members import Member
 from transforms.alignment.routing import route, start_state
 from transforms.alignment.scoring import Score
 from transforms.alignment.trajectories import start_record, sum_up
@@ -28,32 +29,40 @@ from transforms.tables.chunks import Chunk, MapBatches
 class Align(beam.PTransform):
     """Chunks with `id`, `question` and `response` to chunks with what `sum_up` adds; no row is removed.
 
-    Chunks that have `scores` are not inspected again before the first step. bf16: inspectors score in bfloat16.
+    order: members' numbers, from 0, in the order of their turns, where the routing has one for all rows; default: as
+        they stand. scored: chunks have `scores`, and are not inspected again before the first step. bf16: inspectors
+        score in bfloat16.
     """
 
     members: Sequence[Member]
-    policy: Policy = Policy()
+    rules: SquadRules = field(default_factory=SquadRules)
+    order: tuple[int, ...] = ()
     seed: int = 0
     cache: str | None = None
     scored: bool = False
     bf16: bool = False
 
+    @property
+    def rounds(self) -> int:
+        """Turns that a row has at most."""
+        return len(self.order) or self.rules.rounds or len(self.members)
+
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
-        members, policy = self.members, self.policy
+        members, rules, order = self.members, self.rules, self.order
         inspectors = {member.criterion: member.inspector for member in members}
         models = {member.criterion: member.model for member in members}
         chunks = chunks | "Begin" >> MapBatches(start_state)
         if not self.scored:
             chunks = chunks | "ScoreResponse" >> Score(inspectors, "response", "scores", "score responses", self.bf16)
         chunks = chunks | "Record" >> MapBatches(start_record)
-        for step in range(1, policy.steps + 1):
+        for step in range(1, self.rounds + 1):
             chunks = (
                 chunks
-                | f"Route{step}" >> MapBatches(partial(route, members=members, policy=policy, step=step))
+                | f"Route{step}" >> MapBatches(partial(route, members=members, rules=rules, step=step, order=order))
                 | f"Rewrite{step}" >> Generate(models, f"rewrite {step}", self.seed, self.cache)
                 | f"Propose{step}" >> MapBatches(partial(propose, members=members))
                 | f"ScoreRewrite{step}"
                 >> Score(inspectors, "candidate", "candidate_scores", f"score rewrites {step}", self.bf16)
-                | f"Decide{step}" >> MapBatches(partial(apply_guard, members=members, policy=policy, step=step))
+                | f"Decide{step}" >> MapBatches(partial(apply_guard, members=members, rules=rules, step=step))
             )
-        return chunks | "Finish" >> MapBatches(partial(sum_up, steps=policy.steps))
+        return chunks | "Finish" >> MapBatches(partial(sum_up, rounds=self.rounds))

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.alignment.policy import Member, Policy
+from schemas.squads import SquadRules
+from transforms.alignment.members import Member
 from transforms.alignment.scoring import score_matrix
 from transforms.alignment.trajectories import record
 from transforms.synthesis.triples import parse_rewrite
@@ -37,11 +38,11 @@ def propose(batch: pa.RecordBatch, members: Sequence[Member]) -> pa.RecordBatch:
     return with_columns(batch, candidate=pa.array(candidates, pa.string()), reason=pa.array(reasons, pa.string()))
 
 
-def apply_guard(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy, step: int) -> pa.RecordBatch:
+def apply_guard(batch: pa.RecordBatch, members: Sequence[Member], rules: SquadRules, step: int) -> pa.RecordBatch:
     """Keep or refuse each candidate, and write the step down.
 
-    A candidate that was cut off is refused; with the guard also one whose own score does not rise as the policy
-    demands, or that lowers another score too far. A row whose generation failed keeps its text.
+    A candidate that was cut off is refused; with the guard also one whose own score does not rise as the rules
+    demand, or that lowers another score too far. A row whose generation failed keeps its text.
     """
     rows = np.arange(batch.num_rows)
     before_NM, after_NM = (score_matrix(batch, name, members) for name in ("scores", "candidate_scores"))
@@ -52,16 +53,16 @@ def apply_guard(batch: pa.RecordBatch, members: Sequence[Member], policy: Policy
     trimmed = (pc.utf8_trim_whitespace(texts) for texts in (candidate, text.cast(pa.string())))
     same = np.asarray(pc.fill_null(pc.equal(*trimmed), False), np.bool_)
     reasons = batch.column("reason").to_numpy(zero_copy_only=False)
-    refused = proposed & (reasons == "truncated") & (not policy.fixed_length)
-    if policy.guard:
+    refused = proposed & (reasons == "truncated") & (not rules.has_fixed_length)
+    if rules.has_guard:
         change_NM = np.nan_to_num(after_NM - before_NM, nan=-np.inf)  # what cannot be scored does not pass
         own = change_NM[rows, turns]
         change_NM[rows, turns] = 0
         harmed = change_NM.argmin(axis=1)
         for why, mask in (
             ("scored_lower", own < 0),
-            ("gained_too_little", (own < policy.margin) | (own == 0)),
-            ("harmed", change_NM[rows, harmed] < -policy.max_loss),
+            ("gained_too_little", (own < rules.guard_margin) | (own == 0)),
+            ("harmed", change_NM[rows, harmed] < -rules.guard_max_loss),
         ):
             for row in np.flatnonzero(mask & proposed & ~same & ~refused):
                 reasons[row] = why if why != "harmed" else f"harmed:{names[harmed[row]]}"

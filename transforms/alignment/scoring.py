@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.alignment.policy import Member
+from transforms.alignment.members import Member
 from transforms.tables import progress
 from transforms.tables.chunks import Chunk
 from transforms.tables.columns import with_columns

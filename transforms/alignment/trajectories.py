@@ -44,12 +44,12 @@ def start_record(batch: pa.RecordBatch) -> pa.RecordBatch:
     return record(batch, 0, nothing, batch.column("response"), scores, scores, decision, nothing)
 
 
-def sum_up(batch: pa.RecordBatch, steps: int) -> pa.RecordBatch:
+def sum_up(batch: pa.RecordBatch, rounds: int) -> pa.RecordBatch:
     """Sum up the steps as the row's `decision`, and name the last scores `scores_after`.
 
     A row with a rewrite that was kept is `rewritten`, even where a request for another one failed.
     """
-    decisions = [pc.struct_field(batch.column(f"step_{step}"), "decision") for step in range(1, steps + 1)]
+    decisions = [pc.struct_field(batch.column(f"step_{step}"), "decision") for step in range(1, rounds + 1)]
 
     def any_step(decision: str) -> pa.BooleanArray:
         found = pa.array([False] * batch.num_rows, pa.bool_())
@@ -81,7 +81,7 @@ class SplitAligned:
     names: of the shards' files, by index.
     """
 
-    steps: int
+    rounds: int
     names: Mapping[int, str]
 
     def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
@@ -89,16 +89,16 @@ class SplitAligned:
         failed = batch.filter(pc.is_valid(batch.column("error")))
         return {
             "aligned": batch,
-            "trajectories": trajectories(chunk, self.steps, self.names[chunk.shard]),
+            "trajectories": trajectories(chunk, self.rounds, self.names[chunk.shard]),
             "rejects": failed,
         }
 
 
-def trajectories(chunk: Chunk, steps: int, shard: str) -> pa.RecordBatch:
+def trajectories(chunk: Chunk, rounds: int, shard: str) -> pa.RecordBatch:
     """One row per row and step, by row then step."""
     batch, parts = chunk.batch, []
     rows = pa.array(range(chunk.first_row, chunk.first_row + batch.num_rows), pa.int64())
-    for step in range(steps + 1):
+    for step in range(rounds + 1):
         values = batch.column(f"step_{step}")
         columns = {
             "id": batch.column("id").cast(pa.string()),

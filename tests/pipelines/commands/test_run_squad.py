@@ -12,7 +12,6 @@ import tiny_models
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from pipelines.align import find_weights
 from pipelines.commands import check, show, status
 from pipelines.commands import run as recipe
 from pipelines.commands.evaluate import find_alignment
@@ -21,6 +20,7 @@ from pipelines.runtime.runs import open_run
 from schemas.errors import StageError
 from schemas.settings import read_yaml
 from schemas.squads import load_squad
+from transforms.engines.weights import find_weights
 from transforms.tables.table import read_table
 
 TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}
@@ -286,6 +286,14 @@ def test_the_report_shows_both_alignments_beside_the_responses(done):
         (
             {"stages": {"align": {"routing": "fixed", "rounds": 2}}},
             "rounds: must be positive, and is for routing worst",
+        ),
+        (
+            {"stages": {"align": {"compare": {"routing": "paper-002", "guard": True}}}},
+            "stages.align.compare.*guard: routing paper-002 has none|guard: routing paper-002 has none.*align.compare",
+        ),
+        (
+            {"stages": {"align": {"routing": "paper-002", "threshold": 0.7}}},
+            "threshold: routing paper-002 has 0.5 for all, not 0.7",
         ),
         ({"stages": {"align": {"compare": {"gard": True}}}}, "compare: gard: unknown setting .did you mean 'guard'"),
         ({"stages": {"align": {"compare": {"compare": {}}}}}, "compare: has no comparison of its own"),

@@ -14,7 +14,7 @@ from pipelines.runtime.estimates import BYTES_PER_TOKEN, parameters_of, plan_ali
 from schemas.criteria.pack import load_pack
 from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve
-from transforms.alignment.policy import Member
+from transforms.alignment.members import Member
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
 from transforms.tables.table import read_table

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.criteria.pack import load_pack
+from schemas.squads import SquadRules
 from tests.cutting import assert_cuts_never_matter
 from transforms.alignment.guard import apply_guard, propose
-from transforms.alignment.policy import Member, Policy
+from transforms.alignment.members import Member
 from transforms.alignment.routing import route, start_state
 from transforms.alignment.trajectories import start_record, sum_up, trajectories
 from transforms.engines.engine import EngineConfig, Sampling
@@ -21,7 +22,7 @@ MEMBER = Member(
     inspector="unused",
     model=Model(engine=EngineConfig(engine="scripted", args={"function": "m:f"}), sampling=Sampling()),
 )
-ONCE = Policy(routing="in_turn")
+ONCE = SquadRules(routing="fixed")
 EVERY_ROW = replace(ONCE, every_row=True)
 
 
@@ -58,11 +59,11 @@ def answered(batch, texts, reasons=None):
     )
 
 
-def aligned(texts, after, policy=ONCE, reasons=None):
-    batch = route(rows(), [MEMBER], policy, 1)
+def aligned(texts, after, rules=ONCE, reasons=None):
+    batch = route(rows(), [MEMBER], rules, 1)
     batch = propose(answered(batch, texts, reasons), [MEMBER])
     batch = with_columns(batch, candidate_scores=scores(after))
-    return sum_up(apply_guard(batch, [MEMBER], policy, 1), 1)
+    return sum_up(apply_guard(batch, [MEMBER], rules, 1), 1)
 
 
 def test_only_rows_below_the_threshold_are_asked_for():
@@ -99,12 +100,12 @@ def test_the_guard_refuses_what_scores_lower():
 
 
 def test_a_row_that_failed_after_a_rewrite_was_kept_is_rewritten():
-    policy = Policy(routing="worst", steps=2)
-    batch = propose(answered(route(rows(1), [MEMBER], policy, 1), ["better"]), [MEMBER])
-    batch = apply_guard(with_columns(batch, candidate_scores=scores([0.4])), [MEMBER], policy, 1)
-    batch = with_columns(route(batch, [MEMBER], policy, 2), error=pa.array(["dead"]))
+    rules = SquadRules(routing="worst", rounds=2)
+    batch = propose(answered(route(rows(1), [MEMBER], rules, 1), ["better"]), [MEMBER])
+    batch = apply_guard(with_columns(batch, candidate_scores=scores([0.4])), [MEMBER], rules, 1)
+    batch = with_columns(route(batch, [MEMBER], rules, 2), error=pa.array(["dead"]))
     batch = propose(with_columns(batch, completion=pa.nulls(1, pa.string())), [MEMBER])
-    batch = apply_guard(with_columns(batch, candidate_scores=scores([None])), [MEMBER], policy, 2)
+    batch = apply_guard(with_columns(batch, candidate_scores=scores([None])), [MEMBER], rules, 2)
     [row] = sum_up(batch, 2).to_pylist()
     assert (row["decision"], row["aligned"], row["error"]) == ("rewritten", "better", "dead")
     assert (row["step_1"]["decision"], row["step_2"]["decision"]) == ("rewritten", "failed")
@@ -123,11 +124,11 @@ def test_with_a_margin_a_rewrite_has_to_gain_that_much():
     texts = ["better", "other", "so so", None, None]
     gains = [0.25, 0.125, 0.0]
     after = [score + gain for score, gain in zip(before, gains, strict=True)]
-    policy = replace(EVERY_ROW, margin=0.2)
-    batch = aligned(texts, [*after, None, None], policy)
+    rules = replace(EVERY_ROW, guard_margin=0.2)
+    batch = aligned(texts, [*after, None, None], rules)
     assert batch.column("decision").to_pylist()[:3] == ["rewritten", "refused", "unchanged"]
     assert batch.column("step_1").to_pylist()[1]["reason"] == "gained_too_little"
-    lower = aligned(["better", *texts[1:]], [before[0] - 0.1, *after[1:], None, None], policy)
+    lower = aligned(["better", *texts[1:]], [before[0] - 0.1, *after[1:], None, None], rules)
     assert lower.column("step_1").to_pylist()[0]["reason"] == "scored_lower"
 
 
@@ -148,17 +149,17 @@ def test_odd_rewrites(text, finish, decision, reason, kept):
     assert batch.column("aligned").to_pylist()[2] == kept
 
 
-@pytest.mark.parametrize(("keep", "decision"), [(False, "refused"), (True, "rewritten")])
-def test_what_was_cut_off_is_refused_without_a_guard_too(keep, decision):
-    policy = replace(EVERY_ROW, guard=False, fixed_length=keep)
-    batch = aligned(["cut o", None, None, None, None], [0.9, *[None] * 4], policy, ["length", *["stop"] * 4])
+@pytest.mark.parametrize(("routing", "decision"), [("fixed", "refused"), ("paper-002", "rewritten")])
+def test_what_was_cut_off_is_refused_without_a_guard_too(routing, decision):
+    rules = replace(EVERY_ROW, guard=False, routing=routing)
+    batch = aligned(["cut o", None, None, None, None], [0.9, *[None] * 4], rules, ["length", *["stop"] * 4])
     assert batch.column("decision").to_pylist()[0] == decision
 
 
 def test_a_long_text_may_be_rewritten_at_length():
     batch = with_columns(rows(2), aligned=pa.array(["a" * 90, "ä" * 3000]))
     assert route(batch, [MEMBER], EVERY_ROW, 1).column("max_tokens").to_pylist() == [64, 4032]
-    fixed = route(batch, [MEMBER], replace(EVERY_ROW, fixed_length=True), 1)
+    fixed = route(batch, [MEMBER], replace(EVERY_ROW, routing="paper-002"), 1)
     assert "max_tokens" not in fixed.schema.names
 
 
