@@ -20,7 +20,7 @@ from transforms.alignment.guard import apply_guard, propose
 from transforms.alignment.members import Member
 from transforms.alignment.routing import route, start_state
 from transforms.alignment.scoring import Score
-from transforms.alignment.trajectories import start_record, sum_up
+from transforms.alignment.trajectories import start_trajectory, sum_up
 from transforms.generation.generate import Generate
 from transforms.tables.chunks import Chunk, MapBatches
 
@@ -51,10 +51,10 @@ class Align(beam.PTransform):
         members, rules, order = self.members, self.rules, self.order
         inspectors = {member.criterion: member.inspector for member in members}
         models = {member.criterion: member.model for member in members}
-        chunks = chunks | "Begin" >> MapBatches(start_state)
+        chunks = chunks | "StartState" >> MapBatches(start_state)
         if not self.scored:
             chunks = chunks | "ScoreResponse" >> Score(inspectors, "response", "scores", "score responses", self.bf16)
-        chunks = chunks | "Record" >> MapBatches(start_record)
+        chunks = chunks | "StartTrajectory" >> MapBatches(start_trajectory)
         for step in range(1, self.rounds + 1):
             chunks = (
                 chunks
@@ -63,6 +63,6 @@ class Align(beam.PTransform):
                 | f"Propose{step}" >> MapBatches(partial(propose, members=members))
                 | f"ScoreRewrite{step}"
                 >> Score(inspectors, "candidate", "candidate_scores", f"score rewrites {step}", self.bf16)
-                | f"Decide{step}" >> MapBatches(partial(apply_guard, members=members, rules=rules, step=step))
+                | f"ApplyGuard{step}" >> MapBatches(partial(apply_guard, members=members, rules=rules, step=step))
             )
-        return chunks | "Finish" >> MapBatches(partial(sum_up, rounds=self.rounds))
+        return chunks | "SumUp" >> MapBatches(partial(sum_up, rounds=self.rounds))

@@ -1,5 +1,6 @@
 """Members of a squad with their models, as the transforms take them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.criteria.pack import Pack
@@ -20,3 +21,7 @@ class Member:
     model: Model
     pack: Pack | None = None
     threshold: float = SquadMember.threshold
+
+
+def criteria_of(members: Sequence[Member]) -> tuple[str, ...]:
+    return tuple(member.criterion for member in members)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.squads import SquadRules
-from transforms.alignment.members import Member
+from transforms.alignment.members import Member, criteria_of
 from transforms.alignment.scoring import score_matrix
 from transforms.synthesis.triples import rewrite_prompts
 from transforms.tables.columns import with_columns
@@ -51,7 +51,7 @@ def route(
         rows = np.flatnonzero(is_asked & (turns == number))
         if len(rows):
             prompts[rows] = prompts_of(batch.take(pa.array(rows)), member)
-    criteria = pa.array([member.criterion for member in members]).take(pa.array(turns, mask=~is_asked))
+    criteria = pa.array(criteria_of(members)).take(pa.array(turns, mask=~is_asked))
     batch = with_columns(batch, member=criteria, prompt=pa.array(prompts, pa.string()))
     if rules.has_fixed_length:
         return batch

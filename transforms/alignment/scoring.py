@@ -1,4 +1,4 @@
-"""Scores of inspectors, as columns of a batch and as a matrix."""
+"""Scores of inspectors, as columns of a batch and as a matrix. N rows, M members."""
 
 import threading
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from transforms.tables.marks import kept
 
 
 def score_matrix(batch: pa.RecordBatch, column: str, members: Sequence[Member]) -> np.ndarray:
-    """The scores of every row by every member's inspector, NaN where there is none: float64[N, M]."""
+    """Return the scores of every row by every member's inspector: float64[N, M], NaN where there is none."""
     scores = batch.column(column)
     columns = [pc.struct_field(scores, member.criterion) for member in members]
     return np.stack([values.to_numpy(zero_copy_only=False).astype(np.float64) for values in columns], axis=1)
 
 
 class _ScoreFn(beam.DoFn):
-    """Scores of every inspector for one text column, as a struct; batches are formed within a chunk."""
+    """Score one text column with every inspector, as a struct; batches are formed within a chunk."""
 
-    _loading = threading.Lock()
+    _loading = threading.Lock()  # of threads that start at once, the first loads an inspector and the others reuse it
 
     def __init__(self, inspectors: dict[str, str], column: str, into: str, step: str, bf16: bool):
         self.inspectors = inspectors
@@ -47,9 +47,9 @@ class _ScoreFn(beam.DoFn):
         rows = np.flatnonzero(pc.and_(kept(batch), pc.is_valid(batch.column(self.column))))
         questions, answers = (batch.column(name).take(pa.array(rows)).to_pylist() for name in ("question", self.column))
         columns = []
-        for found in self.score_all(self.opened, questions, answers).values():
+        for scores_of_rows in self.score_all(self.opened, questions, answers).values():
             scores = np.full(batch.num_rows, np.nan)
-            scores[rows] = found
+            scores[rows] = scores_of_rows
             columns.append(pa.array(scores, mask=np.isnan(scores)))
         progress.add(self.step, done=batch.num_rows)
         return [

@@ -1,7 +1,8 @@
-"""Trajectories: what each step proposed, decided and scored, row by row."""
+"""Trajectories: what each step proposed, decided and scored, row by row. N rows, M members."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,12 @@ from transforms.tables.columns import with_columns
 from transforms.tables.marks import kept
 
 
-def record(
+def add_step(
     batch: pa.RecordBatch,
     step: int,
+    *,
     member: pa.Array,
     text: pa.Array,
-    scores: pa.Array,
     candidate_scores: pa.Array,
     decision: pa.Array,
     reason: pa.Array,
@@ -27,7 +28,7 @@ def record(
     parts = {
         "member": member,
         "text": text,
-        "scores": scores,
+        "scores": batch.column("scores"),
         "candidate_scores": candidate_scores,
         "decision": decision,
         "reason": reason,
@@ -35,13 +36,18 @@ def record(
     return with_columns(batch, **{f"step_{step}": pc.make_struct(*parts.values(), field_names=list(parts))})
 
 
-def start_record(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Step 0: the response as it came in, with its scores."""
-    nothing = pa.nulls(batch.num_rows, pa.string())
-    decision = pc.if_else(kept(batch), pa.scalar("as_given"), pa.scalar("failed"))
-    batch = with_columns(batch, scores_before=batch.column("scores"))
-    scores = batch.column("scores")
-    return record(batch, 0, nothing, batch.column("response"), scores, scores, decision, nothing)
+def start_trajectory(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Add step 0: the response as it came in, with its scores."""
+    scores, nothing = batch.column("scores"), pa.nulls(batch.num_rows, pa.string())
+    return add_step(
+        with_columns(batch, scores_before=scores),
+        0,
+        member=nothing,
+        text=batch.column("response"),
+        candidate_scores=scores,
+        decision=pc.if_else(kept(batch), pa.scalar("as_given"), pa.scalar("failed")),
+        reason=nothing,
+    )
 
 
 def sum_up(batch: pa.RecordBatch, rounds: int) -> pa.RecordBatch:
@@ -51,18 +57,15 @@ def sum_up(batch: pa.RecordBatch, rounds: int) -> pa.RecordBatch:
     """
     decisions = [pc.struct_field(batch.column(f"step_{step}"), "decision") for step in range(1, rounds + 1)]
 
-    def any_step(decision: str) -> pa.BooleanArray:
-        found = pa.array([False] * batch.num_rows, pa.bool_())
-        for values in decisions:
-            found = pc.or_(found, pc.equal(values, decision))
-        return found
+    def has(decision: str) -> pa.BooleanArray:
+        return reduce(pc.or_, (pc.equal(values, decision) for values in decisions))
 
     decision = pc.case_when(
         pc.make_struct(
-            any_step("rewritten"),
+            has("rewritten"),
             pc.is_valid(batch.column("error")),
-            any_step("refused"),
-            any_step("unchanged"),
+            has("refused"),
+            has("unchanged"),
         ),
         "rewritten",
         "failed",
@@ -78,7 +81,7 @@ def sum_up(batch: pa.RecordBatch, rounds: int) -> pa.RecordBatch:
 class SplitAligned:
     """Part a finished chunk into `aligned` (every row, in order), `trajectories` and `rejects`.
 
-    names: of the shards' files, by index.
+    rounds: turns that a row has at most. names: of the shards' files, by index.
     """
 
     rounds: int
@@ -95,7 +98,7 @@ class SplitAligned:
 
 
 def trajectories(chunk: Chunk, rounds: int, shard: str) -> pa.RecordBatch:
-    """One row per row and step, by row then step."""
+    """Return a row for every row and step, by row, then step."""
     batch, parts = chunk.batch, []
     rows = pa.array(range(chunk.first_row, chunk.first_row + batch.num_rows), pa.int64())
     for step in range(rounds + 1):
@@ -118,12 +121,15 @@ def trajectories(chunk: Chunk, rounds: int, shard: str) -> pa.RecordBatch:
 
 
 def _as_map(scores: pa.StructArray) -> pa.MapArray:
-    names = [field.name for field in scores.type]
-    columns = [pc.struct_field(scores, name).to_numpy(zero_copy_only=False).astype(np.float64) for name in names]
+    """Return each row's scores by criterion, null where no inspector scored it."""
+    # rows {a .2, b null}, {a null, b null}, {a .4, b .5}: is_scored [1, 0, 1], starts [0, null, 2, 4], keys a b a b
+    # and values [.2, null, .4, .5]
+    criteria = [field.name for field in scores.type]
+    columns = [pc.struct_field(scores, name).to_numpy(zero_copy_only=False).astype(np.float64) for name in criteria]
     values_NM = np.stack(columns, axis=1)
-    known = np.isfinite(values_NM).any(axis=1)
-    values_NM = values_NM[known]
-    ends = np.cumsum(np.where(known, len(names), 0))
-    starts = pa.array(np.append(0, ends).astype(np.int32), mask=np.append(~known, False))
-    keys = pa.array(names).take(pa.array(np.tile(np.arange(len(names)), len(values_NM))))
-    return pa.MapArray.from_arrays(starts, keys, pa.array(values_NM.ravel(), mask=np.isnan(values_NM.ravel())))
+    is_scored = np.isfinite(values_NM).any(axis=1)
+    values = values_NM[is_scored].ravel()
+    ends = np.cumsum(np.where(is_scored, len(criteria), 0))
+    starts = pa.array(np.append(0, ends).astype(np.int32), mask=np.append(~is_scored, False))
+    keys = pa.array(criteria).take(pa.array(np.tile(np.arange(len(criteria)), int(is_scored.sum()))))
+    return pa.MapArray.from_arrays(starts, keys, pa.array(values, mask=np.isnan(values)))

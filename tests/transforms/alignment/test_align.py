@@ -11,7 +11,7 @@ from tests.cutting import assert_cuts_never_matter
 from transforms.alignment.guard import apply_guard, propose
 from transforms.alignment.members import Member
 from transforms.alignment.routing import route, start_state
-from transforms.alignment.trajectories import start_record, sum_up, trajectories
+from transforms.alignment.trajectories import start_trajectory, sum_up, trajectories
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
 from transforms.tables.chunks import Chunk
@@ -41,7 +41,7 @@ def rows(count=5):
     )
     batch = start_state(batch)
     batch = with_columns(batch, scores=scores([0.2, 0.9, 0.4, 0.1, None]))
-    return start_record(batch).slice(0, count)
+    return start_trajectory(batch).slice(0, count)
 
 
 def ids_and_errors(batch):

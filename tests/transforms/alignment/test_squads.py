@@ -11,7 +11,7 @@ from transforms.alignment.guard import apply_guard, propose
 from transforms.alignment.members import Member
 from transforms.alignment.routing import route, start_state
 from transforms.alignment.scoring import score_matrix
-from transforms.alignment.trajectories import start_record
+from transforms.alignment.trajectories import start_trajectory
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.generation.generate import Model
 from transforms.tables.columns import with_columns
@@ -32,7 +32,7 @@ def started(rows: list[tuple]) -> pa.RecordBatch:
         {"id": [str(n) for n in range(count)], "question": ["q"] * count, "response": ["r"] * count}
     )
     batch = with_columns(start_state(batch), scores=scored("scores", rows))
-    return start_record(batch)
+    return start_trajectory(batch)
 
 
 def step(batch, rules, number, after, text="new"):
