@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 PACKAGES = ("schemas", "transforms", "pipelines", "training")
 COMMANDS = {
-    "align": "pipelines.align",
+    "align": "pipelines.commands.align",
     "check": "pipelines.commands.check",
     "curate": "pipelines.commands.curate",
     "doctor": "pipelines.commands.doctor",

@@ -17,7 +17,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from benchmarks.record import record
-from pipelines import align, respond, triples
+from pipelines import respond, triples
+from pipelines.commands import align
 from transforms.engines.engine import Completion, Request
 from transforms.tables.identity import content_id
 from transforms.tables.write import write_tables
@@ -71,7 +72,7 @@ def run_stage(stage: str, questions: str, output: str) -> None:
         config = align.Config(
             corpus=questions, output=output, aligner=(model,), inspector=(model,), engine=ENGINE, every_row=True
         )
-        align.run(config)
+        align.align_corpus(config)
     print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 from rich.table import Table as Grid
 
-from pipelines.orders import ascending
 from pipelines.runtime.beam import run_pipeline
 from schemas import tables
 from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.squads import SquadRules
 from transforms.alignment.align import Align
+from transforms.alignment.members import criteria_of
+from transforms.alignment.orders import ascending
 from transforms.alignment.scoring import score_matrix
 from transforms.alignment.trajectories import SplitAligned
 from transforms.tables import storage
@@ -84,7 +85,7 @@ def find_conflicts(corpus: Table, align: Align, directory: str, beam_arguments: 
     after_NM = score_matrix(together, "scores_after", members)
     met_N = (after_NM >= [member.threshold for member in members]).all(axis=1)
     return Conflicts(
-        criteria=tuple(member.criterion for member in members),
+        criteria=criteria_of(members),
         rows=sample.rows,
         change_MM=np.stack(changes),
         before_M=before_M,
@@ -97,7 +98,7 @@ def align_sample(
     sample: Table, runs: dict[str, Align], directory: str, beam_arguments: Sequence[str]
 ) -> dict[str, pa.RecordBatch]:
     """Return the sample's rows as each run of the squad leaves them."""
-    criteria = tuple(member.criterion for member in next(iter(runs.values())).members)
+    criteria = criteria_of(next(iter(runs.values())).members)
     schemas = {
         "aligned": tables.aligned(tables.RESPONSES, criteria),
         "trajectories": tables.TRAJECTORIES,

@@ -53,7 +53,7 @@ def on_cluster(cluster, flink_jar):
 
 
 def start(*arguments: str | Path, **environment: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pipelines.align", *map(str, arguments)]
+    command = [sys.executable, "-m", "pipelines.commands.align", *map(str, arguments)]
     return subprocess.Popen(
         command,
         cwd=ROOT,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.align DATA --part inspect --write
 
-(pipeline) the inspecting stage of `align`, Parquet in and out; (bare) the same encoding and the same batches, sorted by
+(pipeline) the stage pipelines.score, Parquet in and out; (bare) the same encoding and the same batches, sorted by
 length within 1,024 rows, in a loop of transformers alone; (file order) 64 rows at a time as they come, padded to the
 longest; (bfloat16) alignbeam's inspector under bfloat16 autocast, without the pipeline. Loading is left out.
 """
@@ -23,7 +23,6 @@ from benchmarks.align.responses import read_responses, write_inspector
 from benchmarks.processes import Result, middle, rates, run_alone, take_turns
 from benchmarks.record import record
 from transforms.tables.chunks import CHUNK_ROWS
-from transforms.tables.table import read_table
 
 if TYPE_CHECKING:
     from transforms.engines.inspector import Inspector
@@ -34,16 +33,11 @@ BARS = {"bare": 0.95, "file order": 2.0}
 
 
 def score_in_pipeline(inspector: "Inspector", corpus: pa.Table, path: str) -> np.ndarray:
-    from pipelines import orders
-    from transforms.alignment.members import Member
-    from transforms.engines.engine import EngineConfig, Sampling
-    from transforms.generation.generate import Model
+    from pipelines import score
 
-    folder = str(inspector.folder)
-    nobody = Model(engine=EngineConfig(model=folder), sampling=Sampling())
-    member = Member(criterion="score", inspector=folder, model=nobody)
     with tempfile.TemporaryDirectory(prefix="alignbeam-inspect-") as output:
-        scores = orders.inspect(read_table(path), [member], output, ()).to_arrow(["scores"])["scores"]
+        config = score.Config(corpus=path, output=output, inspectors={"score": str(inspector.folder)})
+        scores = score.run(config).table("scores").to_arrow(["scores"])["scores"]
     return scores.combine_chunks().field("score").to_numpy()
 
 

@@ -183,7 +183,8 @@ def run_reference(squad: str, corpus: str, output: str) -> Result:
 def run_alignbeam(
     squad: str, corpus: str, output: str, *, every_row: bool = False, bf16: bool = False, **engine_args: Any
 ) -> Result:
-    from pipelines import align
+    from pipelines.align import transform_of
+    from pipelines.commands import align
     from transforms.engines.engine import Sampling
     from transforms.engines.inspector import open_inspector
     from transforms.engines.running import open_engine
@@ -205,13 +206,12 @@ def run_alignbeam(
             engine={"args": ENGINE_ARGS | engine_args},
         )
         started = time.monotonic()
-        for member in align.members_of(config, align.find_squad(config)):
+        for member in transform_of(align.stage_settings(config)).members:
             open_engine(member.model.engine)
             open_inspector(member.inspector, bf16)
         loaded = time.monotonic()
-        stage = align.run(config)
+        stage = align.align_corpus(config)[-1]
         ended = time.monotonic()
-        assert not isinstance(stage, int)
         aligned = stage.table("aligned").to_arrow(["row", "aligned"])
         pq.write_table(aligned.sort_by("row"), output)
     return {"load_seconds": loaded - started, "seconds": ended - loaded}

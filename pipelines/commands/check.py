@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from pipelines.align import check_models
 from pipelines.recipe.recipe import Config as RecipeConfig
 from pipelines.recipe.recipe import parted
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, Parser, exit_code
@@ -20,6 +19,7 @@ from schemas.criteria.pack import check_pack, load_pack
 from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve
 from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
+from transforms.alignment.members import check_models
 from transforms.corpora import records
 from transforms.corpora.fields import Kind, look_at, read_chunks, schema_of
 from transforms.engines.weights import Weights

@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import yaml
 
-from pipelines import align, curate, evaluate, ingest, questions, respond, triples
+from pipelines import align, curate, evaluate, ingest, questions, respond, score, triples
 from pipelines.recipe.inputs import import_two_way
 from pipelines.recipe.recipe import STAGES, AlignStage, Config, parted
 from pipelines.runtime.runs import Record
@@ -18,12 +18,11 @@ from schemas.console import messages
 from schemas.criteria.pack import load_pack
 from schemas.errors import UsageError
 from schemas.settings import flatten
-from schemas.squads import SquadMember, squad_yaml
+from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
 from transforms.engines.encoder import model_digest
 from transforms.tables import storage
 from transforms.tables.table import MANIFEST, read_table
 
-RULES = ("threshold", "guard", "guard_margin", "guard_max_loss")
 LONG = 60  # characters of an old and a new value beyond which only the name is told
 WORDS = {"pack": "the criterion pack"}
 
@@ -187,34 +186,32 @@ class Job:
         return self.align_with("align_compared", self.config.stages.align.compared())
 
     def align_with(self, name: str, settings: AlignStage) -> Stage:
-        done = align.run(
+        corpus = self.directory("respond")
+        squad = self.squad(name, settings)
+        return align.run(
             align.Config(
                 stage=name,
-                corpus=self.directory("respond"),
+                corpus=corpus,
+                squad=squad,
+                scores=self.scores(corpus, squad, settings) if squad.needs_all_scores else "",
                 engine=self.config.engine("aligner"),
-                every_row=settings.every_row,
                 bf16=settings.bf16,
                 sampling=settings.sampling,
                 retry_failed=self.config.retry_failed,
-                **(self.squad_file(name, settings) if self.config.is_squad else self.own_models(settings)),
                 **self.common(),
             ),
             self.beam_arguments,
         )
-        assert isinstance(done, Stage)
-        return done
 
-    def own_models(self, settings: AlignStage) -> dict[str, Any]:
-        """Return the one criterion's models and rules, as align takes them."""
-        return {
-            "aligner": (self.directory("train_aligner"),),
-            "inspector": (self.directory("train_inspector"),),
-            "criterion": (self.name,),
-            **{name: getattr(settings, name) for name in RULES},
-        }
+    def squad(self, name: str, settings: AlignStage) -> Squad:
+        """Return who aligns: the one criterion's models; of several criteria those of a squad file.
 
-    def squad_file(self, name: str, settings: AlignStage) -> dict[str, Any]:
-        """Write the squad's file beside the criteria's directories, for `align --squad` as well."""
+        The file is written beside the criteria's directories, so that `align --squad` takes it too.
+        """
+        if not self.config.is_squad:
+            inspector, aligner = self.directory("train_inspector"), self.directory("train_aligner")
+            member = SquadMember(criterion=self.name, inspector=inspector, aligner=aligner)
+            return replace(settings.squad([member]), routing="fixed")
 
         def beside(job: Job, stage: str) -> str:
             return job.directory(stage).removeprefix(self.config.output.rstrip("/") + "/")
@@ -230,7 +227,12 @@ class Job:
         path = storage.join(self.config.output, f"{name.replace('align', 'squad')}.yaml")
         with storage.open_output(path) as file:
             file.write(squad_yaml(settings.squad(members)).encode())
-        return {"squad": path}
+        return load_squad(path)
+
+    def scores(self, corpus: str, squad: Squad, settings: AlignStage) -> str:
+        inspectors = {member.criterion: member.inspector for member in squad.members}
+        config = score.Config(corpus=corpus, output=self.config.output, inspectors=inspectors, bf16=settings.bf16)
+        return score.run(config, self.beam_arguments).directory
 
     def evaluate(self) -> Stage:
         return self.evaluate_with("evaluate", "align")

@@ -60,9 +60,11 @@ class EvaluateSettings(JudgeSettings):
 class AlignStage(AlignSettings, SquadRules):
     """How the responses are aligned; routing and rounds are for several criteria.
 
-    compare: settings for aligning the same responses once more, to compare; the rest stays as it is here.
+    threshold: of every criterion. compare: what of these settings is different when the same responses are aligned once
+    more, to compare.
     """
 
+    threshold: float = SquadMember.threshold
     compare: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

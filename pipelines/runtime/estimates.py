@@ -10,16 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 from rich.table import Table as Grid
 
 from schemas.console import messages
-from transforms.alignment.members import Member
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig
-from transforms.synthesis.triples import rewrite_prompts
-from transforms.tables.table import Table
-from transforms.training_data.aligner_format import aligner_prompt
 
 BYTES_PER_TOKEN = 4.0
 SAMPLE_ROWS = 200
@@ -69,33 +64,6 @@ def parameters_of(config: EngineConfig) -> int | None:
     if not size:
         return None
     return round(float(size.group(1)) * (1e9 if size.group(2) == "b" else 1e6))
-
-
-def plan_alignment(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
-    """Estimate every member as if it rewrote every row: how many fall below a threshold shows only later."""
-    sample = corpus.sample(SAMPLE_ROWS, ["question", "response"]).to_batches()
-    estimates = []
-    for member in members:
-        sizes = [tokens_of(prompt) for batch in sample for prompt in rewriting_prompts(batch, member)]
-        mean = sum(sizes) / max(1, len(sizes))
-        estimates.append(
-            Estimate(
-                step=f"rewrite {member.criterion}",
-                model=member.model.engine.model,
-                rows=corpus.rows,
-                prompt_tokens=round(mean * corpus.rows),
-                generated_tokens=corpus.rows * member.model.sampling.max_tokens,
-                parameters=parameters_of(member.model.engine),
-            )
-        )
-    return estimates
-
-
-def rewriting_prompts(batch: pa.RecordBatch, member: Member) -> list[str]:
-    """Return what a member's model is sent for each row; nothing where a prompted one is not asked."""
-    if member.pack is not None:
-        return list(filter(None, rewrite_prompts(batch, member.pack).column("prompt").to_pylist()))
-    return [aligner_prompt(row["question"] or "", row["response"] or "") for row in batch.to_pylist()]
 
 
 def print_plan(estimates: Sequence[Estimate]) -> int:

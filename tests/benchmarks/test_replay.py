@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import replay
-from pipelines import align
+from pipelines.commands import align
 from schemas.errors import UsageError
 from schemas.settings import Layer, resolve
 from transforms.engines.engine import Request, Sampling
@@ -78,7 +78,7 @@ def test_length_alone_and_the_pairs_it_gets_wrong():
 def test_what_is_kept_and_refused_under_each_guard(rows, tmp_path, guard, cells):
     squad = replay.write_squad(tmp_path, "scripted:tests.scripted_models:lengths", guard)
     given = {"corpus": str(rows), "squad": str(squad), "every_row": True, "output": str(tmp_path / "run")}
-    frame = replay.read_replay(align.run(resolve(align.Config, [Layer("test", given)]).config).directory)
+    frame = replay.read_replay(align.align_corpus(resolve(align.Config, [Layer("test", given)]).config)[-1].directory)
     assert frame["decision"].to_list()[2] == "unchanged"
     assert frame["gain"].to_list() == pytest.approx([0.10, -0.11, 0.0])
     assert replay.guard_cells([frame]) == cells

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import align, curate, evaluate, ingest, respond, triples
-from pipelines.commands import check
+from pipelines import curate, evaluate, ingest, respond, triples
+from pipelines.commands import align, check
 from pipelines.commands import curate as curate_command
 from pipelines.commands import evaluate as evaluate_command
 from pipelines.runtime import stage as stages
@@ -41,8 +41,8 @@ class Lengths:
 def lengths(monkeypatch):
     for module in ("engines.inspector", "evaluation.judges"):
         monkeypatch.setattr(f"transforms.{module}.open_inspector", lambda folder, bf16=False: Lengths())
-    monkeypatch.setattr(align, "check_inspector", lambda folder: None)
-    monkeypatch.setattr(align, "inspector_digest", lambda folder: folder)
+    monkeypatch.setattr("transforms.alignment.members.check_inspector", lambda folder: None)
+    monkeypatch.setattr("pipelines.align.inspector_digest", lambda folder: folder)
     monkeypatch.setattr(evaluate, "model_config", lambda folder: {})
     monkeypatch.setattr(evaluate, "model_digest", lambda folder: folder)
 
@@ -68,6 +68,11 @@ def config(tmp_path, corpus, **settings):
     return resolve(align.Config, [Layer("test", {"corpus": corpus, **given, **settings})]).config
 
 
+def aligned(config):
+    """The stage that the command does last."""
+    return align.align_corpus(config)[-1]
+
+
 def command(tmp_path, corpus, *more):
     settings = tmp_path / "align.yaml"
     settings.write_text(json.dumps({"engine": SCRIPTED}))
@@ -78,7 +83,7 @@ def command(tmp_path, corpus, *more):
 def test_columns_of_any_name_pass_through_untouched(tmp_path):
     names = ("prompt", "completion", "finish_reason", "error", "drop_reason", "scores", "candidate", "step_1", "line")
     theirs = {name: f"their {name}" for name in names}
-    stage = align.run(config(tmp_path, write(tmp_path / "rows.jsonl", row(1, **theirs, draw=[7]), row(2))))
+    stage = aligned(config(tmp_path, write(tmp_path / "rows.jsonl", row(1, **theirs, draw=[7]), row(2))))
     first, second = stage.table("aligned").to_arrow().to_pylist()
     assert {name: first[name] for name in (*names, "draw")} == theirs | {"draw": [7]}
     assert {second[name] for name in names} == {None}
@@ -90,14 +95,14 @@ def test_columns_of_any_name_pass_through_untouched(tmp_path):
 
 
 def test_a_table_without_its_columns_or_aligned_already_is_refused_before_work(tmp_path):
-    stage = align.run(config(tmp_path, write(tmp_path / "rows.jsonl", row(1))))
+    stage = aligned(config(tmp_path, write(tmp_path / "rows.jsonl", row(1))))
     with pytest.raises(UsageError, match="has 'aligned', 'decision', 'scores_before', 'scores_after' already"):
-        align.run(config(tmp_path, stage.directory))
+        aligned(config(tmp_path, stage.directory))
     poor = table(tmp_path / "poor", {"questions": [{"id": "1", "topic": "t"}]})
     good = table(tmp_path / "good", {"questions": [{"id": "1", "question": "Why?"}]})
     common = {"output": str(tmp_path / "run"), "engine": TEACHER}
     cases = [
-        ("question', 'response", align.run, config(tmp_path, poor, output=str(tmp_path / "other"))),
+        ("question', 'response", aligned, config(tmp_path, poor, output=str(tmp_path / "other"))),
         ("question", triples.run, triples.Config(questions=poor, criterion="ethical", **common)),
         ("question", respond.run, respond.Config(questions=poor, **common)),
         ("question", curate.run, curate.Config(input=poor, output=str(tmp_path / "run"))),
@@ -110,7 +115,7 @@ def test_a_table_without_its_columns_or_aligned_already_is_refused_before_work(t
     with pytest.raises(UsageError, match="numbered: column 'id' is not text but int64"):
         respond.run(respond.Config(questions=numbered, **common))
     for run, settings in (
-        (align.run, config(tmp_path, poor, output=str(tmp_path / "other"), question_column="q")),
+        (aligned, config(tmp_path, poor, output=str(tmp_path / "other"), question_column="q")),
         (curate_command.run, curate_command.Config(input=poor, output=str(tmp_path / "run"), question_column="q")),
     ):
         with pytest.raises(UsageError, match="poor: is a table made by a stage.*leave out --question-column q"):
@@ -137,7 +142,7 @@ def test_a_chat_is_aligned_in_its_context_and_stays_as_it_is(tmp_path):
     engine = SCRIPTED | {"args": {"function": "tests.scripted_models:reads_little"}}
     long = {"turns": [*chat[:2], {"role": "assistant", "content": "No. " * 200}], "topic": "u"}
     corpus = write(tmp_path / "rows.jsonl", given, long)
-    stage = align.run(config(tmp_path, corpus, messages_column="turns", engine=engine, every_row=True))
+    stage = aligned(config(tmp_path, corpus, messages_column="turns", engine=engine, every_row=True))
     first, second = stage.table("aligned").to_arrow().to_pylist()
     assert (first["question"], first["response"]) == ("System: Be kind.\n\nHuman: Why?", "Shut up.")
     assert {name: first[name] for name in given} == given
@@ -150,7 +155,7 @@ def test_a_chat_is_aligned_in_its_context_and_stays_as_it_is(tmp_path):
         ({"batch_input": "b"}, "--batch-input b"),
     ):
         with pytest.raises(UsageError, match=f"made: is a table made by a stage.*leave out {flag}"):
-            align.run(config(tmp_path, made, output=str(tmp_path / "other"), **settings))
+            aligned(config(tmp_path, made, output=str(tmp_path / "other"), **settings))
 
 
 def test_a_file_that_cannot_be_read_leaves_the_others_aligned(tmp_path, capsys):
@@ -183,18 +188,18 @@ def test_a_rerun_does_the_shards_that_are_new_or_changed(tmp_path, monkeypatch):
     folder = tmp_path / "landing"
     for name, number in (("b", 1), ("d", 2), ("e", 3)):
         write(folder / f"{name}.jsonl", row(number))
-    first = align.run(config(tmp_path, str(folder)))
+    first = aligned(config(tmp_path, str(folder)))
     asked, expected = tmp_path / "asked", []
     monkeypatch.setenv("ALIGNBEAM_TEST_LOG", str(asked))
     monkeypatch.setattr(stages, "watch", lambda rows: nullcontext(expected.append(rows)))
     kept = f"{first.directory}/aligned/d.jsonl.parquet"
     before = os.stat(kept).st_mtime_ns
-    assert align.run(config(tmp_path, str(folder))).directory == first.directory
+    assert aligned(config(tmp_path, str(folder))).directory == first.directory
     assert not asked.exists()
     write(folder / "a.jsonl", row(4), row(5))  # lands before the others
     write(folder / "b.jsonl", row(6), row(1))
     (folder / "e.jsonl").unlink()
-    again = align.run(config(tmp_path, str(folder)))
+    again = aligned(config(tmp_path, str(folder)))
     assert again.directory == first.directory
     assert len(asked.read_text().splitlines()) == 3  # rows 4, 5 and 6; row 1 is in the cache
     assert expected == [4]
@@ -211,33 +216,33 @@ def test_a_rerun_does_the_shards_that_are_new_or_changed(tmp_path, monkeypatch):
 def test_what_lies_there_can_be_read_until_a_rerun_is_done(tmp_path, monkeypatch):
     folder = tmp_path / "landing"
     write(folder / "a.jsonl", row(1))
-    stage = align.run(config(tmp_path, str(folder)))
+    stage = aligned(config(tmp_path, str(folder)))
 
-    def fail(*_):
+    def fail(*_, **__):
         raise StageError("stopped")
 
     write(folder / "b.jsonl", row(2))
-    monkeypatch.setattr(align, "build", fail)
+    monkeypatch.setattr("pipelines.align.build", fail)
     with pytest.raises(StageError, match="stopped"):
-        align.run(config(tmp_path, str(folder)))
+        aligned(config(tmp_path, str(folder)))
     assert stage.table("aligned").rows == 1
     write(folder / "a.jsonl", row(3))
     with pytest.raises(StageError, match="stopped"):
-        align.run(config(tmp_path, str(folder)))
+        aligned(config(tmp_path, str(folder)))
     with pytest.raises(UsageError, match="manifest"):
         stage.table("aligned")
 
 
 def test_two_runs_at_once_are_not_let_into_one_directory(tmp_path):
     corpus = write(tmp_path / "rows.jsonl", row(1))
-    stage = align.run(config(tmp_path, corpus))
+    stage = aligned(config(tmp_path, corpus))
     os.remove(f"{stage.directory}/manifest.json")
     with at_work(stage.directory):
         with pytest.raises(UsageError, match=f"process {os.getpid()} is at work there; wait for it"):
-            align.run(config(tmp_path, corpus))
+            aligned(config(tmp_path, corpus))
         left = shutil.copy(f"{stage.directory}/at_work.lock", tmp_path)
     shutil.copy(left, stage.directory)  # as a process leaves it that was killed
-    assert align.run(config(tmp_path, corpus)).is_done()
+    assert aligned(config(tmp_path, corpus)).is_done()
     assert not os.path.exists(f"{stage.directory}/at_work.lock")
 
 
@@ -267,14 +272,14 @@ def test_on_a_store_a_process_is_found_by_its_number():
 
 def test_a_second_run_touches_nothing_that_the_first_one_reads(tmp_path):
     corpus = write(tmp_path / "rows.jsonl", row(1))
-    align.run(config(tmp_path, corpus))
+    aligned(config(tmp_path, corpus))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
     write(tmp_path / "rows.jsonl", row(2), row(3))
     with (
         at_work(str(tmp_path / "run")),
         pytest.raises(UsageError, match="run: process .* is at work there"),
     ):
-        align.run(config(tmp_path, corpus))
+        aligned(config(tmp_path, corpus))
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == before
 
 
@@ -295,14 +300,14 @@ def test_a_rerun_does_not_read_what_is_as_it_was(tmp_path, monkeypatch):
     folder.mkdir()
     write(folder / "a.jsonl", row(1, note=2**60, parts=[{"x": 1}]))
     write(folder / "b.jsonl", row(2, note=1))
-    stage = align.run(config(tmp_path, str(folder)))
+    stage = aligned(config(tmp_path, str(folder)))
     looked = []
     look_at = fields.look_at
     monkeypatch.setattr(ingest, "look_at", lambda path, *rest: looked.append(path) or look_at(path, *rest))
-    assert align.run(config(tmp_path, str(folder))) == stage
+    assert aligned(config(tmp_path, str(folder))) == stage
     assert looked == []
     write(folder / "c.jsonl", row(3, note=3))
-    assert align.run(config(tmp_path, str(folder))).directory == stage.directory
+    assert aligned(config(tmp_path, str(folder))).directory == stage.directory
     assert looked == [str(folder / "c.jsonl")]
 
 
@@ -311,7 +316,7 @@ def test_a_retry_that_fails_does_not_put_back_what_another_task_has_replaced(tmp
     corpus = table(tmp_path / "corpus", {"responses": rows})
     command(tmp_path, corpus)
     [manifest] = (tmp_path / "run" / "align").glob("*/manifest.json")
-    stage = align.run(config(tmp_path, corpus))
+    stage = aligned(config(tmp_path, corpus))
     other = manifest.parent / "entries" / "shard-00001.json"
 
     def fails(changes):
@@ -330,7 +335,7 @@ def test_a_retry_that_fails_does_not_put_back_what_another_task_has_replaced(tmp
 def test_columns_that_are_in_the_way_are_told_before_the_import(tmp_path):
     corpus = write(tmp_path / "rows.jsonl", row(1, aligned="x"))
     with pytest.raises(UsageError, match="aligned"):
-        align.run(config(tmp_path, corpus))
+        aligned(config(tmp_path, corpus))
     assert not list((tmp_path / "run").rglob("*.parquet"))
     with pytest.raises(UsageError, match="limit: must be at least 1, not 0"):
         config(tmp_path, corpus, limit=0)
@@ -338,7 +343,7 @@ def test_columns_that_are_in_the_way_are_told_before_the_import(tmp_path):
 
 def test_a_run_directory_may_have_brackets(tmp_path):
     corpus = write(tmp_path / "rows.jsonl", row(1))
-    first = align.run(config(tmp_path, corpus, output=str(tmp_path / "run[1]")))
+    first = aligned(config(tmp_path, corpus, output=str(tmp_path / "run[1]")))
     assert first.table("aligned").rows == 1
 
 
@@ -355,7 +360,7 @@ def test_a_task_whose_shards_had_rejects_says_so(tmp_path):
 def test_an_edited_input_is_imported_again(tmp_path):
     corpus = tmp_path / "rows.jsonl"
     for count in (1, 2):
-        stage = align.run(config(tmp_path, write(corpus, *map(row, range(count)))))
+        stage = aligned(config(tmp_path, write(corpus, *map(row, range(count)))))
         assert stage.table("aligned").rows == count
     questions = tmp_path / "questions.jsonl"
     for number in (1, 2):

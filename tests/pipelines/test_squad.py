@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines import align
-from pipelines.commands import check
+from pipelines import align as stage_alone
+from pipelines import score
+from pipelines.commands import align, check
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError
 from schemas.settings import Layer, resolve
@@ -41,8 +42,13 @@ def config(tmp_path, source, squad, **settings):
     return resolve(align.Config, [Layer("test", given)]).config
 
 
+def aligned(config):
+    """The stage that the command does last."""
+    return align.align_corpus(config)[-1]
+
+
 def test_rows_go_to_the_worst_criterion_until_all_are_met_or_nothing_helps(tmp_path):
-    stage = align.run(config(tmp_path, corpus(tmp_path), squad_file(tmp_path, rounds=3)))
+    stage = aligned(config(tmp_path, corpus(tmp_path), squad_file(tmp_path, rounds=3)))
     steps = stage.table("trajectories").to_arrow().to_pylist()
     by_row = {}
     for step in steps:
@@ -64,7 +70,7 @@ def test_rows_go_to_the_worst_criterion_until_all_are_met_or_nothing_helps(tmp_p
 
 @pytest.mark.parametrize("routing", ["fixed", "corpus-mean", "paper-002"])
 def test_each_member_has_one_turn_in_order(tmp_path, routing):
-    stage = align.run(config(tmp_path, corpus(tmp_path), squad_file(tmp_path, routing=routing)))
+    stage = aligned(config(tmp_path, corpus(tmp_path), squad_file(tmp_path, routing=routing)))
     steps = [step for step in stage.table("trajectories").to_arrow().to_pylist() if step["member"]]
     first = {step["member"] for step in steps if step["step"] == 1}
     if routing == "fixed":
@@ -95,7 +101,7 @@ def test_a_squad_file_is_checked_before_work(tmp_path):
         load_squad(squad_file(tmp_path, ({**LONG, "aligner": "prompted"},)))
     missing = squad_file(tmp_path, ({**LONG, "inspector": str(tmp_path / "none")}, OPEN))
     with pytest.raises(UsageError, match="long: .*none: no such model folder"):
-        align.run(config(tmp_path, corpus(tmp_path), missing))
+        aligned(config(tmp_path, corpus(tmp_path), missing))
     with pytest.raises(UsageError, match="aligner: stands in the squad file"):
         config(tmp_path, "x", squad_file(tmp_path), aligner=("a",))
     assert align.main([corpus(tmp_path), "--squad", str(tmp_path / "absent.yaml"), "-o", "x"]) == WRONG_USE
@@ -127,7 +133,7 @@ def test_adapters_share_the_engine_of_one_base(tmp_path):
     one, two = adapter(tmp_path / "one", bases[0]), adapter(tmp_path / "two", bases[0])
     good = squad_file(tmp_path, [plain[0] | {"aligner": "one"}, plain[1] | {"aligner": "two"}])
     settings = config(tmp_path, "x", good)
-    members = align.members_of(settings, align.find_squad(settings))
+    members = stage_alone.transform_of(align.stage_settings(settings)).members
     assert members[0].model.engine == members[1].model.engine
     assert members[0].model.engine.adapters == (one, two)
     assert [member.model.adapter for member in members] == [one, two]
@@ -135,7 +141,7 @@ def test_adapters_share_the_engine_of_one_base(tmp_path):
     bad = squad_file(tmp_path, [plain[0] | {"aligner": "one"}, plain[1] | {"aligner": "three"}])
     settings = config(tmp_path, "x", bad)
     with pytest.raises(UsageError, match=r"open: its adapter's base is .*other, that of long is .*base"):
-        align.members_of(settings, align.find_squad(settings))
+        stage_alone.transform_of(align.stage_settings(settings))
 
 
 def shards(tmp_path, *parts) -> str:
@@ -162,7 +168,7 @@ def made(start, count):
 def test_scores_of_a_first_pass_meet_their_rows_whatever_the_shards(tmp_path, routing):
     source = shards(tmp_path, made(0, 70), [], made(70, 150))
     squad = squad_file(tmp_path, routing=routing)
-    stage = align.run(config(tmp_path, source, squad))
+    stage = aligned(config(tmp_path, source, squad))
     rows = stage.table("aligned").to_arrow().to_pylist()
     assert [row["id"] for row in rows] == [f"{n:03d}" for n in range(150)]
     for row in rows:
@@ -176,7 +182,7 @@ def test_scores_of_a_first_pass_meet_their_rows_whatever_the_shards(tmp_path, ro
         ids = {row["id"] for row in part}
         assert {step["member"] for step in steps if step["id"] in ids} <= {min(means, key=means.get)}
     with pytest.raises(UsageError, match=f"--shard 1/2: routing {routing} needs the scores of all shards"):
-        align.run(config(tmp_path, source, squad, shard="1/2"))
+        aligned(config(tmp_path, source, squad, shard="1/2"))
 
 
 def test_folders_and_packs_are_found_beside_the_file(tmp_path):
@@ -190,3 +196,51 @@ def test_folders_and_packs_are_found_beside_the_file(tmp_path):
     assert (two.inspector, two.aligner) == ("elsewhere", str(tmp_path / "ethical"))
     with pytest.raises(UsageError, match="criterion: '.x' is no name"):
         load_squad(squad_file(tmp_path, [{**LONG, "criterion": ".x"}]))
+
+
+def stage_file(tmp_path, **more):
+    """Settings of the stage alone, with the squad in them."""
+    path = tmp_path / "align.yaml"
+    squad = {"members": [LONG, OPEN], "routing": "corpus-mean"}
+    path.write_text(yaml.safe_dump({"squad": squad, **more}))
+    return str(path)
+
+
+def test_the_stage_alone_aligns_a_table_by_scores_that_another_stage_made(tmp_path, capsys):
+    source, run = shards(tmp_path, made(0, 30), made(30, 50)), str(tmp_path / "run")
+    assert stage_alone.main([source, "--config", stage_file(tmp_path), "-o", run]) == WRONG_USE
+    said = " ".join(capsys.readouterr().err.split())
+    assert "scores: routing corpus-mean needs the scores of all rows; run python -m pipelines.score" in said
+    inspectors = {member["criterion"]: member["inspector"] for member in (LONG, OPEN)}
+    scores = score.run(score.Config(corpus=source, output=run, inspectors=inspectors)).directory
+    assert stage_alone.main([source, "--config", stage_file(tmp_path), "-o", run, "--scores", scores]) == DONE
+    whole = config(tmp_path, source, squad_file(tmp_path, routing="corpus-mean"))
+    stages = [path.parent for path in (tmp_path / "run" / "align").glob("*/manifest.json")]
+    assert [aligned(whole).directory] == list(map(str, stages))  # the command finds what the stage made
+
+    fewer = score.run(score.Config(corpus=source, output=run, inspectors=inspectors, limit=30)).directory
+    again = [source, "--config", stage_file(tmp_path), "-o", str(tmp_path / "other"), "--scores", fewer]
+    capsys.readouterr()
+    assert stage_alone.main(again) == WRONG_USE
+    assert "has other rows than" in " ".join(capsys.readouterr().err.split())
+
+
+def test_every_row_may_be_said_by_the_file_or_by_the_flag(tmp_path):
+    source = corpus(tmp_path, 12)
+    file = aligned(config(tmp_path, source, squad_file(tmp_path, routing="fixed", every_row=True)))
+    flag = aligned(config(tmp_path, source, squad_file(tmp_path, routing="fixed"), every_row=True))
+    assert flag.directory == file.directory
+    steps = file.table("trajectories").to_arrow().to_pylist()
+    assert [step["member"] for step in steps if step["step"]] == ["long", "open"] * 12
+
+
+def test_flags_are_checked_as_a_squad_file_is(tmp_path):
+    flags = {"aligner": ("x",), "inspector": ("a/b",)}
+    for more, message in (
+        ({"threshold": 1.5}, "threshold: must be between 0 and 1, not 1.5"),
+        ({"guard_margin": -1}, "guard_margin: must be between 0 and 1, not -1"),
+        ({"criterion": (".x",)}, "criterion: '.x' is no name; .* .--criterion names it."),
+        ({"squad": squad_file(tmp_path), "aligner": (), "inspector": (), "guard": True}, "guard: stands in the squad"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            config(tmp_path, "x", **{"squad": "", **flags, **more})

@@ -9,8 +9,8 @@ import pytest
 import tiny_models
 import yaml
 
-from pipelines import align
-from pipelines.commands import train, train_squad
+from pipelines.align import transform_of
+from pipelines.commands import align, train, train_squad
 from schemas.settings import Layer, resolve
 from schemas.squads import load_squad
 from schemas.tables import TRIPLES
@@ -150,7 +150,7 @@ def test_what_is_trained_is_a_squad_that_align_loads_and_the_same_command_skips_
     assert Counter(re.findall("is trained already", capfd.readouterr().out)) == {"is trained already": 4}
     given = {"corpus": "unread", "squad": str(tmp_path / "squad/squad.yaml"), "output": str(tmp_path / "run")}
     config = resolve(align.Config, [Layer("test", given)]).config
-    one, two = align.members_of(config, align.find_squad(config))
+    one, two = transform_of(align.stage_settings(config)).members
     assert one.model.engine == two.model.engine
     assert one.model.engine.model == str((tmp_path / "base").resolve())
     assert [one.model.adapter, two.model.adapter] == [str(tmp_path / "squad" / n / "aligner") for n in ("kind", "calm")]

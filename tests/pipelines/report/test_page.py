@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from example_run import CORPUS, align_stage, aligned_rows, write_about, write_align_run, write_full_run, write_stage
 
-from pipelines import align
+from pipelines.commands import align
 from pipelines.report.corpus import SHOWN_CHARACTERS
 from pipelines.report.page import main
 from schemas.command_line import DONE, WRONG_USE

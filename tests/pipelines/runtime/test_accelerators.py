@@ -9,7 +9,8 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import StandardOptions, WorkerOptions
 
-from pipelines import align, curate, ingest
+from pipelines import curate, ingest
+from pipelines.commands import align
 from pipelines.runtime.beam import run_pipeline
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError

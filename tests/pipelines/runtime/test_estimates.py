@@ -6,11 +6,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from pipelines.align import estimate
 from pipelines.commands import run as recipe
 from pipelines.questions import Settings
 from pipelines.recipe.plan import plan_recipe, topic_growth
 from pipelines.recipe.recipe import Config
-from pipelines.runtime.estimates import BYTES_PER_TOKEN, parameters_of, plan_alignment
+from pipelines.runtime.estimates import BYTES_PER_TOKEN, parameters_of
 from schemas.criteria.pack import load_pack
 from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve
@@ -64,7 +65,7 @@ def test_a_prompted_aligner_is_planned_with_principles_and_demonstrations(tmp_pa
         Member(criterion=name, inspector="i", model=model, pack=pack_)
         for name, pack_ in (("trained", None), ("prompted", pack))
     ]
-    trained, prompted = plan_alignment(read_table(str(tmp_path)), members)
+    trained, prompted = estimate(read_table(str(tmp_path)), members)
     said = sum(len(one.text) for one in pack.principles) + sum(len(one.correction) for one in pack.demonstrations)
     assert prompted.prompt_tokens > trained.prompt_tokens + said / BYTES_PER_TOKEN
     assert prompted.generated_tokens == trained.generated_tokens == 14

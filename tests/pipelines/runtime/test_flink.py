@@ -11,7 +11,7 @@ import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.subprocess_server import JavaJarServer
 
-from pipelines import align
+from pipelines.commands import align
 from pipelines.runtime.beam import checked_options
 from pipelines.runtime.flink import cancelled_if_interrupted, roomy_flink
 from schemas.command_line import WRONG_USE
