@@ -8,7 +8,8 @@ or flags, and scores all rows first where the routing asks for it.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -208,31 +209,37 @@ def build(
     chunks | "Align" >> align | "Write" >> write
 
 
+@contextmanager
+def recorded(config: Config, align: Align, corpus: Table) -> Iterator[Stage]:
+    """Yield the stage; within the block the run's file lists it as running, then as complete, partial or failed."""
+    stage, members = stage_for(config, align, corpus), align.members
+    models = {f"aligner {member.criterion}": member.model.adapter or member.model.engine.model for member in members}
+    models |= {f"inspector {member.criterion}": member.inspector for member in members}
+    with runs.Record(config.output, criterion=", ".join(criteria_of(members)), seed=config.seed).watched(stage, models):
+        yield stage
+
+
 def align_table(
     config: Config,
     align: Align,
     corpus: Table,
+    stage: Stage,
     beam_arguments: Sequence[str] = (),
     *,
     left_to_others: frozenset[int] = frozenset(),
-) -> Stage:
-    """Align what is left of a table, in a run directory that is this process's; the stage may stay incomplete.
-
-    left_to_others: shards that other tasks do at the same time.
-    """
-    stage, scores, members = stage_for(config, align, corpus), read_scores(config, corpus), align.members
-    models = {f"aligner {member.criterion}": member.model.adapter or member.model.engine.model for member in members}
-    models |= {f"inspector {member.criterion}": member.inspector for member in members}
-    with runs.Record(config.output, criterion=", ".join(criteria_of(members)), seed=config.seed).watched(stage, models):
-        complete(
-            stage,
-            corpus,
-            partial(build, align, corpus, scores, stage, partial_task=bool(left_to_others)),
-            beam_arguments,
-            left_to_others=left_to_others,
-            retry_failed=config.retry_failed,
-        )
-    return stage
+) -> None:
+    """Align what is left of a table but the shards that other tasks do at the same time."""
+    if stage.is_done() and not config.retry_failed:
+        return
+    scores = read_scores(config, corpus)
+    complete(
+        stage,
+        corpus,
+        partial(build, align, corpus, scores, stage, partial_task=bool(left_to_others)),
+        beam_arguments,
+        left_to_others=left_to_others,
+        retry_failed=config.retry_failed,
+    )
 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
@@ -242,8 +249,9 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     check_corpus_is_same(config)
     corpus = read_table(config.corpus).head(config.limit)
     check_columns(config.corpus, corpus.schema, criteria_of(align.members))
-    with at_work(config.output):
-        return align_table(config, align, corpus, beam_arguments)
+    with at_work(config.output), recorded(config, align, corpus) as stage:
+        align_table(config, align, corpus, stage, beam_arguments)
+    return stage
 
 
 def main(argv: Sequence[str] | None = None) -> int:

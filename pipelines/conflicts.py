@@ -1,7 +1,8 @@
 """What the members of a squad do to each other, seen on a sample before a corpus is aligned (paper 002, figure 2).
 
 Each aligner rewrites every row of the sample alone, with no guard; then the squad aligns the sample as it would the
-corpus. What is generated stays in the response cache.
+corpus. What is generated stays in the response cache. N rows, M members; `MM` is the member that rewrites, then the one
+whose score changes.
 """
 
 from collections.abc import Sequence
@@ -32,8 +33,11 @@ SAMPLE_ROWS = 64
 
 @dataclass(frozen=True)
 class Conflicts:
-    """`change_MM[i, j]`: the mean change of score j where aligner i rewrote every row of the sample; how the squad's
-    own run over the sample ended: the mean scores before and after, and the share of rows left below a threshold."""
+    """Hold what aligners do to scores on a sample, alone and as a squad.
+
+    change_MM: the mean change of score j where aligner i alone rewrote every row. before_M, after_M: the mean scores
+    before and after the squad's own run. unmet: the share of rows that it leaves below a threshold.
+    """
 
     criteria: tuple[str, ...]
     rows: int
@@ -44,22 +48,27 @@ class Conflicts:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """Those that harm others first, so that these can repair it; among equals, those that help most first."""
-        others = self.change_MM.copy()
-        np.fill_diagonal(others, 0.0)
-        harm_MM = np.minimum(others, 0)
-        harms, helps = (harm_MM - harm_MM.T).sum(axis=1), np.maximum(others, 0).sum(axis=1)
-        return tuple(self.criteria[index] for index in np.lexsort((-helps, harms)))
+        """Return the criteria in the order to suggest for `fixed`.
+
+        Those that harm others come first, so that these can repair it; among equals, those that help most.
+        """
+        # a and b, a takes .3 from b, b gives .1 to a: on others [[0, -.3], [.1, 0]], harm [[0, -.3], [0, 0]]; net harm,
+        # done less suffered, a -.3, b .3; help a 0, b .1: a comes first
+        on_others_MM = self.change_MM.copy()
+        np.fill_diagonal(on_others_MM, 0.0)
+        harm_MM = np.minimum(on_others_MM, 0)
+        net_harm_M, help_M = (harm_MM - harm_MM.T).sum(axis=1), np.maximum(on_others_MM, 0).sum(axis=1)
+        return tuple(self.criteria[number] for number in np.lexsort((-help_M, net_harm_M)))
 
 
 def find_conflicts(corpus: Table, align: Align, directory: str, beam_arguments: Sequence[str] = ()) -> Conflicts:
-    """Align a sample, rows from all over the corpus, in `directory`, which is made for it and gone thereafter.
+    """Align a sample of rows from all over the corpus, by each member alone and by the squad.
 
     align: as the corpus would be aligned. Where its order follows from the scores of all rows, the sample goes in the
-    order of its own mean scores.
+    order of its own mean scores. directory: where to work; it is made, and removed in the end.
     """
     if not corpus.rows:
-        raise UsageError(f"{corpus.path}: has no row to look at")
+        raise UsageError(f"{corpus.path}: has no row to look at; give a corpus with rows, or leave out --plan")
     members = align.members
     alone = SquadRules(routing="fixed", every_row=True, guard=False)
     runs = {f"member-{number}": replace(align, rules=alone, order=(number,)) for number in range(len(members))}
@@ -71,10 +80,9 @@ def find_conflicts(corpus: Table, align: Align, directory: str, beam_arguments: 
         changes = []
         for table in apart.values():
             before_NM, after_NM = (score_matrix(table, name, members) for name in ("scores_before", "scores_after"))
-            rewritten = np.isin(table.column("decision").to_pylist(), ("rewritten", "unchanged"))
-            changes.append(
-                (after_NM - before_NM)[rewritten].mean(axis=0) if rewritten.any() else np.zeros(len(members))
-            )
+            is_answered = np.isin(table.column("decision").to_pylist(), ("rewritten", "unchanged"))
+            change_NM = (after_NM - before_NM)[is_answered]
+            changes.append(change_NM.mean(axis=0) if len(change_NM) else np.zeros(len(members)))
         first = next(iter(apart.values()))
         before_M = np.nanmean(score_matrix(first, "scores_before", members), axis=0)
         if align.rules.needs_all_scores:
@@ -83,14 +91,14 @@ def find_conflicts(corpus: Table, align: Align, directory: str, beam_arguments: 
     finally:
         storage.remove(directory)
     after_NM = score_matrix(together, "scores_after", members)
-    met_N = (after_NM >= [member.threshold for member in members]).all(axis=1)
+    is_met = (after_NM >= [member.threshold for member in members]).all(axis=1)
     return Conflicts(
         criteria=criteria_of(members),
         rows=sample.rows,
         change_MM=np.stack(changes),
         before_M=before_M,
         after_M=np.nanmean(after_NM, axis=0),
-        unmet=float(1 - met_N.mean()),
+        unmet=float(1 - is_met.mean()),
     )
 
 

@@ -181,12 +181,14 @@ def left_to_others(config: Config, corpus: Table) -> frozenset[int]:
 
 def align_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
     """Align the corpus, or what is left of it; return the stages, the import first where there was one."""
-    with opened(config, beam_arguments) as task:
-        settings = task.settings
-        if settings.squad.needs_all_scores:
+    with (
+        opened(config, beam_arguments) as task,
+        align.recorded(task.settings, task.transform, task.corpus) as stage,
+    ):
+        settings, others = task.settings, left_to_others(config, task.corpus)
+        if settings.squad.needs_all_scores and (settings.retry_failed or not stage.is_done()):
             settings = replace(settings, scores=score_corpus(task, beam_arguments).directory)
-        others = left_to_others(config, task.corpus)
-        stage = align.align_table(settings, task.transform, task.corpus, beam_arguments, left_to_others=others)
+        align.align_table(settings, task.transform, task.corpus, stage, beam_arguments, left_to_others=others)
     return [task.imported, stage] if task.imported else [stage]
 
 

@@ -12,6 +12,7 @@ import yaml
 from pipelines import align as stage_alone
 from pipelines import score
 from pipelines.commands import align, check
+from pipelines.conflicts import Conflicts
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError
 from schemas.settings import Layer, resolve
@@ -88,6 +89,21 @@ def test_a_plan_shows_what_members_do_to_each_other(tmp_path, capsys):
     assert "mean change over 64 rows" in said
     assert "suggested order" in said
     assert not list((tmp_path / "run").glob(".plan-*"))
+
+
+@pytest.mark.parametrize(
+    ("change_MM", "order"),
+    [
+        ([[0.5, -0.3], [0.1, 0.5]], ("long", "open")),  # long harms open, which comes after it
+        ([[0.5, 0.1], [-0.3, 0.5]], ("open", "long")),
+        ([[0.5, 0.1], [0.3, 0.5]], ("open", "long")),  # none harms; open helps more
+        ([[0.5, 0.0], [0.0, 0.9]], ("long", "open")),
+    ],
+)
+def test_those_that_harm_others_are_suggested_first(change_MM, order):
+    nothing = np.zeros(2)
+    seen = Conflicts(("long", "open"), 64, np.array(change_MM), before_M=nothing, after_M=nothing, unmet=0.0)
+    assert seen.order == order
 
 
 def test_a_squad_file_is_checked_before_work(tmp_path):

@@ -27,11 +27,11 @@ from transforms.tables.chunks import Chunk, MapBatches
 
 @dataclass
 class Align(beam.PTransform):
-    """Chunks with `id`, `question` and `response` to chunks with what `sum_up` adds; no row is removed.
+    """Align chunks with `id`, `question` and `response`: add what `sum_up` adds, and remove no row.
 
-    order: members' numbers, from 0, in the order of their turns, where the routing has one for all rows; default: as
-        they stand. scored: chunks have `scores`, and are not inspected again before the first step. bf16: inspectors
-        score in bfloat16.
+    order: members' numbers, from 0, by turns, where the routing has one order for all rows; default: as they stand.
+    scored: chunks have `scores`, and are not inspected again before the first step.
+    bf16: inspectors score in bfloat16.
     """
 
     members: Sequence[Member]
@@ -44,7 +44,7 @@ class Align(beam.PTransform):
 
     @property
     def rounds(self) -> int:
-        """Turns that a row has at most."""
+        """Return how many turns a row has at most."""
         return len(self.order) or self.rules.rounds or len(self.members)
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:

@@ -1,4 +1,7 @@
-"""Members of a squad with their models, as the transforms take them; what a squad file names is checked here."""
+"""Members of a squad with their models, as the transforms take them.
+
+What a squad file names, such as folders of models, is checked here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

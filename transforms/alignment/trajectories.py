@@ -61,12 +61,7 @@ def sum_up(batch: pa.RecordBatch, rounds: int) -> pa.RecordBatch:
         return reduce(pc.or_, (pc.equal(values, decision) for values in decisions))
 
     decision = pc.case_when(
-        pc.make_struct(
-            has("rewritten"),
-            pc.is_valid(batch.column("error")),
-            has("refused"),
-            has("unchanged"),
-        ),
+        pc.make_struct(has("rewritten"), pc.is_valid(batch.column("error")), has("refused"), has("unchanged")),
         "rewritten",
         "failed",
         "refused",
