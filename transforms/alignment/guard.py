@@ -93,12 +93,11 @@ def guard(
 
     turns_N: the member that rewrote the row; its score is the rewrite's own. What cannot be scored does not pass.
     """
-    # one row, before [.2, .9], after [.7, .3], turn 0: own .5, losses [0, .6], harmed 1 -> "harmed:" and criterion 1
+    # before [.2, .9], after [.7, .3], turn 0: change [.5, -.6], own .5, harmed 1 -> "harmed:" and criterion 1
     rows = np.arange(len(turns_N))
     change_NM = np.nan_to_num(after_NM - before_NM, nan=-np.inf)
     own_N = change_NM[rows, turns_N]
-    change_NM[rows, turns_N] = 0
-    harmed_N = change_NM.argmin(axis=1)
+    harmed_N = change_NM.argmin(axis=1)  # never the own score's: where that fell, `scored_lower` comes first
     is_lower = own_N < 0
     is_too_little = (own_N < rules.guard_margin) | (own_N == 0)
     is_harmed = change_NM[rows, harmed_N] < -rules.guard_max_loss
