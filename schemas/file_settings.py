@@ -110,7 +110,7 @@ ENGINE_ARGS: Mapping[str, Rule] = {
     "distributed_executor_backend": one_of("mp", "uni"),
     "generation_config": one_of("auto", "vllm"),
     "limit_mm_per_prompt": dict.fromkeys(("image", "video", "audio"), is_number),
-    "load_format": one_of("auto", "safetensors", "bitsandbytes", "dummy"),
+    "load_format": one_of("safetensors", "mistral", "bitsandbytes", "dummy"),
     "speculative_config": {
         "method": one_of("ngram", "ngram_gpu"),
         **dict.fromkeys(("num_speculative_tokens", "prompt_lookup_max", "prompt_lookup_min"), is_number),

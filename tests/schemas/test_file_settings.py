@@ -73,6 +73,7 @@ def test_plain_data_passes_from_a_file(args):
             }.items()
         ),
         ({"chat_template": "{{ messages }}"}, "chat_template"),
+        ({"load_format": "auto"}, "load_format"),
         ({"kv_transfer_config": {"kv_connector_module_path": "x"}}, "kv_transfer_config"),
         ({"compilation_config": {"backend": "x.backend"}}, "compilation_config.backend"),
         ({"compilation_config": {"inductor_compile_config": {"cpp.cxx": "x"}}}, "compilation_config.inductor_compile"),

@@ -70,7 +70,7 @@ class Vllm:
         from vllm import LLM
         from vllm.platforms import current_platform
 
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = {"load_format": "safetensors"}  # vLLM's own choice takes pickled weights too
         if current_platform.is_cpu():
             arguments["enforce_eager"] = True
             # A seeded request whose prefill is cut in chunks ends the engine ("CPU Generator does not use offset").
