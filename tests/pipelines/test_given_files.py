@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import align, evaluate, questions
-from pipelines.commands import check, run
+from pipelines import evaluate, questions
+from pipelines.commands import align, check, run
 from schemas.errors import UsageError
 from transforms.engines.engine import EngineConfig
 from transforms.engines.inspector import inspector_digest, open_inspector

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipelines import align, ingest
-from pipelines.commands import check
+from pipelines import ingest
+from pipelines.commands import align, check
 from pipelines.runtime.stage import Stage
 from schemas.settings import Layer, print_config, resolve
 from transforms.tables import storage

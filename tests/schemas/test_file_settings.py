@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import align
-from pipelines.commands import run
+from pipelines.commands import align, run
 from pipelines.recipe.recipe import Config
 from schemas.errors import UsageError
 from schemas.file_settings import ENGINE_ARGS, SAMPLING_EXTRA, check_settings

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pipelines import align
+from pipelines.commands import align
 from schemas.errors import StageError, UsageError
 from transforms.engines.engine import EngineConfig, Request, Sampling
 from transforms.engines.keys import how_to_bind, key_for
