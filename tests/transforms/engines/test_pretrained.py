@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 
-from pipelines import align, evaluate
+from pipelines import evaluate
 from schemas.errors import UsageError
 from schemas.squads import SquadMember
 from training.fit import load as load_base
@@ -64,7 +64,7 @@ DOORS = {
     "embedder": Embedder,
     "pair-ranker": PairRanker,
     "digest": find_weights,
-    "aligner of a squad": lambda folder: align.adapter_of(SquadMember(criterion="c", inspector="", aligner=folder), {}),
+    "aligner of a squad": lambda folder: adapter_of(SquadMember(criterion="c", inspector="", aligner=folder), {}),
     "trainers": base_digest,
     "vLLM": lambda folder: open_engine(EngineConfig(model=folder)),
 }

@@ -188,7 +188,8 @@ def test_nothing_outlives_a_killed_parent(model, tmp_path):
     script = textwrap.dedent(
         f"""
         import threading, time
-        from transforms.engines import EngineConfig, Request, Sampling, open_engine
+        from transforms.engines.engine import EngineConfig, Request, Sampling
+        from transforms.engines.running import open_engine
         config = EngineConfig(model={str(model)!r}, args={ARGS!r})
         # Opened in a thread that ends, as Beam's do: the engine belongs to the process.
         opener = threading.Thread(target=open_engine, args=(config,)); opener.start(); opener.join()
