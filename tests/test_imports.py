@@ -6,6 +6,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 # Imports point one way.
 MAY_IMPORT = {
@@ -15,6 +17,18 @@ MAY_IMPORT = {
     "pipelines": {"schemas", "transforms", "training", "pipelines", "alignbeam"},
 }
 OURS = {"alignbeam", *MAY_IMPORT}
+# Inside a package, floor by floor: a room imports rooms of lower floors, none beside it. "" are modules in no folder.
+FLOORS = {
+    "transforms": (
+        {"tables", "texts", "engines"},
+        {"prompts", "corpora", "generation"},
+        {"synthesis", "curation", "evaluation"},
+        {"training_data"},
+        {"alignment"},
+    ),
+    "pipelines": ({"runtime"}, {"report"}, {""}, {"recipe"}, {"commands"}),
+}
+MOST_LINES = {"module": 400, "function": 60}
 # What the extras bring: the core has none of it.
 HEAVY = (
     "torch",
@@ -82,6 +96,57 @@ def test_imports_point_one_way() -> None:
         if (top := imported.partition(".")[0]) in OURS and top not in MAY_IMPORT[name.partition(".")[0]]
     ]
     assert astray == []
+
+
+def room_of(name: str) -> tuple[str, str]:
+    """The floor's word for where a module lies, and the room itself: every stage module is one of its own."""
+    package, _, rest = name.partition(".")
+    folder = MODULES[name].parent.relative_to(ROOT / package).parts
+    return (folder[0], folder[0]) if folder else ("", rest)
+
+
+def modules_imported_by(name: str) -> set[str]:
+    """Our modules that one imports, functions included; `from package import module` counts as the module."""
+    named = imports_of(name)
+    packages = {dotted for dotted in named if any(other.startswith(f"{dotted}.") for other in named & MODULES.keys())}
+    return (named & MODULES.keys()) - packages - {name}
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_rooms_import_lower_floors_only(package: str) -> None:
+    floors = FLOORS[package]
+    floor_of = {word: number for number, words in enumerate(floors) for word in words}
+    rooms = {name: room_of(name) for name in MODULES if name.startswith(f"{package}.")}
+    assert {word for word, _ in rooms.values()} == set().union(*floors)
+    astray = [
+        f"{name} imports {imported}"
+        for name, (word, room) in rooms.items()
+        for imported in sorted(modules_imported_by(name) & rooms.keys())
+        if rooms[imported][1] != room and floor_of[rooms[imported][0]] >= floor_of[word]
+    ]
+    assert astray == []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    left = {name: modules_imported_by(name) for name in MODULES}
+    while ends := [name for name, imported in left.items() if not imported & left.keys()]:
+        for name in ends:
+            del left[name]
+    assert sorted(left) == []  # what stays is in a circle, or imports one
+
+
+def test_modules_and_functions_are_short() -> None:
+    long = []
+    for name, file in MODULES.items():
+        source = file.read_text(encoding="utf-8")
+        if (lines := source.count("\n")) > MOST_LINES["module"]:
+            long.append(f"{name}: {lines} lines")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                if lines > MOST_LINES["function"]:
+                    long.append(f"{name}.{node.name}: {lines} lines")
+    assert long == []
 
 
 def test_trainers_and_engines_never_reach_beam() -> None:

@@ -31,7 +31,7 @@ from pipelines.runtime import watch
 from schemas import console
 from schemas.command_line import DONE, FAILED, WRONG_USE, exit_code
 from schemas.errors import StageError, UsageError
-from training import trainer
+from training import fit
 from transforms.tables import progress
 from transforms.tables.write import write_tables
 
@@ -315,7 +315,7 @@ def test_names_of_steps_in_bars_and_lines(monkeypatch, watching):
 
 
 def test_what_a_trainer_prints(capsys):
-    trainer.describe({"base": CANARY, CANARY: "1"})
+    fit.say_lines({"base": CANARY, CANARY: "1"})
     assert capsys.readouterr().out == f"{'base':<{len(CANARY)}}  {SEEN}[/red][bold]fine[/bold]\n" + (
         f"{SEEN}[/red][bold]fine[/bold]  1\n"
     )

@@ -255,6 +255,11 @@ def print_quantities(
         f"{total_steps(arguments, rows['train']):,} in all",
         "device": f"{arguments.device}, {'bfloat16' if arguments.bf16 else 'float32'}",
     }
+    say_lines(lines)
+
+
+def say_lines(lines: Mapping[str, str]) -> None:
+    """Print values by name, aligned, in the main process only."""
     width = max(map(len, lines))
     for name, value in lines.items():
         say(f"{name:<{width}}  {value}")

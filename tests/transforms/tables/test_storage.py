@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import evaluate, ingest
-from pipelines.commands import status
+from pipelines import ingest
+from pipelines.commands import evaluate, status
 from pipelines.recipe.recipe import Config, parted
 from pipelines.runtime import runs
 from pipelines.runtime.at_work import at_work
@@ -129,9 +129,9 @@ def test_a_caches_index_maps_no_file_outside(tmp_path, field, caplog):
 def test_run_json_names_no_folder_outside(tmp_path, changed):
     folder = str(tmp_path / "run")
     storage.write_json(f"{folder}/run.json", {"name": "r", "criterion": "", "stages": [], **changed})
-    readers = [open_run, status.print_status, evaluate.find_aligned, lambda path: runs.Run(path).read()]
+    readers = [open_run, status.print_status, evaluate.find_alignment, lambda path: runs.Record(path).identities()]
     for read in readers:
-        with pytest.raises(UsageError, match=rf"run/run\.json: names '\.\./t', {OUTSIDE}"):
+        with pytest.raises(UsageError, match=rf"run/run\.json: \S+: names '\.\./t', {OUTSIDE}"):
             read(folder)
 
 
