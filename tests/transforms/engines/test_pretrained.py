@@ -14,6 +14,7 @@ from schemas.errors import UsageError
 from schemas.squads import SquadMember
 from training.fit import load as load_base
 from training.run_folder import base_digest
+from transforms.alignment.members import adapter_of
 from transforms.engines.embedder import Embedder
 from transforms.engines.engine import EngineConfig
 from transforms.engines.inspector import Inspector, check_inspector
