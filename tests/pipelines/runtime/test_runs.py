@@ -74,6 +74,12 @@ def test_a_failure_is_listed_also_where_nothing_was(tmp_path):
     assert stages[0].inputs == ("questions",)
 
 
+def test_a_trained_models_file_is_no_runs(tmp_path):
+    (tmp_path / "run.json").write_text('{"method": "inspector", "settings": {}}')
+    with pytest.raises(UsageError, match=r"run.json: lists no stages; name a directory that `alignbeam run`"):
+        open_run(str(tmp_path))
+
+
 def test_a_file_from_before_names_no_kinds(tmp_path):
     run = write_file(tmp_path, stages=[{"stage": "align_compared"}, {"stage": "align"}, {"stage": "train_aligner"}])
     opened = open_run(run)
