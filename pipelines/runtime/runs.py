@@ -162,8 +162,8 @@ def _read(path: str) -> dict[str, Any]:
     file = storage.join(path, RUN_FILE)
     about = {name: value for name, value in storage.read_json(file).items() if value is not None}
     _check_forms(file, "", about, FORMS)
-    if "stages" not in about:  # a trainer's file has the same name
-        raise UsageError(f"{file}: lists no stages; name a directory that `alignbeam run` or `align` wrote (-o)")
+    if "method" in about:  # the file that a trainer writes has the same name
+        raise UsageError(f"{file}: is a trained model's; name a directory that `alignbeam run` or `align` wrote (-o)")
     for number, entry in enumerate(about.get("stages", ())):
         where = f"stages[{number}]"
         if not isinstance(entry, dict) or not entry.get("stage"):

@@ -76,7 +76,7 @@ def test_a_failure_is_listed_also_where_nothing_was(tmp_path):
 
 def test_a_trained_models_file_is_no_runs(tmp_path):
     (tmp_path / "run.json").write_text('{"method": "inspector", "settings": {}}')
-    with pytest.raises(UsageError, match=r"run.json: lists no stages; name a directory that `alignbeam run`"):
+    with pytest.raises(UsageError, match=r"run.json: is a trained model's; name a directory that `alignbeam run`"):
         open_run(str(tmp_path))
 
 
