@@ -10,7 +10,7 @@ or flags, and scores all rows first where the routing asks for it.
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -22,10 +22,10 @@ from pipelines.runtime.at_work import at_work
 from pipelines.runtime.estimates import SAMPLE_ROWS, Estimate, parameters_of, tokens_of
 from pipelines.runtime.stage import Stage, complete
 from schemas import tables
-from schemas.command_line import setting
+from schemas.command_line import check_limit, setting
 from schemas.criteria.pack import pack_digest
 from schemas.errors import UsageError
-from schemas.squads import Squad
+from schemas.squads import Squad, SquadRules
 from transforms.alignment.align import Align
 from transforms.alignment.members import Member, criteria_of, members_of
 from transforms.alignment.orders import AddOrders, by_corpus_mean, by_sorted_batches
@@ -42,7 +42,7 @@ from transforms.tables.table import Table, read_table
 from transforms.tables.write import WriteTables
 from transforms.training_data.aligner_format import aligner_prompt
 
-READ = ("id", "question", "response")  # of the corpus; its other columns pass through
+READ = tables.RESPONSES.names  # of the corpus; its other columns pass through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,7 @@ class Flags(Settings):
     engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.engine.EngineConfig
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit: must be at least 1, not {self.limit}")
+        check_limit(self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +144,8 @@ def stage_for(config: Config, align: Align, corpus: Table) -> Stage:
             }
             for member in align.members
         ],
+        **{item.name: getattr(squad, item.name) for item in fields(SquadRules)},
         "guard": squad.has_guard,
-        **{name: getattr(squad, name) for name in ("every_row", "routing", "rounds", "guard_margin", "guard_max_loss")},
         "bf16": config.bf16,
         "seed": config.seed,
     }

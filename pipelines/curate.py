@@ -22,7 +22,7 @@ from pipelines.runtime.beam import on_all_processors, run_pipeline
 from pipelines.runtime.stage import Stage, check_yield, complete
 from schemas.command_line import setting
 from schemas.errors import UsageError
-from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS
+from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS, with_texts
 from transforms.curation.decisions import OpenShards
 from transforms.curation.duplicates import DropDuplicates
 from transforms.curation.leakage import HeldOut, drop_leaked, index_held_out, quote_leaks, read_held_out
@@ -41,7 +41,7 @@ from transforms.tables.read import ReadTable
 from transforms.tables.table import Table, read_table
 from transforms.tables.write import SplitMarks, WriteTables
 from transforms.texts.near_duplicates import Similarity
-from transforms.training_data.rows import TRAINERS, Trainer
+from transforms.training_data.rows import TRAINER_ROWS, TrainerRows
 from transforms.training_data.shards import WriteTrainingShards, count_rows, plan_shards
 
 
@@ -182,10 +182,9 @@ def kept_name(table: Table) -> str:
 
 def schemas_of(table: Table) -> dict[str, pa.Schema]:
     """The schemas of the tables written: the rows that stay, and those dropped."""
-    added = {kept_name(table): SPLIT_COLUMNS, "drops": DROP_COLUMNS}
     return {
-        name: pa.schema([*table.schema, *((column, pa.string()) for column in columns)])
-        for name, columns in added.items()
+        kept_name(table): with_texts(table.schema, SPLIT_COLUMNS),
+        "drops": with_texts(table.schema, DROP_COLUMNS),
     }
 
 
@@ -225,14 +224,16 @@ def build(
     )
 
 
-def write_training_shards(config: Config, stage: Stage, trainer: Trainer, beam_arguments: Sequence[str]) -> None:
+def write_training_shards(
+    config: Config, stage: Stage, trainer_rows: TrainerRows, beam_arguments: Sequence[str]
+) -> None:
     """A trainer's shards, beside the curated triples; those that are there already stay."""
     curated = stage.table().head(None)
-    shards = Stage(storage.join(stage.directory, trainer.name), trainer.name, {"curated": stage.digest})
+    shards = Stage(storage.join(stage.directory, trainer_rows.name), trainer_rows.name, {"curated": stage.digest})
     if not shards.is_done():
-        triples_per_shard = max(config.rows_per_shard // trainer.rows_per_triple, 1)
-        plan = plan_shards(count_rows(curated, trainer.column), triples_per_shard)
-        write = WriteTrainingShards(curated, trainer, plan, shards.directory, shards.about)
+        triples_per_shard = max(config.rows_per_shard // trainer_rows.rows_per_triple, 1)
+        plan = plan_shards(count_rows(curated, trainer_rows.column), triples_per_shard)
+        write = WriteTrainingShards(curated, trainer_rows, plan, shards.directory, shards.about)
         write.skip = shards.done_shards(write.targets)
         run_pipeline(lambda root: root | write, beam_arguments, models=False)
 
@@ -257,8 +258,8 @@ def run(config: Config, beam_arguments: Sequence[str] = (), references: Referenc
             models=bool(config.embedder),
         )
     check_yield(stage, config.minimum_yield)
-    for trainer in TRAINERS if is_triples(table) else ():
-        write_training_shards(config, stage, trainer, beam_arguments)
+    for trainer_rows in TRAINER_ROWS if is_triples(table) else ():
+        write_training_shards(config, stage, trainer_rows, beam_arguments)
     if not storage.exists(card := storage.join(stage.directory, "README.md")):
         with storage.open_output(card) as file:
             file.write(data_card(stage).encode())

@@ -21,7 +21,7 @@ from pipelines.runtime import entrypoint
 from pipelines.runtime.at_work import at_work
 from pipelines.runtime.beam import run_pipeline
 from pipelines.runtime.stage import Stage, identity_digest
-from schemas.command_line import setting
+from schemas.command_line import check_limit, setting
 from schemas.console import messages
 from schemas.errors import StageError, UsageError
 from schemas.names import check_name
@@ -94,12 +94,6 @@ class Source:
             yield chunk
             rows += chunk.rows
         yield end_of_shard(self.shard, rows)
-
-
-def check_limit(limit: int | None) -> None:
-    """Raise ValueError for a limit below one row."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: must be at least 1, not {limit}")
 
 
 def check_apart(corpus: str, output: str) -> None:

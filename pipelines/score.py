@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipelines.runtime import entrypoint
 from pipelines.runtime.stage import Stage, complete
 from schemas.command_line import setting
+from schemas.tables import RESPONSES
 from transforms.alignment.routing import start_state
 from transforms.alignment.scoring import Score
 from transforms.engines.inspector import check_inspector, inspector_digest
@@ -25,8 +26,6 @@ from transforms.tables.columns import check_texts
 from transforms.tables.read import ReadTable
 from transforms.tables.table import Table, read_table
 from transforms.tables.write import WriteTables
-
-READ = ("id", "question", "response")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ def build(config: Config, corpus: Table, stage: Stage, root: beam.Pipeline, skip
     schemas = {"scores": pa.schema({"id": pa.string(), "scores": scores})}
     (
         root
-        | "Read" >> ReadTable(corpus, list(READ), skip)
+        | "Read" >> ReadTable(corpus, RESPONSES.names, skip)
         | "StartState" >> MapBatches(start_state)
         | "Score" >> Score(config.inspectors, "response", "scores", "score responses", config.bf16)
         | "Write" >> WriteTables(stage.directory, schemas, every_row, corpus.targets, stage.about)
@@ -72,7 +71,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     for folder in config.inspectors.values():
         check_inspector(folder)
     corpus = read_table(config.corpus).head(config.limit)
-    check_texts(config.corpus, corpus.schema, READ)
+    check_texts(config.corpus, corpus.schema, RESPONSES.names)
     stage = stage_for(config, corpus)
     complete(stage, corpus, partial(build, config, corpus, stage), beam_arguments)
     return stage

@@ -22,6 +22,12 @@ def setting(help: str, default: Any = dataclasses.MISSING, *, positional: bool =
     return dataclasses.field(default=default, metadata={"help": help, "positional": positional, "short": short})
 
 
+def check_limit(limit: int | None) -> None:
+    """Raise ValueError for a limit below one row."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: must be at least 1, not {limit}")
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that takes whole flags only, keeps the lines of its description, and prints through the console."""
 

@@ -20,7 +20,7 @@ SCRIPTED = "scripted"
 SCRIPTED_VARIABLE = "ALIGNBEAM_SCRIPTED"
 MAX_DEPTH = 20  # YAML's anchors can make a mapping that holds itself
 
-Rule = Callable[[Any], bool] | Mapping[str, Any]  # whether a value is allowed, or the rules of what is nested
+Allowed = Callable[[Any], bool] | Mapping[str, Any]  # whether a value is allowed, or the same of what is nested
 
 
 def is_number(value: Any) -> bool:
@@ -40,7 +40,7 @@ def is_revision(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\w[\w.-]*", value) is not None
 
 
-def is_text(value: Any) -> bool:
+def is_string(value: Any) -> bool:
     return isinstance(value, str)
 
 
@@ -48,12 +48,12 @@ def is_data(value: Any) -> bool:
     return True
 
 
-def one_of(*names: str) -> Rule:
+def one_of(*names: str) -> Allowed:
     return lambda value: value in names
 
 
-def each(rule: Callable[[Any], bool]) -> Rule:
-    return lambda value: isinstance(value, list) and all(map(rule, value))
+def each(allowed: Callable[[Any], bool]) -> Allowed:
+    return lambda value: isinstance(value, list) and all(map(allowed, value))
 
 
 def by_token(value: Any) -> bool:
@@ -68,7 +68,7 @@ def switches(value: Any) -> bool:
 # Engine arguments of vLLM 0.32 that only say how much, how many, which of vLLM's own ways, or whether.
 # Not here, among others: chat_template (vLLM first opens the text as a file, and a link may bear any name),
 # hf_overrides, tokenizer, hf_config_path, download_dir, worker_cls, scheduler_cls, logits_processors, plugins.
-ENGINE_ARGS: Mapping[str, Rule] = {
+ENGINE_ARGS: Mapping[str, Allowed] = {
     **dict.fromkeys(
         (
             *("block_size", "cpu_offload_gb", "data_parallel_size", "gpu_memory_utilization", "kv_cache_memory_bytes"),
@@ -121,10 +121,10 @@ ENGINE_ARGS: Mapping[str, Rule] = {
     },
     "tokenizer_mode": one_of("auto", "hf", "slow", "mistral"),
 }
-SCRIPTED_ARGS: Mapping[str, Rule] = {"function": is_text, "delay_seconds": is_number, "threads": is_number}
+SCRIPTED_ARGS: Mapping[str, Allowed] = {"function": is_string, "delay_seconds": is_number, "threads": is_number}
 
 # Of vLLM's SamplingParams, and at last what servers know beside them. Not here: logits_processors, extra_args.
-SAMPLING_EXTRA: Mapping[str, Rule] = {
+SAMPLING_EXTRA: Mapping[str, Allowed] = {
     **dict.fromkeys(
         (
             *("frequency_penalty", "logprobs", "min_p", "min_tokens", "presence_penalty", "prompt_logprobs"),
@@ -140,13 +140,13 @@ SAMPLING_EXTRA: Mapping[str, Rule] = {
         is_switch,
     ),
     "allowed_token_ids": each(is_number),
-    "bad_words": each(is_text),
+    "bad_words": each(is_string),
     "logit_bias": by_token,
     "stop_token_ids": each(is_number),
     "structured_outputs": {
         "json": is_data,
-        "choice": each(is_text),
-        **dict.fromkeys(("regex", "grammar", "structural_tag", "whitespace_pattern"), is_text),
+        "choice": each(is_string),
+        **dict.fromkeys(("regex", "grammar", "structural_tag", "whitespace_pattern"), is_string),
         **dict.fromkeys(("json_object", "disable_any_whitespace", "disable_additional_properties"), is_switch),
     },
     **dict.fromkeys(("reasoning_effort", "verbosity", "service_tier"), is_word),
@@ -209,7 +209,7 @@ def _of_key(key: Any, value: Any, name: str, typed: bool) -> Iterator[str]:
     if key == "engine" and value == SCRIPTED and not scripted_allowed():
         yield f"{name} = {SCRIPTED!r}: {SCRIPTED_REFUSAL}"
     if not typed and key in ("args", "extra", "chat_template_kwargs"):
-        for refused in _refused(_rule(key), value, name):
+        for refused in _refused(_allowed(key), value, name):
             hint = re.sub(r"^members\.\d+\.", "", refused)  # align has --set for all members of a squad file
             yield (
                 f"{refused}: no file may set it so, because vLLM can load code or read files by such arguments; "
@@ -218,22 +218,22 @@ def _of_key(key: Any, value: Any, name: str, typed: bool) -> Iterator[str]:
     yield from _problems(value, name, typed)
 
 
-def _rule(key: str) -> Rule:
+def _allowed(key: str) -> Allowed:
     if key == "args":
         return {**ENGINE_ARGS, **(SCRIPTED_ARGS if scripted_allowed() else {})}
     return SAMPLING_EXTRA if key == "extra" else switches
 
 
-def _refused(rule: Rule, value: Any, name: str) -> Iterator[str]:
-    """The names of what a rule does not allow, at any depth; what is null is left to the default."""
+def _refused(allowed: Allowed, value: Any, name: str) -> Iterator[str]:
+    """The names of what is not allowed, at any depth; what is null is left to the default."""
     if value is None:
         return
-    if not isinstance(rule, Mapping):
-        if not rule(value):
+    if not isinstance(allowed, Mapping):
+        if not allowed(value):
             yield name
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _refused(rule.get(key, _never), item, f"{name}.{key}")
+            yield from _refused(allowed.get(key, _never), item, f"{name}.{key}")
     else:
         yield name
 

@@ -119,8 +119,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def print_config(resolved: Resolved) -> str:
-    """Write one line per setting: name, value and where the value comes from."""
+def config_text(resolved: Resolved) -> str:
+    """Return one line per setting: name, value and where the value comes from."""
     flat = flatten(to_dict(resolved.config))
     width = max(map(len, flat), default=0)
     return "\n".join(

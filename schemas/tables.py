@@ -1,5 +1,8 @@
 """The tables of alignbeam as Arrow schemas, in the order in which data flows. Text is UTF-8; `id` is a content hash."""
 
+from collections.abc import Iterable
+from typing import Literal, get_args
+
 import pyarrow as pa
 
 TOPICS = pa.schema(
@@ -39,15 +42,6 @@ TRIPLES = pa.schema(
     }
 )
 
-CURATED_TRIPLES = pa.schema(
-    [
-        *TRIPLES,
-        pa.field("split", pa.string()),  # train | validation | test
-        pa.field("inspector_split", pa.string()),  # the same values inside the training part, else null
-        pa.field("cluster", pa.string()),  # id of the near-duplicate cluster of the question
-    ]
-)
-
 ALIGNER_ROWS = pa.schema(
     {
         "id": pa.string(),
@@ -67,9 +61,17 @@ INSPECTOR_ROWS = pa.schema(
     }
 )
 
+SPLITS = ("train", "validation", "test")
 # What curating adds to a table: to the rows that stay, and to those dropped.
-SPLIT_COLUMNS = ("split", "inspector_split", "cluster")
+SPLIT_COLUMNS = (
+    "split",  # one of SPLITS
+    "inspector_split",  # the same values inside the training part, else null
+    "cluster",  # id of the near-duplicate cluster of the question
+)
 DROP_COLUMNS = ("drop_reason", "duplicate_of", "leaked_from", "leaked_question")
+
+Decision = Literal["rewritten", "unchanged", "above_threshold", "refused", "failed"]  # what became of a response
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
 RESPONSES = pa.schema({"id": pa.string(), "question": pa.string(), "response": pa.string()})
 
@@ -89,14 +91,19 @@ TRAJECTORIES = pa.schema(
 )
 
 
+def with_texts(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """Return a schema with text columns of these names at its end."""
+    return pa.schema([*schema, *((name, pa.string()) for name in names)])
+
+
 def with_drop_reason(schema: pa.Schema) -> pa.Schema:
     """Return the schema of a table's dropped rows."""
-    return schema.append(pa.field("drop_reason", pa.string()))
+    return with_texts(schema, ("drop_reason",))
 
 
 def with_error(schema: pa.Schema) -> pa.Schema:
     """Return the schema of a table's rejected rows."""
-    return schema.append(pa.field("error", pa.string()))
+    return with_texts(schema, ("error",))
 
 
 def aligned(corpus: pa.Schema, criteria: tuple[str, ...]) -> pa.Schema:
@@ -106,7 +113,7 @@ def aligned(corpus: pa.Schema, criteria: tuple[str, ...]) -> pa.Schema:
         [
             *corpus,
             pa.field("aligned", pa.string()),
-            pa.field("decision", pa.string()),  # above_threshold | rewritten | unchanged | refused | failed
+            pa.field("decision", pa.string()),  # one of DECISIONS
             pa.field("scores_before", scores),
             pa.field("scores_after", scores),
         ]

@@ -8,7 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.tables import CURATED_TRIPLES, QUESTIONS, TRAJECTORIES, TRIPLES, aligned, with_drop_reason, with_error
+from schemas.tables import (
+    QUESTIONS,
+    SPLIT_COLUMNS,
+    TRAJECTORIES,
+    TRIPLES,
+    aligned,
+    with_drop_reason,
+    with_error,
+    with_texts,
+)
 from transforms.tables.identity import content_id
 from transforms.tables.write import write_tables
 
@@ -233,7 +242,11 @@ def write_full_run(run: Path, rows: int = 300) -> Path:
             seconds=131.0,
         ),
         write_stage(
-            run, "curate", {"triples": pa.Table.from_pylist(curated, CURATED_TRIPLES)}, rows_in=cut, seconds=3.3
+            run,
+            "curate",
+            {"triples": pa.Table.from_pylist(curated, with_texts(TRIPLES, SPLIT_COLUMNS))},
+            rows_in=cut,
+            seconds=3.3,
         ),
     ]
     losses = [(21, 0.61, 0.55), (42, 0.41, 0.38), (63, 0.29, 0.31), (84, 0.2, 0.33)]

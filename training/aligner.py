@@ -48,7 +48,7 @@ from training.causal import (
 from training.fit import check_positive, finished_metrics, fit, parameters, say, slices, start, training_arguments
 from training.run_folder import Run, base_name
 from training.shards import read_splits
-from transforms.training_data.aligner_format import DONE, SEPARATORS, aligner_completion, aligner_prompt
+from transforms.training_data.aligner_format import END, SEPARATORS, aligner_completion, aligner_prompt
 
 MAX_RANK = 512
 
@@ -86,14 +86,14 @@ def add_separators(tokenizer: Any, model: Any) -> str:
     from transformers import GenerationConfig
 
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or DONE
+        tokenizer.pad_token = tokenizer.eos_token or END
     vocabulary = set(tokenizer.get_vocab())
     new = [separator for separator in SEPARATORS if separator not in vocabulary]
     tokenizer.add_special_tokens(
         {"extra_special_tokens": [AddedToken(text, lstrip=True, special=True) for text in SEPARATORS]},
         replace_extra_special_tokens=False,
     )
-    tokenizer.eos_token = DONE
+    tokenizer.eos_token = END
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     ids = tokenizer.convert_tokens_to_ids(new)
@@ -105,7 +105,7 @@ def add_separators(tokenizer: Any, model: Any) -> str:
     for name, token_id in mark_ids.items():
         setattr(model.config, name, token_id)
     model.generation_config = GenerationConfig(**mark_ids)
-    return f" {DONE}"
+    return f" {END}"
 
 
 def encoded_pairs(table: pa.Table, tokenizer: Any, max_tokens: int, end: str) -> Iterator[dict[str, list]]:

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from schemas.tables import SPLITS
+
 
 class Card(NamedTuple):
     """What a trainer says of its models; `base` is the base's name, `pipeline_tag` a word that hubs know."""
@@ -40,7 +42,7 @@ def model_card(card: Card, identity: dict, metrics: dict[str, Any]) -> str:
         "## Training\n\n"
         + _table(identity["settings"] | {"processes": identity["processes"], "base": card.base, **metrics["versions"]}),
     ]
-    for split in ("validation", "test"):
+    for split in SPLITS[1:]:
         if metrics.get(split):
             sections.append(f"## Metrics on {split} data\n\n" + _table(metrics[split]))
     return "\n\n".join(sections) + "\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.command_line import DONE, FAILED, config_parser, exit_code, resolve_flags
 from schemas.console import results
-from schemas.settings import print_config
+from schemas.settings import config_text
 
 LIFELINE = "ALIGNBEAM_LIFELINE"  # names the read end of a pipe; only the parent holds the other end
 
@@ -39,7 +39,7 @@ def main(
         end_with_parent()
         resolved = resolve_flags(config_class, parsed)
         if parsed.print_config:
-            results.print(print_config(resolved), soft_wrap=True)
+            results.print(config_text(resolved), soft_wrap=True)
         else:
             train(resolved.config)
         return DONE

@@ -5,11 +5,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.errors import UsageError
+from schemas.tables import SPLITS
 from transforms.tables import storage
 from transforms.tables.identity import content_id
 
-REQUIRED = ("train", "validation")
-SPLITS = (*REQUIRED, "test")
+REQUIRED = SPLITS[:2]  # train, validation
 
 
 def shard_paths(data: str, split: str) -> list[str]:

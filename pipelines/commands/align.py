@@ -32,10 +32,8 @@ from transforms.tables.entries import complete_entries
 from transforms.tables.table import MANIFEST, Table, read_table
 
 IMPORT_FLAGS = ("question_column", "response_column", "messages_column", "batch_input")
-IN_SQUAD_FILE = (
-    *("aligner", "inspector", "criterion", "pack"),
-    *("threshold", "guard", "guard_margin", "guard_max_loss"),
-)
+# Flags of the members and the rules; --every-row and an engine (--set) hold for a squad file too.
+IN_SQUAD_FILE = {item.name for item in (*fields(SquadMember), *fields(Rules))} - {"every_row", "engine"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +61,8 @@ class Config(align.Flags, Rules):
         parse_shard(self.shard)
         if self.squad:
             defaults = {item.name: item.default for item in fields(self)}
-            for name in IN_SQUAD_FILE:
-                if getattr(self, name) != defaults[name]:
+            for name, default in defaults.items():
+                if name in IN_SQUAD_FILE and getattr(self, name) != default:
                     raise ValueError(f"{name}: stands in the squad file; give one or the other")
             return
         if not self.aligner or len(self.aligner) != len(self.inspector):

@@ -19,7 +19,7 @@ from schemas.criteria.pack import check_pack, load_pack
 from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve
 from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
-from transforms.alignment.members import check_models
+from transforms.alignment.members import adapters_of
 from transforms.corpora import records
 from transforms.corpora.fields import Kind, look_at, read_chunks, schema_of
 from transforms.engines.weights import Weights
@@ -43,7 +43,7 @@ def check_recipe(path: str) -> int:
 def check_squad(path: str) -> int:
     """Check a squad file, its packs, and the folders of its inspectors and adapters."""
     squad = load_squad(path)
-    adapters = check_models(squad, {})
+    adapters = adapters_of(squad, {})
     for member in squad.members:
         if member.pack:
             load_pack(member.pack)

@@ -21,7 +21,7 @@ from pipelines import questions
 from pipelines.recipe.inputs import check_inputs, check_output
 from pipelines.recipe.job import Job, models_of
 from pipelines.recipe.plan import plan_recipes, topic_growth
-from pipelines.recipe.recipe import OF_A_SQUAD, OF_ONE_CRITERION, STAGES, Config, parted
+from pipelines.recipe.recipe import COMPARED, OF_A_SQUAD, OF_ONE_CRITERION, STAGES, Config, parted
 from pipelines.report.page import write
 from pipelines.runtime import entrypoint
 from pipelines.runtime.estimates import print_plan
@@ -56,7 +56,7 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
     config, rejects = job.config, 0
     names = [name for name in names if config.only in (None, name)]
     if not config.stages.align.compare:
-        names = [name for name in names if not name.endswith("_compared")]
+        names = [name for name in names if name not in COMPARED]
     for name in names:
         if name == "report":
             messages.print(f"report: {write(config.output)}", soft_wrap=True)

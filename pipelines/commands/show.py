@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,9 +24,10 @@ from pipelines.report.trajectories import give_steps
 from pipelines.report.views import Comparison, View, views
 from pipelines.runtime import entrypoint
 from pipelines.runtime.runs import RecordedStage, open_run
-from schemas.command_line import DONE, setting
+from schemas.command_line import DONE, check_limit, setting
 from schemas.console import results
 from schemas.errors import UsageError
+from schemas.tables import DECISIONS, Decision
 from transforms.tables.table import Table
 
 visible = results.visible
@@ -44,22 +45,17 @@ class Marks(NamedTuple):
 STYLED = Marks(("", ""), ("", ""))
 PLAIN = Marks(("[-", "-]"), ("{+", "+}"))  # where no style can be shown: in a file or a pipe
 
-Decision = Literal["rewritten", "unchanged", "above_threshold", "refused", "failed"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     run: str = setting("directory that `alignbeam run` or `alignbeam align` wrote", positional=True)
     diff: bool = setting("whole texts with a word-level difference, one row after another", False)
-    only: Decision | None = setting(
-        "only rows so decided: rewritten, refused, failed, unchanged, above_threshold", None
-    )
+    only: Decision | None = setting(f"only rows so decided: {', '.join(DECISIONS)}", None)
     id: str | None = setting("only rows whose id starts so", None)
     limit: int = setting("most rows shown", 20)
 
     def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise ValueError(f"limit: must be at least 1, not {self.limit}")
+        check_limit(self.limit)
 
 
 def select(batch: pa.RecordBatch, only: str | None, row_id: str | None) -> pa.RecordBatch:

@@ -76,7 +76,7 @@ class Job:
         config = self.config
         return {"output": config.output, "cache": storage.join(self.home, "cache"), "seed": config.seed}
 
-    def limited(self, name: str, **more: Any) -> dict[str, Any]:
+    def settings_of(self, name: str, **more: Any) -> dict[str, Any]:
         """Return a stage's settings from the recipe, with what the command adds."""
         settings = getattr(self.config.stages, name)
         return {item.name: getattr(settings, item.name) for item in fields(settings)} | self.common() | more
@@ -90,7 +90,7 @@ class Job:
         count = self.limit(self.config.stages.questions.count) or 1
         return questions.run(
             questions.Config(
-                **self.limited(
+                **self.settings_of(
                     "questions",
                     criterion=self.config.criteria[0],
                     engine=engine,
@@ -104,7 +104,7 @@ class Job:
     def triples(self) -> Stage:
         return triples.run(
             triples.Config(
-                **self.limited(
+                **self.settings_of(
                     "triples",
                     questions=self.directory("questions"),
                     criterion=self.config.criteria[0],
@@ -129,7 +129,7 @@ class Job:
 
     def curate(self) -> Stage:
         heldout = self.heldout()
-        settings = self.limited("curate", input=self.directory("triples"))
+        settings = self.settings_of("curate", input=self.directory("triples"))
         del settings["cache"]  # no model answers here
         if heldout:
             settings["heldout"] = (*settings["heldout"], heldout)
@@ -168,7 +168,7 @@ class Job:
         heldout = self.heldout() or storage.join(self.directory("curate"), "aligner", "test")
         return respond.run(
             respond.Config(
-                **self.limited(
+                **self.settings_of(
                     "respond",
                     questions=heldout,
                     engine=self.config.engine("upstream"),

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from pipelines.questions import Settings as QuestionSettings
+from pipelines.recipe.recipe import Config
 from pipelines.runtime.estimates import Estimate, parameters_of, tokens_of
 from schemas.criteria.pack import Pack
 from transforms.engines.engine import EngineConfig
@@ -12,14 +13,10 @@ from transforms.prompts import render
 from transforms.synthesis.questions import hint
 from transforms.training_data.aligner_format import aligner_prompt
 
-if TYPE_CHECKING:
-    from pipelines.questions import Settings as QuestionSettings
-    from pipelines.recipe.recipe import Config as Recipe
-
 TEST_SHARE = 0.15
 
 
-def topic_growth(settings: "QuestionSettings", pack: Pack) -> tuple[int, int]:
+def topic_growth(settings: QuestionSettings, pack: Pack) -> tuple[int, int]:
     """Return the prompts of all topic rounds, and the topics after them, at most.
 
     A round has a prompt for each topic there is before it. A prompt asks for a list of `topics_per_prompt` and shows
@@ -35,7 +32,7 @@ def topic_growth(settings: "QuestionSettings", pack: Pack) -> tuple[int, int]:
     return prompts, topics if settings.topics_per_type is None else min(topics, settings.topics_per_type * types)
 
 
-def plan_recipes(recipes: Sequence["Recipe"], packs: Sequence[Pack], turns: int) -> list[Estimate]:
+def plan_recipes(recipes: Sequence[Config], packs: Sequence[Pack], turns: int) -> list[Estimate]:
     """Estimate the generating stages of one criterion, or of a squad.
 
     A squad's are the data of each criterion, then the responses and their rewriting, as often as a row may have a turn.
@@ -49,7 +46,7 @@ def plan_recipes(recipes: Sequence["Recipe"], packs: Sequence[Pack], turns: int)
     return [*data, respond, replace(align, **repeated)]
 
 
-def plan_recipe(recipe: "Recipe", pack: Pack) -> list[Estimate]:
+def plan_recipe(recipe: Config, pack: Pack) -> list[Estimate]:
     """Estimate the generating stages of a recipe, in order: upper bounds, because some rows are lost on the way."""
     teacher, upstream = (EngineConfig(**recipe.engine(name)) for name in ("teacher", "upstream"))
     wanted = recipe.stages.questions

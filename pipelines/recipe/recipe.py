@@ -11,7 +11,7 @@ from pipelines.questions import Settings as QuestionSettings
 from pipelines.respond import Settings as RespondSettings
 from pipelines.runtime.trainers import ADAPTER, TRAINERS
 from pipelines.triples import Settings as TripleSettings
-from schemas.command_line import setting
+from schemas.command_line import check_limit, setting
 from schemas.errors import UsageError
 from schemas.names import check_name
 from schemas.settings import Layer, resolve, to_dict, validated
@@ -34,6 +34,7 @@ STAGES = (
 )
 OF_ONE_CRITERION = (*STAGES[:5], "report")  # of each run below a squad's
 OF_A_SQUAD = STAGES[5:]
+COMPARED = ("align_compared", "evaluate_compared")  # where stages.align.compare is set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +125,8 @@ class Config(Recipe):
     def __post_init__(self) -> None:
         if self.only is not None and self.only not in STAGES:
             raise ValueError(f"only: no stage {self.only!r}; one of {', '.join(STAGES)}")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit: must be at least 1, not {self.limit}")
-        if self.only in ("align_compared", "evaluate_compared") and not self.stages.align.compare:
+        check_limit(self.limit)
+        if self.only in COMPARED and not self.stages.align.compare:
             raise ValueError(f"only: {self.only} needs stages.align.compare")
         if isinstance(self.criterion, str):
             if self.stages_of:

@@ -57,6 +57,22 @@ def _cut(text: object) -> str:
     return line if len(line) <= LABEL_CHARACTERS else line[: LABEL_CHARACTERS - 1] + "…"
 
 
+def stacked_bar(name: str, values: Sequence[int], colour: str, shape: str) -> go.Bar:
+    """Return one part of stacked bars of rows, hatched by `shape` so that it is known without its colour."""
+    return go.Bar(
+        name=name,
+        orientation="h",
+        y=list(range(len(values))),
+        x=values,
+        marker={
+            "color": colour,
+            "line": {"width": 0},
+            "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,0.55)", "size": 6},
+        },
+        hovertemplate=f"%{{x:,}} {name}<extra></extra>",
+    )
+
+
 def figure(traces: Sequence[Any], height: int, **layout: Any) -> go.Figure:
     base: dict[str, Any] = {
         "template": None,

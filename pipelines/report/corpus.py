@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from pipelines.report.distribution import Distribution
 from transforms.tables.identity import content_id
 
-DECISIONS = ("rewritten", "unchanged", "above_threshold", "refused", "failed")
 SHOWN_CHARACTERS = 4000
 _TEXTS = ("question", "response", "aligned")
 _SCORES = ("scores_before", "scores_after")
@@ -42,7 +41,7 @@ def show_text(text: str | None, characters: int = SHOWN_CHARACTERS) -> Shown | N
 
 
 @dataclass(frozen=True)
-class Step:
+class ShownStep:
     """One step of a row's trajectory: what was proposed (`text`, `candidate`), and the `scores` of what was kept."""
 
     step: int
@@ -68,7 +67,7 @@ class Sample:
     before: Scores
     after: Scores
     unchanged: bool
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ShownStep] = field(default_factory=list)
 
     @property
     def gain(self) -> float:

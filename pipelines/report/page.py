@@ -19,7 +19,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from pipelines.report import charts, formats, sections
-from pipelines.report.corpus import DECISIONS, Corpus, columns_of, summarise
+from pipelines.report.corpus import Corpus, columns_of, summarise
 from pipelines.report.numbers import numbers
 from pipelines.report.trajectories import FOLLOWED, Trajectories, follow, give_steps
 from pipelines.report.views import views
@@ -27,6 +27,7 @@ from pipelines.runtime import entrypoint
 from pipelines.runtime.runs import RecordedStage, Run, open_run
 from schemas.command_line import DONE, setting
 from schemas.console import results
+from schemas.tables import DECISIONS
 from transforms.tables import storage
 
 PARTS = Path(__file__).parent

@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 
 from pipelines.report import corpus_charts, stage_charts, trajectory_charts
 from pipelines.report.charts import Cell, Chart
-from pipelines.report.corpus import DECISIONS, Corpus
+from pipelines.report.corpus import Corpus
 from pipelines.report.duplicates import Duplicates, find_duplicates
 from pipelines.report.formats import cell, duration, share, spaced
 from pipelines.report.numbers import Numbers, numbers
 from pipelines.report.trajectories import Trajectories
 from pipelines.runtime.runs import RecordedStage, Run
+from schemas.tables import DECISIONS
 from transforms.tables.table import Table
 
 TOPIC_CHARACTERS = 80

@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from pipelines.report.charts import BLUE, ORANGE, RED, Cell, Chart, axis, figure, label, names
+from pipelines.report.charts import BLUE, ORANGE, RED, Cell, Chart, axis, figure, label, names, stacked_bar
 from pipelines.report.formats import share, spaced
 from pipelines.runtime.runs import RecordedStage
 
@@ -28,20 +28,7 @@ def funnel(stages: Sequence[RecordedStage]) -> Chart | None:
         "rejected": ([rows.rejected for _, rows in counted], RED, "x"),
     }
     traces = [
-        go.Bar(
-            name=kind,
-            orientation="h",
-            y=list(range(len(stage_names))),
-            x=values,
-            marker={
-                "color": colour,
-                "line": {"width": 0},
-                "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,0.55)", "size": 6},
-            },
-            hovertemplate=f"%{{x:,}} {kind}<extra></extra>",
-        )
-        for kind, (values, colour, shape) in series.items()
-        if any(values)
+        stacked_bar(kind, values, colour, shape) for kind, (values, colour, shape) in series.items() if any(values)
     ]
     return Chart(
         "funnel",

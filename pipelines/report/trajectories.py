@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.report.corpus import Sample, Step, rank, show_text
+from pipelines.report.corpus import Sample, ShownStep, rank, show_text
 from pipelines.report.distribution import Distribution
 
 FOLLOWED = ["id", "step", "member", "decision", "reason", "scores"]
@@ -89,8 +89,8 @@ def _score(maps: pa.MapArray, criterion: str) -> np.ndarray:
     return pc.map_lookup(maps, pa.scalar(criterion), "first").to_numpy(zero_copy_only=False)
 
 
-def _step(row: dict[str, Any]) -> Step:
-    return Step(
+def _step(row: dict[str, Any]) -> ShownStep:
+    return ShownStep(
         row["step"],
         row["member"],
         show_text(row["text"]),

@@ -21,6 +21,7 @@ from pipelines.report.charts import (
     figure,
     label,
     names,
+    stacked_bar,
     wrapped,
 )
 from pipelines.report.corpus_charts import QUANTILE_COLUMNS, quantiles
@@ -147,18 +148,7 @@ def rows_by_aligner(trajectories: Trajectories, order: Sequence[str]) -> Chart |
     parts = [*((outcome, *look) for outcome, look in OUTCOMES.items()), ("not asked", GREY + "40", "")]
     lengths = [[*counts, rows_of[step] - sum(counts)] for step, _, counts in drawn]
     traces = [
-        go.Bar(
-            name=part,
-            orientation="h",
-            y=list(range(len(drawn))),
-            x=[row[number] for row in lengths],
-            marker={
-                "color": colour,
-                "line": {"width": 0},
-                "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,0.55)", "size": 6},
-            },
-            hovertemplate=f"%{{x:,}} {part}<extra></extra>",
-        )
+        stacked_bar(part, [row[number] for row in lengths], colour, shape)
         for number, (part, colour, shape) in enumerate(parts)
         if any(row[number] for row in lengths)
     ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.report.corpus import Sample, Scores, Shown, Step
+from pipelines.report.corpus import Sample, Scores, Shown, ShownStep
 from pipelines.report.diff import DiffSpan, diff
 from pipelines.report.formats import change
 from pipelines.runtime.runs import RecordedStage
@@ -29,7 +29,7 @@ class Comparison:
     before: Side
     after: Side
     spans: list[DiffSpan]
-    step: Step | None = None
+    step: ShownStep | None = None
 
     @property
     def refused(self) -> bool:
@@ -103,6 +103,6 @@ def _compare_steps(sample: Sample) -> Iterator[Comparison]:
         scores = step.scores
 
 
-def _compare(before: Side, after: Side, step: Step | None = None) -> Comparison:
+def _compare(before: Side, after: Side, step: ShownStep | None = None) -> Comparison:
     spans = diff(before.text.text if before.text else "", after.text.text) if after.text else []
     return Comparison(before, after, spans, step)

@@ -10,7 +10,7 @@ from pipelines.runtime.beam import checked_options
 from pipelines.runtime.stage import Stage
 from schemas.command_line import DONE, DONE_WITH_REJECTS, config_parser, exit_code, resolve_flags
 from schemas.console import messages, results
-from schemas.settings import print_config
+from schemas.settings import config_text
 
 
 def main(
@@ -50,7 +50,7 @@ def command_main(
         parsed = parser.parse_args(own)
         resolved = resolve_flags(config_class, parsed, file_flag)
         if parsed.print_config:
-            results.print(print_config(resolved), soft_wrap=True)
+            results.print(config_text(resolved), soft_wrap=True)
             return DONE
         checked_options(beam_arguments)
         return run(resolved.config, beam_arguments)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.table import Table as Grid
 
+from schemas.command_line import DONE
 from schemas.console import messages
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig
@@ -21,7 +22,6 @@ SAMPLE_ROWS = 200
 BYTES_PER_PARAMETER = 2  # bf16
 GPU_FLOPS = 2e14  # what a current data-centre GPU reaches in batched generation
 CPU_FLOPS = 2e11
-DONE = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import pytest
 from pipelines import ingest
 from pipelines.commands import align, check
 from pipelines.runtime.stage import Stage
-from schemas.settings import Layer, print_config, resolve
+from schemas.settings import Layer, config_text, resolve
 from transforms.tables import storage
 from transforms.tables.table import read_table
 
@@ -107,7 +107,7 @@ def test_errors_and_printed_settings_have_no_secret(host, tmp_path, capsys):
     assert align.main(["--config", f"http://{host}/nothing.yaml?sig=secret"]) == 2
     engine = {"engine": "server", "model": "m", "base_url": "https://me:secret@host/v1?api-key=secret"}
     given = {"corpus": url, "output": "sftp://me:secret@host/out", "aligner": ["a"], "inspector": ["i"]}
-    printed = print_config(resolve(align.Config, [Layer(f"{url}&x=secret", given | {"engine": engine})]))
+    printed = config_text(resolve(align.Config, [Layer(f"{url}&x=secret", given | {"engine": engine})]))
     assert '"https://***@host/v1?api-key=***"' in printed
     text = "".join(capsys.readouterr()) + printed
     assert text.count("sig=***") >= 3

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from schemas.errors import UsageError
-from schemas.settings import Layer, parse_assignments, print_config, read_yaml, resolve, to_dict
+from schemas.settings import Layer, config_text, parse_assignments, read_yaml, resolve, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ def test_later_layers_win_and_each_value_knows_its_source():
         "sampling.temperature": "recipe.yaml",
         "more.x": "recipe.yaml",
     }
-    assert print_config(resolve(Settings, [Layer("f", {"model": "m"})])).splitlines()[:2] == [
+    assert config_text(resolve(Settings, [Layer("f", {"model": "m"})])).splitlines()[:2] == [
         'model                 "m"  # f',
         "sampling.max_tokens   256  # default",
     ]

@@ -25,7 +25,7 @@ from transforms.engines.engine import EngineConfig, Request, Sampling
 from transforms.engines.running import close_engines, open_engine
 from transforms.engines.weights import find_weights
 from transforms.training_data.aligner_format import (
-    DONE,
+    END,
     SEPARATORS,
     aligner_completion,
     aligner_prompt,
@@ -65,7 +65,7 @@ def prepared(bases, base):
     return tokenizer, model
 
 
-def pairs(tokenizer, rows, max_tokens=128, end=f" {DONE}"):
+def pairs(tokenizer, rows, max_tokens=128, end=f" {END}"):
     return list(encoded_pairs(pa.Table.from_pylist(rows, schema=ALIGNER_ROWS), tokenizer, max_tokens, end))
 
 

@@ -47,7 +47,7 @@ def members_of(squad: Squad, engine: dict[str, Any], model: str, sampling: Sampl
     adapters have different bases.
     """
     members: list[Member] = []
-    adapters = check_models(squad, engine)
+    adapters = adapters_of(squad, engine)
     folders = tuple(sorted(weights.adapter for weights in adapters.values() if weights.adapter))
     for member in squad.members:
         try:
@@ -75,7 +75,7 @@ def members_of(squad: Squad, engine: dict[str, Any], model: str, sampling: Sampl
     return tuple(members)
 
 
-def check_models(squad: Squad, engine: dict[str, Any]) -> dict[str, Weights]:
+def adapters_of(squad: Squad, engine: dict[str, Any]) -> dict[str, Weights]:
     """Return the LoRA adapters among the aligners, by criterion.
 
     UsageError as in `members_of`, of inspectors and adapters.

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from schemas.errors import UsageError
+from schemas.tables import SPLITS
 from transforms.curation.decisions import to_decisions
 from transforms.curation.duplicates import BandKeys, ComparedColumns, GroupCandidates
 from transforms.tables.chunks import HASHED_ROWS, Keyed
@@ -31,8 +32,6 @@ from transforms.tables.table import Table
 from transforms.texts.near_duplicates import Similarity, near_duplicate_groups
 from transforms.texts.shingles import Shingles, scramble
 from transforms.texts.words import byte_hashes, words_of
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ base's own end of sequence stands for `[DONE]`.
 
 INIT = "[INIT]"
 ALIGNED = "[ALIGNED]"
-DONE = "[DONE]"
-SEPARATORS = (INIT, ALIGNED, DONE)
+END = "[DONE]"
+SEPARATORS = (INIT, ALIGNED, END)
 
 
 def _without_separators(text: str) -> str:
@@ -26,11 +26,11 @@ def aligner_prompt(question: str, response: str) -> str:
     return f"{_without_separators(question)} {INIT} {_without_separators(response)} {ALIGNED}"
 
 
-def aligner_completion(correction: str, end: str = f" {DONE}") -> str:
+def aligner_completion(correction: str, end: str = f" {END}") -> str:
     """Return what the aligner is taught to write after a prompt, its end mark included."""
     return f" {_without_separators(correction)}{end}"
 
 
 def read_correction(completion: str) -> str:
     """Return the correction in a completion, stripped: all before `[DONE]`, or all where there is none."""
-    return completion.partition(DONE)[0].strip()
+    return completion.partition(END)[0].strip()

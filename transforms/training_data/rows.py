@@ -1,6 +1,7 @@
 """Rows for trainers: what each trainer reads, made of curated rows.
 
-A trainer is one function and one line of TRAINERS: another needs no more, and its shards are planned and written alike.
+A trainer is one function and one line of TRAINER_ROWS: another needs no more, and its shards are planned and written
+alike.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ LABELS = {"response": 0, "correction": 1}
 
 
 @dataclass(frozen=True)
-class Trainer:
+class TrainerRows:
     """A trainer's rows: their schema, the split column that they are chosen by, and the function that makes them.
 
     to_rows: returns so many rows for each curated row, one after the other, with their `split`.
@@ -51,7 +52,7 @@ def inspector_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({name: pa.concat_arrays(halves).take(order) for name, halves in columns.items()})
 
 
-TRAINERS = (
-    Trainer("aligner", ALIGNER_ROWS, "split", aligner_rows, 1),
-    Trainer("inspector", INSPECTOR_ROWS, "inspector_split", inspector_rows, 2),
+TRAINER_ROWS = (
+    TrainerRows("aligner", ALIGNER_ROWS, "split", aligner_rows, 1),
+    TrainerRows("inspector", INSPECTOR_ROWS, "inspector_split", inspector_rows, 2),
 )

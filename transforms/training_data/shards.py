@@ -12,12 +12,12 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.curation.split import SPLITS
+from schemas.tables import SPLITS
 from transforms.tables.chunks import Chunk, MapBatches
 from transforms.tables.shards import Target, read_shard, row_groups
 from transforms.tables.table import Table
 from transforms.tables.write import WriteTables
-from transforms.training_data.rows import Trainer
+from transforms.training_data.rows import TrainerRows
 
 RowGroup = tuple[int, int]  # the index of a curated shard, the number of a row group in it
 
@@ -75,7 +75,7 @@ class WriteTrainingShards(beam.PTransform):
     """Write one trainer's tables train, validation and test; shard k of each holds the pieces `plan[k]`."""
 
     curated: Table
-    trainer: Trainer
+    trainer_rows: TrainerRows
     plan: list[list[Piece]]
     directory: str
     about: dict
@@ -86,13 +86,13 @@ class WriteTrainingShards(beam.PTransform):
         return {index: Target(f"shard-{index:05d}") for index in range(len(self.plan))}
 
     def expand(self, root: beam.Pipeline) -> beam.PCollection[str | None]:
-        schemas = dict.fromkeys(SPLITS, self.trainer.schema)
+        schemas = dict.fromkeys(SPLITS, self.trainer_rows.schema)
         return (
             root
             | "Plan" >> beam.Create([item for item in enumerate(self.plan) if item[0] not in self.skip])
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.FlatMapTuple(self._read).with_output_types(Chunk)
-            | "Rows" >> MapBatches(self.trainer.to_rows)
+            | "Rows" >> MapBatches(self.trainer_rows.to_rows)
             | "Write" >> WriteTables(self.directory, schemas, by_split, self.targets, self.about)
         )
 
@@ -110,7 +110,7 @@ class WriteTrainingShards(beam.PTransform):
         shard = next(shard for shard in self.curated.shards if shard.index == shard_index)
         before = 0
         for chunk in read_shard(shard, None, group):
-            of_split = chunk.batch.filter(pc.equal(chunk.batch.column(self.trainer.column), piece.split))
+            of_split = chunk.batch.filter(pc.equal(chunk.batch.column(self.trainer_rows.column), piece.split))
             start, stop = max(piece.start - before, 0), max(piece.stop - before, 0)
             before += of_split.num_rows
             rows = of_split.slice(start, stop - start)

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from pipelines.report.corpus import Step, sample, show_text
+from pipelines.report.corpus import ShownStep, sample, show_text
 from pipelines.report.views import view
 
 ROW = {
@@ -12,13 +12,17 @@ ROW = {
     "scores_before": {"kind": 0.2, "true": 0.4},
     "scores_after": {"kind": 0.7, "true": 0.4},
 }
-GIVEN = Step(0, None, show_text("Nobody knows."), {"kind": 0.2, "true": 0.4}, {}, "as_given", None)
-HARMED = Step(1, "kind", show_text("Who cares?"), GIVEN.scores, {"kind": 0.3, "true": 0.1}, "refused", "harmed:true")
-BETTER = Step(
+GIVEN = ShownStep(0, None, show_text("Nobody knows."), {"kind": 0.2, "true": 0.4}, {}, "as_given", None)
+HARMED = ShownStep(
+    1, "kind", show_text("Who cares?"), GIVEN.scores, {"kind": 0.3, "true": 0.1}, "refused", "harmed:true"
+)
+BETTER = ShownStep(
     2, "kind", show_text("Ask him."), {"kind": 0.7, "true": 0.4}, {"kind": 0.7, "true": 0.4}, "rewritten", None
 )
-LOWER = Step(3, "true", show_text("Ask her."), BETTER.scores, {"kind": 0.7, "true": 0.3}, "refused", "scored_lower")
-IDLE = Step(2, None, None, GIVEN.scores, {}, "not_asked", None)
+LOWER = ShownStep(
+    3, "true", show_text("Ask her."), BETTER.scores, {"kind": 0.7, "true": 0.3}, "refused", "scored_lower"
+)
+IDLE = ShownStep(2, None, None, GIVEN.scores, {}, "not_asked", None)
 
 
 def seen(row, *steps, error=None):
@@ -70,8 +74,8 @@ def test_a_single_rewrite_is_the_aligned_text_and_names_its_aligner():
 
 def test_what_has_nothing_to_compare_with_shows_its_response():
     row = {**ROW, "aligned": "Nobody knows.", "scores_after": ROW["scores_before"]}
-    failed = Step(1, "kind", None, GIVEN.scores, {}, "failed", None)
-    empty = Step(1, "kind", None, GIVEN.scores, {}, "refused", "empty_rewrite")
+    failed = ShownStep(1, "kind", None, GIVEN.scores, {}, "failed", None)
+    empty = ShownStep(1, "kind", None, GIVEN.scores, {}, "refused", "empty_rewrite")
     for steps in ((), (GIVEN, IDLE), (GIVEN, failed), (GIVEN, empty)):
         found = seen(row, *steps, error="server_error: 503" if failed in steps else None)
         assert [told(comparison) for comparison in found.comparisons] == [

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pytest
+from cutting import assert_cuts_never_matter
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.criteria.pack import load_pack
 from schemas.squads import SquadRules
-from tests.cutting import assert_cuts_never_matter
 from transforms.alignment.guard import apply_guard, propose
 from transforms.alignment.members import Member
 from transforms.alignment.routing import route, start_state

@@ -9,9 +9,9 @@ from cutting import assert_cuts_never_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.tables import CURATED_TRIPLES
+from schemas.tables import SPLIT_COLUMNS, TRIPLES, with_texts
 from transforms.tables.table import read_manifest, read_table
-from transforms.training_data.rows import TRAINERS, aligner_rows, inspector_rows
+from transforms.training_data.rows import TRAINER_ROWS, aligner_rows, inspector_rows
 from transforms.training_data.shards import Piece, WriteTrainingShards, count_rows, plan_shards
 
 
@@ -21,7 +21,7 @@ def triple(number: int, split: str = "train", inner: str | None = "train") -> di
 
 
 def batch_of(rows: list[dict]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist(rows, CURATED_TRIPLES)
+    return pa.RecordBatch.from_pylist(rows, with_texts(TRIPLES, SPLIT_COLUMNS))
 
 
 def test_an_inspector_gets_both_answers_of_a_triple():
@@ -65,7 +65,7 @@ def test_planned_shards_are_even_and_hold_every_row_once(rows, rows_per_shard):
     assert held == [((0, group), row) for group, count in enumerate(rows) for row in range(count)]
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", TRAINER_ROWS)
 def test_shards_on_disk(tmp_path, trainer):
     rows = [triple(n, ("train", "test")[n % 5 == 4], (None, "train", "validation")[n % 3]) for n in range(25)]
     (tmp_path / "curated").mkdir()
