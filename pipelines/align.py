@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -20,6 +19,7 @@ import pyarrow as pa
 from pipelines.runtime import entrypoint, runs
 from pipelines.runtime.at_work import at_work
 from pipelines.runtime.estimates import SAMPLE_ROWS, Estimate, parameters_of, tokens_of
+from pipelines.runtime.generating import GenerateFlags
 from pipelines.runtime.stage import Stage, complete
 from schemas import tables
 from schemas.command_line import check_limit, setting
@@ -54,16 +54,11 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(Settings):
+class Flags(GenerateFlags, Settings):
     """What the stage takes, and `alignbeam align` as well."""
 
-    output: str = setting("run directory", short="-o")
     model: str = setting("the model of a prompted aligner", "")
     limit: int | None = setting("align only the first N rows", None)
-    retry_failed: bool = setting("ask again for the rows that failed", False)
-    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
-    seed: int = setting("integer seed of everything that is sampled", 0)
-    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.engine.EngineConfig
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -80,8 +75,7 @@ class Config(Flags):
 def transform_of(config: Config) -> Align:
     """Return the transform with the squad's models; UsageError as in `members_of`."""
     members = members_of(config.squad, config.engine, config.model, config.sampling)
-    cache = config.cache or storage.join(config.output, "cache")
-    return Align(members, config.squad, seed=config.seed, cache=cache, bf16=config.bf16)
+    return Align(members, config.squad, seed=config.seed, cache=config.cache_directory, bf16=config.bf16)
 
 
 def check_columns(path: str, schema: pa.Schema, criteria: tuple[str, ...]) -> None:

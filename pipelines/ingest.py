@@ -42,17 +42,31 @@ CLAIM = "import.json"  # which import the shards in a directory belong to, befor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    corpus: str = setting("file, folder or glob: Parquet, JSON lines, JSON, CSV, plain or compressed", positional=True)
-    output: str = setting("directory for the table", short="-o")
-    kind: Kind = setting("questions, responses, or triples (also from preference data)", "responses")
+class TextFlags:
+    """Which columns of a file hold the texts; the stages that import a file first have these flags too."""
+
     question_column: str | None = setting("column of the question", None)
     response_column: str | None = setting("column of the response", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripleFlags(TextFlags):
     correction_column: str | None = setting("column of the better response", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseFlags(TextFlags):
     messages_column: str | None = setting("column of a chat, whose last assistant turn is the response", None)
     batch_input: str | None = setting(
         "requests whose results the corpus is: a batch API's input file, folder or glob", None
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ResponseFlags, TripleFlags):
+    corpus: str = setting("file, folder or glob: Parquet, JSON lines, JSON, CSV, plain or compressed", positional=True)
+    output: str = setting("directory for the table", short="-o")
+    kind: Kind = setting("questions, responses, or triples (also from preference data)", "responses")
     limit: int | None = setting("read only so many rows of each file", None)
 
     def __post_init__(self) -> None:

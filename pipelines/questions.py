@@ -12,19 +12,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.runtime import entrypoint
+from pipelines.runtime.generating import GenerateFlags
 from pipelines.runtime.stage import Stage, announce, complete, identity_digest
 from schemas.command_line import setting
 from schemas.console import messages
 from schemas.criteria.pack import Pack, load_pack, pack_digest
 from schemas.errors import StageError
-from schemas.settings import validated
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
 from transforms.generation.generate import Generate, Model
@@ -75,13 +74,9 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Settings):
+class Config(GenerateFlags, Settings):
     criterion: str = setting("criterion pack: a name or a file")
     model: str = setting("model that writes the questions: a folder or a hub id", "")
-    output: str = setting("run directory", short="-o")
-    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
-    seed: int = setting("integer seed of everything that is sampled", 0)
-    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.engine.EngineConfig
     retry_failed: bool = setting("where too few were kept, ask again for what failed; later rounds follow", False)
 
 
@@ -108,7 +103,7 @@ def ask(config: Config, engine: EngineConfig, stage: Stage, beam_arguments: Sequ
     write_tables(path, {"prompts": pa.Table.from_batches([round.prompts])}, {"stage": round.name}, PROMPTS_PER_SHARD)
     prompts = read_table(path)
     model = Model(engine=engine, sampling=config.sampling)
-    generate = Generate(model, round.name, config.seed, config.cache or storage.join(config.output, "cache"))
+    generate = Generate(model, round.name, config.seed, config.cache_directory)
     complete(
         round_stage,
         prompts,
@@ -227,7 +222,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     again.
     """
     pack = load_pack(config.criterion)
-    engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
+    engine = config.engine_config()
     storage.check_writable(config.output)
     stage = stage_for(config, pack, engine)
     if not stage.is_done() or (config.retry_failed and stage.read_manifest()["counts"]["kept"] < config.count):

@@ -9,16 +9,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.runtime import entrypoint
+from pipelines.runtime.generating import GenerateFlags
 from pipelines.runtime.stage import Stage, check_yield, complete
 from schemas.command_line import setting
-from schemas.settings import validated
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, PromptStyle, Sampling
 from transforms.engines.identity import engine_digest
@@ -45,14 +44,9 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Settings):
+class Config(GenerateFlags, Settings):
     questions: str = setting("table with a column `question`", positional=True)
     model: str = setting("upstream model: a folder or a hub id", "")
-    output: str = setting("run directory", short="-o")
-    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
-    seed: int = setting("integer seed of everything that is sampled", 0)
-    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.engine.EngineConfig
-    retry_failed: bool = setting("ask again for the rows that failed", False)
 
 
 def answer_prompts(batch: pa.RecordBatch, style: PromptStyle) -> pa.RecordBatch:
@@ -91,7 +85,7 @@ def build(
     root: beam.Pipeline,
     skip: frozenset[int],
 ) -> None:
-    cache = config.cache or storage.join(config.output, "cache")
+    model = Model(engine=engine, sampling=config.sampling)
     kept_columns = [column for column in questions.schema if column.name in QUESTIONS.names]
     responses = pa.unify_schemas([RESPONSES, pa.schema(kept_columns)])
     schemas = {"responses": responses, "drops": with_drop_reason(responses), "rejects": with_error(responses)}
@@ -99,7 +93,7 @@ def build(
         root
         | "Read" >> ReadTable(questions, [column.name for column in kept_columns], skip)
         | "Prompt" >> MapBatches(lambda batch: answer_prompts(batch, engine.style))
-        | "Generate" >> Generate(Model(engine=engine, sampling=config.sampling), "respond", config.seed, cache)
+        | "Generate" >> Generate(model, "respond", config.seed, config.cache_directory)
         | "ReadAnswers" >> MapBatches(read_answers)
         | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("responses"), questions.targets, stage.about)
     )
@@ -107,7 +101,7 @@ def build(
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     """Write the responses that are not there yet."""
-    engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
+    engine = config.engine_config()
     storage.check_writable(config.output)
     questions = read_table(config.questions).head(config.limit)
     check_texts(config.questions, questions.schema, ("id", "question"))

@@ -9,16 +9,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 
 from pipelines.runtime import entrypoint
+from pipelines.runtime.generating import GenerateFlags
 from pipelines.runtime.stage import Stage, check_yield, complete
 from schemas.command_line import setting
 from schemas.criteria.pack import Pack, load_pack, pack_digest
-from schemas.settings import validated
 from schemas.tables import QUESTIONS, TRIPLES, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, Sampling
 from transforms.engines.identity import engine_digest
@@ -46,15 +45,10 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Settings):
+class Config(GenerateFlags, Settings):
     questions: str = setting("table of questions", positional=True)
     criterion: str = setting("criterion pack: a name or a file")
     model: str = setting("model that writes the triples: a folder or a hub id", "")
-    output: str = setting("run directory", short="-o")
-    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
-    seed: int = setting("integer seed of everything that is sampled", 0)
-    engine: dict[str, Any] = field(default_factory=dict)  # settings of transforms.engines.engine.EngineConfig
-    retry_failed: bool = setting("ask again for the rows that failed", False)
 
 
 def stage_for(config: Config, pack: Pack, engine: EngineConfig, questions: Table) -> Stage:
@@ -79,14 +73,14 @@ def build(
     root: beam.Pipeline,
     skip: frozenset[int],
 ) -> None:
-    cache = config.cache or storage.join(config.output, "cache")
+    model = Model(engine=engine, sampling=config.sampling)
     columns = [name for name in questions.schema.names if name in QUESTIONS.names]
     schemas = {"triples": TRIPLES, "drops": DROPS, "rejects": with_error(QUESTIONS)}
     (
         root
         | "Read" >> ReadTable(questions, columns, skip)
         | "Prompt" >> MapBatches(lambda batch: triple_prompts(batch, pack))
-        | "Generate" >> Generate(Model(engine=engine, sampling=config.sampling), "triples", config.seed, cache)
+        | "Generate" >> Generate(model, "triples", config.seed, config.cache_directory)
         | "Parse" >> MapBatches(lambda batch: parse_triples(batch, pack))
         | "Clean" >> MapBatches(lambda batch: clean_triples(batch, pack, english=config.english))
         | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("triples"), questions.targets, stage.about)
@@ -96,7 +90,7 @@ def build(
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
     """Write the triples that are not there yet."""
     pack = load_pack(config.criterion)
-    engine = validated(EngineConfig, "engine", {"model": config.model, **config.engine})
+    engine = config.engine_config()
     storage.check_writable(config.output)
     questions = read_table(config.questions).head(config.limit)
     check_texts(config.questions, questions.schema, ("id", "question"))

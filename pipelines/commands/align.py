@@ -16,7 +16,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
-from pipelines import align, conflicts, ingest, score
+from pipelines import align, ingest, score
+from pipelines.commands import conflicts
 from pipelines.runtime import entrypoint
 from pipelines.runtime.at_work import at_work
 from pipelines.runtime.estimates import print_plan
@@ -31,13 +32,12 @@ from transforms.tables import storage
 from transforms.tables.entries import complete_entries
 from transforms.tables.table import MANIFEST, Table, read_table
 
-IMPORT_FLAGS = ("question_column", "response_column", "messages_column", "batch_input")
 # Flags of the members and the rules; --every-row and an engine (--set) hold for a squad file too.
 IN_SQUAD_FILE = {item.name for item in (*fields(SquadMember), *fields(Rules))} - {"every_row", "engine"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(align.Flags, Rules):
+class Config(ingest.ResponseFlags, align.Flags, Rules):
     corpus: str = setting("responses: a file, folder or glob, or a table made by a stage", positional=True)
     squad: str = setting("squad file: several criteria, and how rows go from one to the next", "")
     aligner: tuple[str, ...] = setting("folder of a trained aligner, or 'prompted'; once per criterion", ())
@@ -45,12 +45,6 @@ class Config(align.Flags, Rules):
     criterion: tuple[str, ...] = setting("its name in the results (default: the inspector's folder)", ())
     pack: tuple[str, ...] = setting("criterion pack for a prompted aligner; once per prompted aligner", ())
     threshold: float = setting("rows that score below this are rewritten", SquadMember.threshold)
-    question_column: str | None = setting("column of the question", None)
-    response_column: str | None = setting("column of the response", None)
-    messages_column: str | None = setting("column of a chat, whose last assistant turn is the response", None)
-    batch_input: str | None = setting(
-        "requests whose results the corpus is: a batch API's input file, folder or glob", None
-    )
     shard: str | None = setting("I/N: do only every N-th input shard, from the I-th (1-based)", None)
     plan: bool = setting(
         "say what the command would cost, and stop; with --squad: what each aligner does to a sample of 64 rows", False
@@ -128,7 +122,7 @@ def stage_settings(config: Config) -> align.Config:
 
 def import_corpus(config: Config, criteria: tuple[str, ...], beam_arguments: Sequence[str] = ()) -> Stage | None:
     """Import the corpus into the run directory, unless a stage made it; UsageError where a flag does not suit it."""
-    how = {name: getattr(config, name) for name in IMPORT_FLAGS}
+    how = {item.name: getattr(config, item.name) for item in fields(ingest.ResponseFlags)}
     if not storage.exists(storage.join(config.corpus, MANIFEST)):
         if config.shard is not None:
             raise UsageError(f"--shard {config.shard}: {config.corpus} is no table; make one first: alignbeam import")
@@ -142,7 +136,7 @@ def import_corpus(config: Config, criteria: tuple[str, ...], beam_arguments: Seq
 
 @dataclass(frozen=True)
 class Opened:
-    """What a command works on: the stage's settings and transform, and the corpus as a table."""
+    """Hold what a command works on: the stage's settings and transform, and the corpus as a table."""
 
     settings: align.Config
     transform: Align
@@ -151,7 +145,7 @@ class Opened:
 
 
 @contextmanager
-def opened(config: Config, beam_arguments: Sequence[str]) -> Iterator[Opened]:
+def opening(config: Config, beam_arguments: Sequence[str]) -> Iterator[Opened]:
     """Check everything, lock the run directory and import the corpus, unless it is a table already."""
     settings = stage_settings(config)
     if config.shard is not None and settings.squad.needs_all_scores:
@@ -180,20 +174,20 @@ def left_to_others(config: Config, corpus: Table) -> frozenset[int]:
 def align_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
     """Align the corpus, or what is left of it; return the stages, the import first where there was one."""
     with (
-        opened(config, beam_arguments) as task,
-        align.recorded(task.settings, task.transform, task.corpus) as stage,
+        opening(config, beam_arguments) as opened,
+        align.recorded(opened.settings, opened.transform, opened.corpus) as stage,
     ):
-        settings, others = task.settings, left_to_others(config, task.corpus)
+        settings, others = opened.settings, left_to_others(config, opened.corpus)
         if settings.squad.needs_all_scores and (settings.retry_failed or not stage.is_done()):
-            settings = replace(settings, scores=score_corpus(task, beam_arguments).directory)
-        align.align_table(settings, task.transform, task.corpus, stage, beam_arguments, left_to_others=others)
-    return [task.imported, stage] if task.imported else [stage]
+            settings = replace(settings, scores=score_corpus(opened, beam_arguments).directory)
+        align.align_table(settings, opened.transform, opened.corpus, stage, beam_arguments, left_to_others=others)
+    return [opened.imported, stage] if opened.imported else [stage]
 
 
-def score_corpus(task: Opened, beam_arguments: Sequence[str]) -> Stage:
-    settings = task.settings
+def score_corpus(opened: Opened, beam_arguments: Sequence[str]) -> Stage:
+    settings = opened.settings
     config = score.Config(
-        corpus=task.imported.directory if task.imported else settings.corpus,
+        corpus=opened.imported.directory if opened.imported else settings.corpus,
         output=settings.output,
         inspectors={member.criterion: member.inspector for member in settings.squad.members},
         limit=settings.limit,
@@ -204,12 +198,12 @@ def score_corpus(task: Opened, beam_arguments: Sequence[str]) -> Stage:
 
 def say_plan(config: Config, beam_arguments: Sequence[str] = ()) -> int:
     """Print what the command would cost, or what a squad file's members do to each other; return the exit code."""
-    with opened(config, beam_arguments) as task:
+    with opening(config, beam_arguments) as opened:
         if not config.squad:
-            return print_plan(align.estimate(task.corpus, task.transform.members))
+            return print_plan(align.estimate(opened.corpus, opened.transform.members))
         scratch = storage.join(config.output, f".plan-{uuid.uuid4().hex[:8]}")
-        seen = conflicts.find_conflicts(task.corpus, task.transform, scratch, beam_arguments)
-        conflicts.print_conflicts(seen, task.corpus.rows)
+        seen = conflicts.find_conflicts(opened.corpus, opened.transform, scratch, beam_arguments)
+        conflicts.print_conflicts(seen, opened.corpus.rows)
         return DONE
 
 

@@ -25,25 +25,22 @@ from schemas.command_line import setting
 from schemas.errors import UsageError
 from transforms.corpora import records
 from transforms.corpora.fields import Kind, choose_columns
-from transforms.curation.validity import TEXT_COLUMNS, rules_for
+from transforms.curation.validity import rules_for
 from transforms.tables import storage
 from transforms.tables.table import MANIFEST, read_table
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(curate.Config):
+class Config(ingest.TripleFlags, curate.Config):
     input: str = setting("table of triples, responses or questions, or a file to import", positional=True)
     kind: Kind | None = setting("what to import the file as (default: by its columns)", None)
-    question_column: str | None = setting("column of the question", None)
-    response_column: str | None = setting("column of the response", None)
-    correction_column: str | None = setting("column of the better response", None)
     explain: str | None = setting("say what every rule sees in the row of this id and what became of it; no more", None)
 
 
 def import_input(config: Config, beam_arguments: Sequence[str]) -> Stage | None:
     """Import the input under the output, unless it is a table with `id` and `question`."""
-    columns = {name: getattr(config, f"{name}_column") for name in TEXT_COLUMNS}
-    flags = {f"{name}_column": column for name, column in columns.items()}
+    flags = {item.name: getattr(config, item.name) for item in fields(ingest.TripleFlags)}
+    columns = {name.removesuffix("_column"): column for name, column in flags.items()}
     if storage.exists(storage.join(config.input, MANIFEST)):
         ingest.refuse_import_flags(config.input, flags)
         return None
@@ -74,7 +71,7 @@ def stage_config(config: Config, imported: Stage | None) -> curate.Config:
     return curate.Config(**settings | ({"input": imported.directory} if imported else {}))
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
+def curate_input(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
     """Import the input where it is no table yet, then curate it or explain one row; return the stages done."""
     storage.check_writable(config.output)
     references = curate.read_references(config)
@@ -89,11 +86,13 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
     return []
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    def command(config: Config, beam_arguments: Sequence[str]) -> int:
-        return entrypoint.report_stages(*run(config, beam_arguments))
+def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
+    """Curate the input, or explain one row; return the exit code."""
+    return entrypoint.report_stages(*curate_input(config, beam_arguments))
 
-    return entrypoint.command_main(argv, Config, command, program="alignbeam curate", description=__doc__)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return entrypoint.command_main(argv, Config, run, program="alignbeam curate", description=__doc__)
 
 
 if __name__ == "__main__":

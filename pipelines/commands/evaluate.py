@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines import evaluate
-from pipelines.recipe.inputs import import_two_way
 from pipelines.recipe.recipe import EvaluateSettings
+from pipelines.recipe.two_way import import_two_way
 from pipelines.runtime import entrypoint
 from pipelines.runtime.runs import Record, RecordedStage, is_run, open_run
 from schemas.command_line import setting

@@ -1,15 +1,14 @@
 """What a recipe reads and writes outside its run, checked before anything is spent."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from pipelines import curate, ingest
 from pipelines.recipe.recipe import Config
-from pipelines.runtime.stage import Stage
+from pipelines.recipe.two_way import two_way_items
 from pipelines.runtime.trainers import TRAINERS
 from schemas.errors import UsageError
 from schemas.tables import TRIPLES
-from schemas.urls import without_query
 from training.run_folder import base_digest
 from transforms.engines.encoder import model_config
 from transforms.engines.engine import EngineConfig
@@ -67,21 +66,6 @@ def inputs_of(config: Config) -> Iterator[tuple[tuple[str, ...], str, Callable[[
         yield ("evaluate",), "stages.evaluate.pair_ranker", partial(model_config, judging.pair_ranker)
     for path in judging.two_way:
         yield ("evaluate",), "stages.evaluate.two_way", partial(look_at, two_way_items(path, ""))
-
-
-def two_way_items(path: str, output: str) -> ingest.Config:
-    """Return how a file of two-way items is imported: as triples, of which the response is the wrong option."""
-    return ingest.Config(corpus=path, output=output, kind="triples", response_column="rejected")
-
-
-def import_two_way(paths: Sequence[str], output: str, beam_arguments: Sequence[str]) -> dict[str, Stage]:
-    """Import files of two-way items below a run; return their tables by the files' names, by path where two agree."""
-    names = [without_query(path).rsplit("/", 1)[-1].split(".")[0] for path in paths]
-    imports = {}
-    for name, path in zip(names, paths, strict=True):
-        items = two_way_items(path, storage.join(output, "two_way", name))
-        imports[path if names.count(name) > 1 else name] = ingest.run(items, beam_arguments, by_identity=True)
-    return imports
 
 
 def look_at(corpus: ingest.Config) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from pipelines import align, curate, evaluate, ingest, questions, respond, score, triples
-from pipelines.recipe.inputs import import_two_way
 from pipelines.recipe.recipe import STAGES, AlignStage, Config, parted
+from pipelines.recipe.two_way import import_two_way
 from pipelines.runtime.runs import Record
 from pipelines.runtime.stage import Stage, announce, identity_digest
 from pipelines.runtime.trainers import run_trainer

@@ -366,7 +366,7 @@ def test_an_edited_input_is_imported_again(tmp_path):
     for number in (1, 2):
         rows = [{"question": question} for question in ("Why is it so?", "Who was there then?")[:number]]
         settings = curate_command.Config(input=write(questions, *rows), output=str(tmp_path / "run"))
-        stage = curate_command.run(settings)[-1]
+        stage = curate_command.curate_input(settings)[-1]
         assert stage.read_manifest()["counts"]["kept"] == number
 
 

@@ -12,7 +12,7 @@ import yaml
 from pipelines import align as stage_alone
 from pipelines import score
 from pipelines.commands import align, check
-from pipelines.conflicts import Conflicts
+from pipelines.commands.conflicts import Conflicts
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError
 from schemas.settings import Layer, resolve

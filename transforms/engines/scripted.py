@@ -4,7 +4,6 @@
 """
 
 import importlib
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,12 +22,8 @@ class ScriptedEngine:
         self._delay_seconds = float(config.args.get("delay_seconds", 0.0))
         self.concurrency = int(config.args.get("threads", 4))
         self._pool = ThreadPoolExecutor(self.concurrency, "scripted") if self._delay_seconds else None
-        self.requests = 0
-        self._lock = threading.Lock()
 
     def submit(self, request: Request) -> Future[Completion]:
-        with self._lock:
-            self.requests += 1
         if self._pool:
             return self._pool.submit(self._answer, request)
         future: Future[Completion] = Future()

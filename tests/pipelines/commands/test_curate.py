@@ -30,30 +30,30 @@ def test_explain_says_what_was_seen_and_what_became_of_a_row(tmp_path, held_out,
     monkeypatch.setenv("COLUMNS", "200")
     source = write([*GOOD[:30], *BAD.values()], tmp_path / "in")
     settings = {"heldout": (held_out,)}
-    assert curate.run(config(tmp_path, source, explain="bad3", **settings)) == []
+    assert curate.curate_input(config(tmp_path, source, explain="bad3", **settings)) == []
     before = capsys.readouterr().out
     assert "leaked_near_duplicate" in before
     assert "held_out.jsonl:1: May I ask about the evaluation?" in before
     assert "once the same command has run" in before
-    curate.run(config(tmp_path, source, **settings))
-    curate.run(config(tmp_path, source, explain="zz", **settings))
+    curate.curate_input(config(tmp_path, source, **settings))
+    curate.curate_input(config(tmp_path, source, explain="zz", **settings))
     assert f"in the table drops: drop_reason exact_duplicate, duplicate_of {GOOD[5]['id']}" in capsys.readouterr().out
-    curate.run(config(tmp_path, source, explain=GOOD[7]["id"], **settings))
+    curate.curate_input(config(tmp_path, source, explain=GOOD[7]["id"], **settings))
     assert "in the table triples: split " in capsys.readouterr().out
     with pytest.raises(UsageError, match="--explain nobody: .* has no row of this id"):
-        curate.run(config(tmp_path, source, explain="nobody"))
+        curate.curate_input(config(tmp_path, source, explain="nobody"))
 
 
 def test_a_table_is_read_as_it_is_and_any_other_file_is_imported(tmp_path):
     table = write(GOOD[:3], tmp_path / "in", shards=1)
-    assert [stage.name for stage in curate.run(config(tmp_path, table))] == ["curate"]
+    assert [stage.name for stage in curate.curate_input(config(tmp_path, table))] == ["curate"]
     bare = tmp_path / "bare.parquet"
     pq.write_table(pa.table({"prompt": ["Why is it so?", "Who asks?"], "completion": ["It is.", "I do."]}), bare)
-    imported, stage = curate.run(config(tmp_path, str(bare)))
+    imported, stage = curate.curate_input(config(tmp_path, str(bare)))
     assert (imported.name, stage.name) == ("import", "curate")
     kept = stage.table("responses").to_arrow().select(["question", "response"]).to_pylist()
     assert kept == [{"question": "Why is it so?", "response": "It is."}, {"question": "Who asks?", "response": "I do."}]
-    named = curate.run(config(tmp_path, str(bare), question_column="completion", kind="questions"))[-1]
+    named = curate.curate_input(config(tmp_path, str(bare), question_column="completion", kind="questions"))[-1]
     assert named.table("questions").to_arrow().column("question").to_pylist() == ["It is.", "I do."]
 
 
@@ -61,15 +61,15 @@ def test_columns_of_a_file_are_checked_before_it_is_imported(tmp_path):
     source = tmp_path / "rows.csv"
     source.write_text("question\nWhy is it so?\n")
     with pytest.raises(UsageError, match="rows.csv: has no column 'score'; it has id, question"):
-        curate.run(config(tmp_path, str(source), keep="score"))
+        curate.curate_input(config(tmp_path, str(source), keep="score"))
     with pytest.raises(UsageError, match="absent.jsonl: no such file"):
-        curate.run(config(tmp_path, str(source), heldout=(str(tmp_path / "absent.jsonl"),)))
+        curate.curate_input(config(tmp_path, str(source), heldout=(str(tmp_path / "absent.jsonl"),)))
     assert list(tmp_path.glob("run/input/*/manifest.json")) == []
 
 
 def test_real_questions(tmp_path, data):
     source = write_head(data, tmp_path, 1500)
-    imported, stage = curate.run(curate.Config(input=source, output=str(tmp_path / "run")))
+    imported, stage = curate.curate_input(curate.Config(input=source, output=str(tmp_path / "run")))
     assert imported.read_manifest()["counts"]["kept"] == 1500
     counts = stage.read_manifest()["counts"]
     assert counts["in"] == 1500

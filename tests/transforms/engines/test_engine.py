@@ -92,7 +92,6 @@ def test_the_scripted_engine_answers():
     engine = open_engine(scripted())
     assert engine.submit(Request("hi there", Sampling())).result() == Completion("HI THERE", None, "stop", 2, 2)
     assert engine.submit(Request("fail", Sampling())).result().error == "prompt_too_long: 9 tokens"
-    assert engine.requests == 2
 
 
 def test_the_scripted_engine_can_be_slow():
