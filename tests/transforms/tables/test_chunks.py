@@ -1,9 +1,10 @@
-"""What crosses a shuffle: bare batches under a key."""
+"""What crosses a shuffle: of a batch the slice alone."""
 
 import apache_beam as beam
 import pyarrow as pa
+from copied_table import rows
 
-from transforms.tables.chunks import BatchCoder
+from transforms.tables.chunks import BatchCoder, Chunk, ChunkCoder
 
 
 def test_batch_coder_carries_the_slice_only():
@@ -12,3 +13,12 @@ def test_batch_coder_carries_the_slice_only():
     assert BatchCoder().decode(encoded).to_pylist() == [{"row": 10}, {"row": 11}]
     assert len(encoded) < 1000
     assert isinstance(beam.coders.registry.get_coder(pa.RecordBatch), BatchCoder)
+
+
+def test_chunk_coder_carries_the_slice_only():
+    batch = rows(0, 50).to_batches()[0].slice(10, 2)
+    chunk = Chunk(3, 10, 2, batch)
+    encoded = ChunkCoder().encode(chunk)
+    assert ChunkCoder().decode(encoded) == chunk
+    assert len(encoded) < 1000
+    assert isinstance(beam.coders.registry.get_coder(Chunk), ChunkCoder)

@@ -20,7 +20,7 @@ from pipelines.runtime.at_work import at_work
 from pipelines.runtime.runs import open_run
 from pipelines.runtime.stage import Stage
 from schemas.command_line import WRONG_USE
-from schemas.errors import UsageError
+from schemas.errors import StageError, UsageError
 from schemas.names import check_name
 from training.run_folder import Run
 from training.shards import read_split
@@ -267,3 +267,18 @@ def test_what_is_written_replaces_a_link_and_not_its_target(tmp_path):
     with storage.open_output(str(tmp_path / "report.html")) as file:
         file.write(b"page")
     assert ((tmp_path / "victim").read_text(), (tmp_path / "report.html").read_text()) == ("precious", "page")
+
+
+def test_a_full_disk_is_a_stage_error(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(StageError, match="no space left"), storage.open_output(str(tmp_path / "x")) as file:
+        file.write(b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mark_of_a_missing_file_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError, match="absent.jsonl: no such file"):
+        storage.mark(str(tmp_path / "absent.jsonl"))
