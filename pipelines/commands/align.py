@@ -54,10 +54,9 @@ class Config(ingest.ResponseFlags, align.Flags, Rules):
         super().__post_init__()
         parse_shard(self.shard)
         if self.squad:
-            defaults = {item.name: item.default for item in fields(self)}
-            for name, default in defaults.items():
-                if name in IN_SQUAD_FILE and getattr(self, name) != default:
-                    raise ValueError(f"{name}: stands in the squad file; give one or the other")
+            for item in fields(self):
+                if item.name in IN_SQUAD_FILE and getattr(self, item.name) != item.default:
+                    raise ValueError(f"{item.name}: stands in the squad file; give one or the other")
             return
         if not self.aligner or len(self.aligner) != len(self.inspector):
             raise ValueError(
