@@ -122,7 +122,7 @@ def shares_of(config: Config) -> Shares:
 
 
 def compared_columns(config: Settings, schema: pa.Schema) -> tuple[str, ...]:
-    """The columns by which rows are duplicates of each other."""
+    """Return the columns by which rows are duplicates of each other."""
     return config.duplicate_columns or tuple(name for name in TEXT_COLUMNS if name in schema.names)
 
 
@@ -134,7 +134,7 @@ def open_table(config: Config) -> Table:
 
 
 def check_columns(path: str, schema: pa.Schema, config: Settings) -> None:
-    """UsageError where a needed column is missing or of another type, or has a name that curating gives."""
+    """Raise UsageError where a column is missing, of another type, or named as one that curating adds."""
     texts = [name for name in TEXT_COLUMNS if name in schema.names]
     compared = compared_columns(config, schema)
     check_texts(path, schema, dict.fromkeys(["id", "question", *compared, *config.validity.columns, *texts]))
@@ -176,12 +176,12 @@ def is_triples(table: Table) -> bool:
 
 
 def kept_name(table: Table) -> str:
-    """The name of the table of the rows that stay."""
+    """Return the name of the table of the rows that stay."""
     return "triples" if is_triples(table) else "responses" if "response" in table.schema.names else "questions"
 
 
 def schemas_of(table: Table) -> dict[str, pa.Schema]:
-    """The schemas of the tables written: the rows that stay, and those dropped."""
+    """Return the schemas of the tables written: the rows that stay, and those dropped."""
     return {
         kept_name(table): with_texts(table.schema, SPLIT_COLUMNS),
         "drops": with_texts(table.schema, DROP_COLUMNS),
@@ -189,7 +189,7 @@ def schemas_of(table: Table) -> dict[str, pa.Schema]:
 
 
 def steps_of(config: Config, table: Table, before: SplitBefore | None) -> Iterator[Step]:
-    """The steps that compare rows with each other, in the order of docs/curation.md."""
+    """Return the steps that compare rows with each other, in the order of docs/curation.md."""
     compared, shares = compared_columns(config, table.schema), shares_of(config)
     preference = Preference(config.keep, compared)
     named = list(dict.fromkeys(["id", "question", *preference.reads]))
@@ -227,7 +227,7 @@ def build(
 def write_training_shards(
     config: Config, stage: Stage, trainer_rows: TrainerRows, beam_arguments: Sequence[str]
 ) -> None:
-    """A trainer's shards, beside the curated triples; those that are there already stay."""
+    """Write a trainer's shards beside the curated triples; those that are there already stay."""
     curated = stage.table().head(None)
     shards = Stage(storage.join(stage.directory, trainer_rows.name), trainer_rows.name, {"curated": stage.digest})
     if not shards.is_done():

@@ -32,7 +32,7 @@ def is_switch(value: Any) -> bool:
 
 
 def is_word(value: Any) -> bool:
-    """Whether a value is the short name of something, which no path and no dotted module can be."""
+    """Return whether a value is the short name of something, which no path and no dotted module can be."""
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", value) is not None
 
 
@@ -61,7 +61,7 @@ def by_token(value: Any) -> bool:
 
 
 def switches(value: Any) -> bool:
-    """Whether a value holds what a chat template is switched by: yes or no, numbers, short names."""
+    """Return whether a value holds what a chat template is switched by: yes or no, numbers, short names."""
     return isinstance(value, Mapping) and all(is_number(item) or is_word(item) for item in value.values())
 
 
@@ -155,12 +155,12 @@ SAMPLING_EXTRA: Mapping[str, Allowed] = {
 
 
 def scripted_allowed() -> bool:
-    """Whether this process opted in to models that are Python functions."""
+    """Return whether this process opted in to models that are Python functions."""
     return os.environ.get(SCRIPTED_VARIABLE) == "1"
 
 
 def require_scripted(name: str) -> None:
-    """UsageError unless this process opted in to scripted models; `name` says who asks for one."""
+    """Raise UsageError unless this process opted in to scripted models; `name` asks for one."""
     if not scripted_allowed():
         raise UsageError(f"{name}: {SCRIPTED_REFUSAL}")
 
@@ -225,7 +225,7 @@ def _allowed(key: str) -> Allowed:
 
 
 def _refused(allowed: Allowed, value: Any, name: str) -> Iterator[str]:
-    """The names of what is not allowed, at any depth; what is null is left to the default."""
+    """Yield the names of what is not allowed, at any depth; null stands for the default."""
     if value is None:
         return
     if not isinstance(allowed, Mapping):

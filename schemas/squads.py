@@ -72,17 +72,23 @@ class SquadRules(Rules):
 
     @property
     def has_guard(self) -> bool:
-        """Whether the guard stands: where `guard` says nothing, in all routings but paper 002's."""
+        """Return whether the guard stands.
+
+        Where `guard` says nothing, it stands in all routings but paper 002's.
+        """
         return self.routing != "paper-002" if self.guard is None else self.guard
 
     @property
     def has_fixed_length(self) -> bool:
-        """Whether rewrites have the sampling's limit of tokens, and one that is cut off there may stay (paper 002)."""
+        """Return whether rewrites have the sampling's limit of tokens (paper 002).
+
+        One that is cut off there may stay then.
+        """
         return self.routing == "paper-002"
 
     @property
     def needs_all_scores(self) -> bool:
-        """Whether the order of turns follows from the scores of all rows."""
+        """Return whether the order of turns follows from the scores of all rows."""
         return self.routing in ("corpus-mean", "paper-002")
 
 
@@ -178,7 +184,7 @@ def squad_yaml(squad: Squad) -> str:
 
 
 def is_folder(member: SquadMember) -> bool:
-    """Whether the aligner is a folder of this machine, not a prompted or a served model."""
+    """Return whether the aligner is a folder of this machine, not a prompted or a served model."""
     return member.aligner != PROMPTED and member.engine.get("engine", "vllm") == "vllm"
 
 

@@ -37,7 +37,7 @@ def without_query(path: str) -> str:
 
 
 def _redact(url: str) -> str:
-    """`https://me:word@host/a.csv?id=5&sig=x` as `https://***@host/a.csv?id=5&sig=***`."""
+    """Write `https://me:word@host/a.csv?id=5&sig=x` as `https://***@host/a.csv?id=5&sig=***`."""
     url = PASSWORD.sub(f"{SECRET}@", url)
     if not url.lower().startswith(WEB):
         before, *query = QUERY.split(url, maxsplit=1)

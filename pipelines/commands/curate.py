@@ -66,7 +66,7 @@ def guess_kind(path: str, columns: dict[str, str | None]) -> Kind:
 
 
 def stage_config(config: Config, imported: Stage | None) -> curate.Config:
-    """The stage's own settings, with the imported table as its input where there is one."""
+    """Return the stage's own settings, with the imported table as its input where there is one."""
     settings = {item.name: getattr(config, item.name) for item in fields(curate.Config)}
     return curate.Config(**settings | ({"input": imported.directory} if imported else {}))
 

@@ -38,7 +38,7 @@ class Distribution:
 
     @property
     def mean(self) -> float:
-        """ValueError where nothing was counted."""
+        """Return the mean; ValueError where nothing was counted."""
         if not self.rows:
             raise ValueError("no values: nothing has a mean")
         return float(self.values @ self.counts) / self.rows

@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def scores(self) -> list[tuple[str, float | None, float | None, str]]:
-        """Criterion, score before, score after, change."""
+        """Return criterion, score before, score after, change."""
         rows = []
         for name in self.before.scores | self.after.scores:
             before, after = self.before.scores.get(name), self.after.scores.get(name)

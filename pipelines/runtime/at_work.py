@@ -1,4 +1,4 @@
-"""Whose a directory is: one process writes there at a time, or each would remove the other's unfinished parts."""
+"""Lock a run directory: one process at a time."""
 
 import errno
 import fcntl
@@ -19,7 +19,7 @@ NOTE = "at_work.lock"  # host and process of the one at work
 
 @contextmanager
 def at_work(directory: str) -> Iterator[None]:
-    """Within the block a stage's directory, or a run's, is this process's; UsageError where it is another's.
+    """Hold a stage's or run's directory within the block; UsageError where another process holds it.
 
     On a local disk a lock on the note says so, which ends with the process, however that ends. A store has no locks:
     there another process of this machine is found by its number, and one of another machine is not.
@@ -71,7 +71,7 @@ def _locked(local: str, directory: str) -> Iterator[BinaryIO]:
 
 
 def _is_other(process: int) -> bool:
-    """Whether a process of that number is there, and is not this one."""
+    """Return whether another process of that number is there."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -37,11 +37,11 @@ class Estimate:
 
     @property
     def memory_gb(self) -> float | None:
-        """Weights in bf16; the KV cache comes on top."""
+        """Return the weights' size in bf16; the KV cache comes on top."""
         return None if self.parameters is None else self.parameters * BYTES_PER_PARAMETER / 1e9
 
     def hours(self, flops: float) -> float | None:
-        """Hours at `flops` per second: 2 per parameter and token (prompt and generated alike)."""
+        """Return the hours at `flops` per second: 2 per parameter and token (prompt and generated alike)."""
         if self.parameters is None:
             return None
         return 2 * self.parameters * (self.prompt_tokens + self.generated_tokens) / flops / 3600

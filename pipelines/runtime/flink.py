@@ -75,7 +75,10 @@ def ask(master: str, path: str, method: str = "GET") -> Any:
 
 
 def check_job_server(jar: str | None, version: str) -> None:
-    """UsageError where Beam's job server, a file or a URL, is neither named nor where Beam looks."""
+    """Raise UsageError where Beam's job server is neither named nor where Beam looks.
+
+    It is named as a file or a URL.
+    """
     if jar is None:
         url = JavaJarServer.path_to_beam_jar(f":runners:flink:{version}:job-server:shadowJar")
         cached = Path(JavaJarServer.JAR_CACHE, os.path.basename(url))
@@ -90,9 +93,10 @@ def check_job_server(jar: str | None, version: str) -> None:
 
 @contextmanager
 def cancelled_if_interrupted(options: PipelineOptions) -> Iterator[None]:
-    """Within the block, KeyboardInterrupt also ends the job on the cluster, which would go on without us.
+    """End the job on the cluster, too, on a KeyboardInterrupt within the block.
 
-    Beam's own way asks for an address that Flink does not have; so the job gets a name by which it is found.
+    It would go on without us. Beam's own way asks for an address that Flink does not have; so the job gets a name by
+    which it is found.
     """
     if not (master := master_of(options)):
         yield
@@ -113,7 +117,7 @@ def cancelled_if_interrupted(options: PipelineOptions) -> Iterator[None]:
 
 @contextmanager
 def roomy_flink(options: PipelineOptions) -> Iterator[None]:
-    """Within the block, a Flink that Beam starts in this machine's memory has MEMORY to sort in.
+    """Give a Flink that Beam starts here MEMORY to sort in, within the block.
 
     Flink makes one record of all that meets under a key, and it must fit a sorter's share, which by default is 3 MB.
     A FLINK_CONF_DIR of the user's own wins.

@@ -124,7 +124,10 @@ def _is_as_listed(path: str, file: dict) -> bool:
 
 
 def identity_digest(identity: dict) -> str:
-    """12 hexadecimal digits; a URL counts without its secrets, so that one that is signed anew is the same input."""
+    """Return 12 hexadecimal digits of an identity.
+
+    A URL counts without its secrets, so that one that is signed anew is the same input.
+    """
     return content_id(json.dumps(redacted(identity), sort_keys=True))[:12]
 
 
@@ -138,7 +141,7 @@ _listeners: list[Callable[[Stage], None]] = []
 
 @contextmanager
 def observed(listener: Callable[[Stage], None]) -> Iterator[None]:
-    """Within the block `listener` is told of every stage that has work left, just before that begins."""
+    """Tell `listener` of every stage that has work left, just before that begins, within the block."""
     _listeners.append(listener)
     try:
         yield

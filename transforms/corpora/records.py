@@ -92,7 +92,7 @@ def find_files(path: str) -> list[str]:
 
 
 def _is_corpus(path: str) -> bool:
-    """Whether a file has an ending that is read, and a name before it."""
+    """Return whether a file has an ending that is read, and a name before it."""
     try:
         return "." in path.rsplit("/", 1)[-1].strip(".") and bool(format_of(path))
     except UsageError:

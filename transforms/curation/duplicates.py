@@ -50,7 +50,7 @@ class ComparedColumns:
 
     @cached_property
     def starts(self) -> dict[int, int]:
-        """The position of every shard's first row."""
+        """Return the position of every shard's first row."""
         ends = np.cumsum([shard.rows for shard in self.table.shards]).tolist()
         return dict(zip((shard.index for shard in self.table.shards), [0, *ends], strict=False))
 
@@ -190,7 +190,7 @@ class GroupCandidates(beam.PTransform):
 
 
 def _as_lists(sets: Shingles, is_carried: ndarray) -> pa.ListArray:
-    """The sets as a column, in which those that their row does not carry are empty."""
+    """Return the sets as a column, empty where their row does not carry them."""
     # sets {1 2}, {3}, {1 2}, carried [yes, yes, no] → sizes [2, 1, 0], values [1, 2, 3]
     sizes = np.where(is_carried, sets.sizes(), 0)
     values = sets.values[np.repeat(is_carried, sets.sizes())]
@@ -198,7 +198,7 @@ def _as_lists(sets: Shingles, is_carried: ndarray) -> pa.ListArray:
 
 
 def _holders(content_N2: ndarray, rank: ndarray) -> ndarray:
-    """Of every row the first of lowest rank with the same content: int64[N]."""
+    """Return for every row the first of lowest rank with the same content: int64[N]."""
     # content [x, y, x, y], rank [1, 0, 0, 0] → order [2, 0, 1, 3], by content and then by rank
     # → is_new [yes, no, yes, no] → run [0, 0, 1, 1], the first rows of the runs [2, 1] → holders [2, 1, 2, 1]
     order = np.lexsort((rank, content_N2[:, 1], content_N2[:, 0]))
@@ -210,7 +210,7 @@ def _holders(content_N2: ndarray, rank: ndarray) -> ndarray:
 
 
 def _open_candidates(batches: Iterable[pa.RecordBatch]) -> tuple[ndarray, ndarray]:
-    """Rows and groups, by ascending row, of the candidates that none of the decisions among these batches is about."""
+    """Return rows and groups of the undecided candidates, by ascending row."""
     candidates, decided = [], [np.empty(0, np.int64)]
     for batch in batches:
         if "group" in batch.schema.names:
@@ -232,7 +232,7 @@ def _part_of(key: np.uint32, parts: int) -> np.int64:
 
 @kernel
 def _in_parts(keys: ndarray, positions: ndarray, parts: int) -> tuple[ndarray, ndarray, ndarray]:
-    """Keys (uint32) and positions part by part, and where every part begins and the last one ends."""
+    """Return keys (uint32) and positions part by part, and the borders of the parts."""
     # parts [1, 0, 1] of keys [a, b, c] → starts [0, 1, 3], keys [b, a, c]
     starts = np.zeros(parts + 1, np.int64)
     for row in range(len(keys)):
@@ -248,7 +248,7 @@ def _in_parts(keys: ndarray, positions: ndarray, parts: int) -> tuple[ndarray, n
 
 @kernel
 def _links(keys: ndarray, positions: ndarray) -> tuple[ndarray, ndarray]:
-    """Pairs of positions that connect all those with one key (uint32): two arrays of [L].
+    """Return pairs of positions that connect all those with one key (uint32): two arrays of [L].
 
     Keys are parted first, so that the table in which a part's keys meet fits a cache.
     """

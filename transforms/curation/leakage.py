@@ -47,7 +47,7 @@ class Postings:
         return cls(hashes[order], items[order], endings)
 
     def matches(self, texts: Shingles) -> tuple[np.ndarray, np.ndarray]:
-        """The distinct pairs (text, item) that share a shingle, ascending."""
+        """Return the distinct pairs (text, item) that share a shingle, ascending."""
         # hashes [3, 3, 8] of items [0, 2, 1]; two texts with the shingles {3, 5} and {8}: values [3, 5, 8]
         # → shared [0, 2], where the endings of 3 and 8 are seen → starts [0, 2], sizes [2, 1]
         # → owners [0, 0, 1] and items [0, 2, 1] → pairs [0 * 3 + 0, 0 * 3 + 2, 1 * 3 + 1] → texts [0, 0, 1]
@@ -109,7 +109,7 @@ def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str
 
 
 def _questions_of_file(file: str, label: str, column: str | None) -> Iterator[tuple[str, str]]:
-    """The questions of one file with their names; `column` None stands for the usual names."""
+    """Yield the questions of one file with their names; `column` None stands for the usual names."""
     try:
         columns = choose_columns(file, "questions", {"question": column})
     except UsageError as error:
@@ -141,7 +141,10 @@ def index_held_out(questions: dict[str, str], similarity: Similarity, overlap_wo
 
 
 def _rarest(sets: Shingles, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every set's rarest shingles, one of which any set so similar must hold, and the number of the set of each."""
+    """Return every set's rarest shingles, and the number of the set of each.
+
+    Any set so similar must hold one of them.
+    """
     # sets {a b c}, {b c} at 0.6: items [0, 0, 0, 1, 1], frequency [1, 2, 2, 2, 2]
     # → order [0, 1, 2, 3, 4], the rarest of each set first; rank [0, 1, 2, 0, 1]
     # → needed [3 - 2 + 1, 2 - 2 + 1] = [2, 1] → probes [0, 1, 3]: a and b of the first set, b of the second
@@ -186,7 +189,7 @@ def quote_leaks(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
 
 
 def _first_overlapping(runs: Shingles, held_out: HeldOut) -> np.ndarray:
-    """Of every text the first item that shares a run of words with it, or -1: int64[N]."""
+    """Return for every text the first item that shares a run of words with it, or -1: int64[N]."""
     # pairs (text 0, item 4), (text 0, item 9) → written from the last on: [9], then [4]
     first = np.full(len(runs.offsets) - 1, -1)
     texts, items = held_out.overlap.matches(runs)
@@ -195,7 +198,10 @@ def _first_overlapping(runs: Shingles, held_out: HeldOut) -> np.ndarray:
 
 
 def _nearest(sets: Shingles, held_out: HeldOut) -> np.ndarray:
-    """Of every set the most similar item, the first of equals, or -1 where none reaches the threshold: int64[N]."""
+    """Return for every set the most similar item, the first of equals, or -1: int64[N].
+
+    It is -1 where no item reaches the threshold.
+    """
     # pairs (set 0, item 4) of 0.8, (0, 6) of 0.9, (0, 9) of 0.9 → sorted [4, 9, 6] → the last one written is item 6
     texts, items = held_out.near.matches(sets)
     similar = jaccard(sets, texts, held_out.sets, items)

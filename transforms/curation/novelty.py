@@ -25,9 +25,10 @@ BITS = 64
 
 
 def similar_kept(words: Words, threshold: float) -> ndarray:
-    """Of every text the first kept one before it whose ROUGE-L with it is above `threshold`, or -1: int64[N].
+    """Return for every text an earlier kept one that it is similar to, or -1: int64[N].
 
-    Texts with such a one are not kept, all others are. A text without words is always kept.
+    That is the first whose ROUGE-L with it is above `threshold`. Texts with such a one are not kept, all others are. A
+    text without words is always kept.
     """
     # texts [a b a], [b c]: tokens [0, 1, 0, 1, 2] → elements [a, b, a again, b, c], numbered [0, 2, 1, 2, 3] for a,
     # a again, b, c with counts [1, 1, 2, 1] → rank [0, 1, 3, 2], the rarest first → elements [0, 3, 1, 3, 2]
@@ -76,7 +77,10 @@ def _occurrences(tokens: ndarray, offsets: ndarray) -> ndarray:
 def _similar_kept(
     tokens: ndarray, elements: ndarray, offsets: ndarray, prefixes: ndarray, threshold: float, count: int
 ) -> ndarray:
-    """As `similar_kept`; `elements` are sorted within each text, so that its first `prefixes[row]` are the rarest."""
+    """Return what `similar_kept` returns.
+
+    `elements` are sorted within each text, so that its first `prefixes[row]` are the rarest.
+    """
     newest = np.full(count, -1, np.int64)  # of every element the last entry of a kept text's prefix,
     before = np.full(prefixes.sum(), -1, np.int64)  # of every entry the one before it with that element,
     owner = np.empty(prefixes.sum(), np.int64)  # and its text

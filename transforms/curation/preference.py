@@ -55,7 +55,7 @@ class Preference:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The columns that decide, besides the id."""
+        """Return the columns that decide, besides the id."""
         return {FIRST: (), LONGEST: self.columns}.get(self.keep, (self.keep,))
 
     def rank(self, batch: pa.RecordBatch) -> pl.DataFrame:

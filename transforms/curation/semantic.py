@@ -64,7 +64,10 @@ def nearest(vectors_ND: np.ndarray, centres_CD: np.ndarray) -> np.ndarray:
 
 
 def same_kept(vectors_ND: np.ndarray, max_cosine: float) -> np.ndarray:
-    """Of every vector the first kept one before it with a higher cosine, or -1; a vector with -1 is kept: int64[N]."""
+    """Return for every vector the first kept one before it with a higher cosine, or -1: int64[N].
+
+    A vector with -1 is kept.
+    """
     # vectors [a, b, a, b], a and b far apart → kept_rows [0, 1], same [-1, -1, 0, 1]
     vectors_ND = vectors_ND.astype(np.float32)
     vectors_ND /= np.linalg.norm(vectors_ND, axis=1, keepdims=True)  # half precision does not keep them at length 1
@@ -144,6 +147,6 @@ class DropSameMeaning(beam.PTransform):
 
 
 def _vectors(rows: pa.Table) -> np.ndarray:
-    """The embeddings of the rows: float16[N, D]."""
+    """Return the embeddings of the rows: float16[N, D]."""
     vectors = rows.column("vector").combine_chunks()
     return vectors.flatten().to_numpy().reshape(len(vectors), -1)

@@ -45,7 +45,7 @@ class AlikePairs:
     max_similarity: float
 
     def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
-        """Which of N pairs reach the similarity: bool[N]. An embedding has D dimensions."""
+        """Return which of N pairs reach the similarity: bool[N]. An embedding has D dimensions."""
         from transforms.engines.embedder import open_embedder
 
         embed = open_embedder(self.embedder).embed
@@ -77,7 +77,7 @@ class SplitBefore:
     table: Table
 
     def check(self, shares: Shares) -> None:
-        """UsageError where the table's clusters are not alignbeam's, or these shares would split them otherwise."""
+        """Raise UsageError where the clusters are not alignbeam's, or these shares would split them otherwise."""
         check_texts(self.table.path, self.table.schema, ["question", "cluster", "split", "inspector_split"])
         for batch in self.table.batches(["cluster", "split", "inspector_split"], HASHED_ROWS):
             clusters = batch.column("cluster")
@@ -106,7 +106,7 @@ class SplitBefore:
 
 @cache
 def _clusters_of(table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """The keys of a table's questions, ascending, and their clusters: two of S32[N]."""
+    """Return the keys of a table's questions, ascending, and their clusters: two of S32[N]."""
     keys, clusters = [], []
     for batch in table.batches(["question", "cluster"], HASHED_ROWS):
         keys.append(_fixed(question_keys(batch)))
@@ -211,7 +211,7 @@ def name_clusters(
 
 
 def _earlier_sides(names: pl.Series, shares: Shares, before: SplitBefore | None) -> list[pl.Series]:
-    """The cluster that each question had before, and the side that it lies on; both null for a newcomer."""
+    """Return each question's earlier cluster, and the side that it lies on; null for a newcomer."""
     clusters = before.clusters(names.to_arrow()) if before else pa.nulls(len(names), pa.string())
     splits = shares.draw(clusters, "split")
     inner = pc.if_else(pc.equal(splits, SPLITS[0]), shares.draw(clusters, "inspector_split"), "")

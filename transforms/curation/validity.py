@@ -76,7 +76,7 @@ class Validity:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that limits name."""
+        """Return the columns that limits name."""
         return tuple(dict.fromkeys([*self.chars, *self.words, *self.json_columns]))
 
 
@@ -141,7 +141,7 @@ def readable_text(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _readable(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.BooleanArray]:
-    """The batch with U+FFFD for what is not UTF-8, and which rows had such bytes."""
+    """Return the batch with U+FFFD for what is not UTF-8, and which rows had such bytes."""
     is_unreadable = pa.array([False] * batch.num_rows, pa.bool_())
     for index, column in enumerate(batch.schema):
         if is_text(column.type):
@@ -157,7 +157,7 @@ def _readable(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.BooleanArray]:
 
 
 def _standard_rules(validity: Validity) -> Iterator[Rule]:
-    """The rules that are asked about all data, and those that have a limit."""
+    """Return the rules that are asked about all data, and those that have a limit."""
     for column in TEXT_COLUMNS:
         yield Rule("empty_text", (column,), _is_blank, _quoted)
     for column in TEXT_COLUMNS:
@@ -235,7 +235,10 @@ def _word_count(texts: pa.Array) -> pa.Array:
 
 
 def _repetition(texts: pa.Array) -> pa.Array:
-    """The share of a text's n-grams of words that stand in it before; 0 where it has too few to tell."""
+    """Return the share of a text's n-grams of words that stand in it before.
+
+    It is 0 where the text has too few to tell.
+    """
     # 30 n-grams, 12 of them different → 1 - 12 / 30 = 0.6
     grams = shingles(words_of(texts), REPEATED_WORDS)
     sizes = grams.sizes()
@@ -244,7 +247,7 @@ def _repetition(texts: pa.Array) -> pa.Array:
 
 
 def _script_share(texts: pa.Array, scripts: tuple[str, ...]) -> pa.Array:
-    """The share of a text's letters that belong to one of the scripts; 1 where it has no letter."""
+    """Return the share of a text's letters in one of the scripts; 1 where it has no letter."""
     wanted = "".join(rf"\p{{{script}}}" for script in scripts)
     ours = pc.count_substring_regex(texts, f"[{wanted}]")
     letters = pc.count_substring_regex(texts, r"\pL")

@@ -71,7 +71,7 @@ class Completion:
 
     @classmethod
     def failed(cls, error: str, prompt_tokens: int = 0) -> "Completion":
-        """A completion that failed; `error` begins with a short name, such as `prompt_too_long`."""
+        """Return a completion that failed; `error` begins with a short name, such as `prompt_too_long`."""
         return cls(None, finish_reason="error", prompt_tokens=prompt_tokens, error=error)
 
 
@@ -138,7 +138,7 @@ class Engine(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many requests it works on at once."""
+        """Return how many requests it works on at once."""
 
     def submit(self, request: Request) -> Future[Completion]: ...
 
@@ -146,17 +146,17 @@ class Engine(Protocol):
 
 
 def canonical_json(value: object) -> str:
-    """The one JSON text of a value: sorted keys, no white space."""
+    """Return the one JSON text of a value: sorted keys, no white space."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest_of(*parts: object) -> str:
-    """32 hexadecimal digits (xxh3-128) of JSON values."""
+    """Return 32 hexadecimal digits (xxh3-128) of JSON values."""
     return xxhash.xxh3_128_hexdigest(canonical_json(parts).encode("utf-8", "surrogatepass"))
 
 
 def _flat(args: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    """Every argument with its dotted name, at every depth."""
+    """Yield every argument with its dotted name, at every depth."""
     for key, value in args.items():
         yield f"{name}.{key}", value
         if isinstance(value, dict):

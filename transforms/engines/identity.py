@@ -21,10 +21,10 @@ DECISIVE_ARGS = (
 
 
 def engine_digest(config: EngineConfig, adapter: str = "") -> str:
-    """32 hexadecimal digits of weights, adapter and chat style; of a server, its address and the model's name.
+    """Return 32 hexadecimal digits of weights, adapter and chat style.
 
-    The same whether the adapter is one of several on an engine, or the engine's model. Raises UsageError where
-    `config.model` cannot be a model of vLLM's.
+    Of a server they are of its address and the model's name. The same whether the adapter is one of several on an
+    engine, or the engine's model. Raises UsageError where `config.model` cannot be a model of vLLM's.
     """
     model = adapter or config.model
     if config.engine == "vllm":

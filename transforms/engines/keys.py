@@ -24,7 +24,7 @@ BINDING = re.compile(rf"({HOST})=([A-Za-z_][A-Za-z0-9_]*)")
 
 
 def is_plain_url(url: str) -> bool:
-    """Whether a URL is so plain that all programs read the same host in it."""
+    """Return whether a URL is so plain that all programs read the same host in it."""
     return BASE_URL.fullmatch(url) is not None
 
 
@@ -81,5 +81,5 @@ def address_of(base_url: str) -> str:
 
 
 def stays_here(base_url: str) -> bool:
-    """Whether what is sent to a URL stays on this machine, though it is plain http."""
+    """Return whether what is sent to a URL stays on this machine, though it is plain http."""
     return base_url.startswith("http://") and urlsplit(base_url).hostname in LOOPBACK

@@ -11,10 +11,10 @@ _lock = threading.Lock()
 
 
 def open_engine(config: EngineConfig) -> Engine:
-    """The engine of this configuration; the first call in a process starts it, the others share it.
+    """Return the engine of this configuration.
 
-    Raises UsageError where the model, the server or the function cannot be used as it was given, and StageError
-    where the engine was started and did not come up.
+    The first call in a process starts it, the others share it. Raises UsageError where the model, the server or the
+    function cannot be used as it was given, and StageError where the engine was started and did not come up.
     """
     key = canonical_json(dataclasses.asdict(config))
     with _lock:

@@ -50,7 +50,7 @@ PREFIX = "scripted:"
 
 
 def is_scripted(inspector: object) -> bool:
-    """Whether an inspector is a function; UsageError unless this process opted in to such."""
+    """Return whether an inspector is a function; UsageError unless this process opted in to such."""
     if scripted := str(inspector).startswith(PREFIX):
         require_scripted(str(inspector))
     return scripted

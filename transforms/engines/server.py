@@ -91,7 +91,10 @@ class ServerEngine:
             request.headers["Authorization"] = f"Bearer {self._key}"
 
     def _short(self, error: Exception) -> str:
-        """Status, message and cause of an error in one line, without the key, which some servers repeat."""
+        """Return status, message and cause of an error in one line.
+
+        The key, which some servers repeat, is left out.
+        """
         body = getattr(error, "body", None)
         message = body.get("message") if isinstance(body, dict) else None
         status, cause = getattr(error, "status_code", ""), error.__cause__
@@ -102,7 +105,7 @@ class ServerEngine:
         return text.replace(self._key, "***") if self._key else text
 
     def _refusal(self, error: Any) -> str:
-        """Why no request to this server can succeed, and what to do about it."""
+        """Return why no request to this server can succeed, and what to do about it."""
         if 300 <= error.status_code < 400:
             target = redact_urls(self._without_key(error.response.headers.get("Location", "elsewhere")))
             return f"the server sends requests on to {target}, and none is sent there; name that address as base_url"
@@ -114,7 +117,10 @@ class ServerEngine:
         return f"no key is bound to this server ({how_to_bind(str(self._config.base_url))}); it says: {short}"
 
     async def _probe(self) -> None:
-        """Ask for the list of models once: a wrong address, key or model is known before any work starts."""
+        """Ask for the list of models once.
+
+        So a wrong address, key or model is noticed before any work starts.
+        """
         openai, config = self._openai, self._config
         where = f"engine.base_url = {config.base_url!r}"
         try:
@@ -172,8 +178,10 @@ class ServerEngine:
                 return Completion.failed(f"bad_answer: {self._short(error)}")
 
     async def _ask(self, request: Request) -> tuple[Any, int]:
-        """The server's answer, and the tokens it was allowed: half as many for as long as the server says that it has
-        no room for them beside the prompt."""
+        """Return the server's answer, and the tokens it was allowed.
+
+        They are halved for as long as the server says that it has no room for them beside the prompt.
+        """
         arguments = self._arguments(request)
         while True:
             try:
@@ -190,8 +198,10 @@ class ServerEngine:
         return await self._client.chat.completions.create(messages=messages, **arguments)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        """What OpenAI's interface knows goes by name, vLLM's own in the body beside it. What is neutral is left out:
-        not every server knows it."""
+        """Return the arguments of a request: OpenAI's by name, vLLM's own in the body beside them.
+
+        What is neutral is left out: not every server knows it.
+        """
         sampling = request.sampling
         arguments: dict[str, Any] = {
             "model": self._config.model,
@@ -219,7 +229,10 @@ def _is_about_context(error: str) -> bool:
 
 
 def _completion(answer: Any, chat: bool) -> Completion:
-    """The completion in a server's answer; raises AttributeError, IndexError or TypeError where it holds none."""
+    """Return the completion in a server's answer.
+
+    Raises AttributeError, IndexError or TypeError where it holds none.
+    """
     choice = answer.choices[0]
     reasoning = None
     if chat:
@@ -237,5 +250,5 @@ def _completion(answer: Any, chat: bool) -> Completion:
 
 
 def _valid(text: str | None) -> str | None:
-    """JSON can escape half a character; a table cannot hold one."""
+    """Return a text that a table can hold, which JSON's halves of characters are not."""
     return None if text is None else text.encode("utf-8", "replace").decode()

@@ -19,7 +19,7 @@ class CpuLora(PunicaWrapperCPU):
     """
 
     def update_metadata(self, mapping: Any, lora_index_to_id: list[int | None], *args: Any, **kwargs: Any) -> None:
-        """Once a step, before all layers: which slot is whose."""
+        """Note which slot is whose: once a step, before all layers."""
         super().update_metadata(mapping, lora_index_to_id, *args, **kwargs)
         slots = torch.arange(len(lora_index_to_id))
         self._is_tokens_TS1 = (self.token_lora_indices[:, None] == slots)[:, :, None]

@@ -70,7 +70,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that CUDA would see, by the name it has for them."""
+    """Return the GPUs that CUDA would see, by the name it has for them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
@@ -78,7 +78,10 @@ def visible_gpus() -> list[str]:
 
 
 def replica_gpus(args: dict[str, Any], gpus: list[str]) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES of every replica: disjoint groups as large as one model needs; None leaves it as it is."""
+    """Return CUDA_VISIBLE_DEVICES of every replica; None leaves it as it is.
+
+    The groups are disjoint, and as large as one model needs.
+    """
     size = int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))
     groups = len(gpus) // size
     if groups < 2 or "distributed_executor_backend" in args or "data_parallel_size" in args:
@@ -205,7 +208,7 @@ class _Replica:
                     host.send(number, sent.request)
 
     def _take_back(self, concurrency: int, death: HostDied) -> None:
-        """What is unanswered goes to the next host, except one that ended vLLM alone."""
+        """Send what is unanswered to the next host, except a request that ended vLLM alone."""
         log.warning("vLLM is started anew: %s", death)
         alone = self._alone
         with self._lock:

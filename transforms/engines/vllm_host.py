@@ -70,7 +70,10 @@ def read(lines: BinaryIO, inbox: "queue.SimpleQueue[Any]") -> None:
 
 
 def write(replies: BinaryIO, outbox: "queue.SimpleQueue[Any]") -> None:
-    """A thread of its own: a parent that is slow to read must not keep vLLM waiting."""
+    """Write what is in the outbox.
+
+    It is a thread of its own, because a parent that is slow to read must not keep vLLM waiting.
+    """
     while (reply := outbox.get()) is not None:
         replies.write(json.dumps(reply).encode() + b"\n")
         if outbox.empty():

@@ -66,7 +66,7 @@ class VllmProcess:
         self._lines = self._read_lines()
 
     def start(self) -> int:
-        """Wait until the model is loaded; gives the number of requests that it works on at once."""
+        """Wait until the model is loaded; return the number of requests that it works on at once."""
         self._write(self._settings)
         for message in self._lines:
             if message is None:
@@ -79,7 +79,10 @@ class VllmProcess:
         raise StageError(f"{self._name}: vLLM ended while it loaded\n{self.log_tail()}")
 
     def messages(self) -> Iterator[Any]:
-        """What the host says; None at least every POLL_MS of silence. Raises HostDied at the end."""
+        """Yield what the host says; None at least every POLL_MS of silence.
+
+        Raises HostDied at the end.
+        """
         yield from self._lines
         self._process.wait()
         raise HostDied(f"the process ended with code {self._process.returncode}\n{self.log_tail()}")
@@ -126,7 +129,10 @@ class VllmProcess:
                 yield json.loads(line)
 
     def _write_requests(self) -> None:
-        """Sampling is sent once, then by number. A thread of its own: a host that hangs must not stop its minder."""
+        """Write requests; a sampling is sent once, then by number.
+
+        It is a thread of its own, because a host that hangs must not stop its minder.
+        """
         samplings: dict[str, int] = {}
         try:
             while (item := self._outbox.get()) is not None:

@@ -28,7 +28,7 @@ def is_cpu_build() -> bool:
 
 
 def host_environment() -> dict[str, str]:
-    """Variables that the host must find set when it starts; those of the user win."""
+    """Return variables that the host must find set when it starts; those of the user win."""
     environment = {"VLLM_NO_USAGE_STATS": "1"}
     if is_cpu_build():
         # All of vLLM in the host: two more processes gain nothing on a CPU, and loading takes 3 s instead of 18.
@@ -44,7 +44,7 @@ def host_environment() -> dict[str, str]:
 
 
 def is_users_fault(error: Exception) -> bool:
-    """Whether an error of vLLM is about what it was given, a model, an argument or a request."""
+    """Return whether an error of vLLM is about a model, an argument or a request."""
     from vllm.exceptions import VLLMClientError
 
     return isinstance(error, VLLMClientError | ValueError | TypeError | KeyError | OSError)
@@ -55,7 +55,7 @@ class BadSampling(ValueError):
 
 
 class Vllm:
-    """A loaded model: requests are added, and every `step` gives those that have ended."""
+    """A loaded model: requests are added, and every `step` yields those that have ended."""
 
     def __init__(
         self,
@@ -111,14 +111,14 @@ class Vllm:
 
     @property
     def tokens(self) -> int:
-        """Tokens that the requests at work have so far."""
+        """Return how many tokens the requests at work have so far."""
         states = self._engine.output_processor.request_states.values()
         return sum(state.detokenizer.num_output_tokens() for state in states if state.detokenizer)
 
     def add(
         self, number: str, prompt: str, sampling: dict[str, Any], seed: int | None, adapter: str = ""
     ) -> Completion | None:
-        """Take on a request; gives its completion where it has failed already.
+        """Take on a request; return its completion where it has failed already.
 
         Raises BadSampling where no request could be sampled so.
         """
@@ -145,7 +145,7 @@ class Vllm:
         return None
 
     def step(self) -> Iterator[tuple[str, Completion]]:
-        """Work on all requests for one step, and give those that ended with it."""
+        """Work on all requests for one step, and yield those that ended with it."""
         for output in self._engine.step():
             if output.finished:
                 yield output.request_id, self._completion(output)

@@ -64,7 +64,10 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
 
 
 def has_chat_template(model: str) -> bool:
-    """Whether a model folder brings a chat template; taken to be so of a hub id, whose files are not here yet."""
+    """Return whether a model folder brings a chat template.
+
+    It is taken to be so of a hub id, because its files are not here yet.
+    """
     folder = Path(model)
     settings = folder / "tokenizer_config.json"
     return (

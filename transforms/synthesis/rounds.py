@@ -33,18 +33,18 @@ class Candidates:
 
     @property
     def live(self) -> pa.Table:
-        """The rows without a mark."""
+        """Return the rows without a mark."""
         is_live = pc.and_(pc.is_null(self.table["drop_reason"]), pc.is_null(self.table["error"]))
         return self.table.filter(is_live).drop_columns(["drop_reason", "error"])
 
     @property
     def dropped(self) -> pa.Table:
-        """The dropped rows, each with its `drop_reason`."""
+        """Return the dropped rows, each with its `drop_reason`."""
         return self.table.filter(pc.is_valid(self.table["drop_reason"])).drop_columns(["error"])
 
     @property
     def failed(self) -> pa.Table:
-        """The failed rows, each with its `error`."""
+        """Return the failed rows, each with its `error`."""
         return self.table.filter(pc.is_valid(self.table["error"])).drop_columns(["drop_reason"])
 
     def without_failures(self) -> "Candidates":

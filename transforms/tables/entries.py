@@ -13,7 +13,7 @@ def entry_path(directory: str, name: str) -> str:
 
 
 def read_entries(directory: str) -> dict[str, dict]:
-    """Return what is known of the shards that are complete in a stage directory, by the name of their files, in order.
+    """Return a stage directory's entries by the name of their shards' files, in order.
 
     UsageError where an entry tells of other files than those of its own name.
     """
@@ -32,7 +32,10 @@ def read_entries(directory: str) -> dict[str, dict]:
 
 
 def complete_entries(directory: str, targets: Mapping[int, Target]) -> dict[int, dict]:
-    """The entries of those targets that are complete, made of the content as it is now; by index, in order."""
+    """Return the entries of the complete targets, by index, in order.
+
+    Complete are those made of the content as it is now.
+    """
     entries = read_entries(directory)
     of_targets = {index: entries.get(target.name) for index, target in sorted(targets.items())}
     return {index: entry for index, entry in of_targets.items() if entry and entry["mark"] == targets[index].mark}

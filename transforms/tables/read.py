@@ -58,7 +58,7 @@ class JoinRows(beam.PTransform):
 
 @lru_cache(maxsize=2)
 def _columns_of(path: str, mark: str, columns: tuple[str, ...]) -> pa.Table:
-    """Columns of a file; `mark` tells its content from what was there before."""
+    """Return columns of a file; `mark` tells its content from what was there before."""
     fs, local = storage.filesystem(path)
     with fs.open(local, "rb") as file:
         return pq.read_table(file, columns=list(columns))

@@ -26,7 +26,7 @@ NO_LOCK = "is no plain file of one name, as a lock is; remove it if nobody is at
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The store a path lies on and the path as that store writes it."""
+    """Return the store that a path lies on, and the path as that store writes it."""
     try:
         return url_to_fs(path)
     except (ImportError, ValueError) as error:
@@ -34,16 +34,17 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def join(directory: str, *names: str) -> str:
-    """A path below a directory; the query of a URL stays its end."""
+    """Return a path below a directory; the query of a URL stays its end."""
     bare = without_query(directory)
     return "/".join([bare.rstrip("/"), *names]) + directory[len(bare) :]
 
 
 @contextmanager
 def open_output(path: str) -> Iterator[BinaryIO]:
-    """Write a file whole: on a local disk to a temporary name that is renamed at the end, on a store with one put.
+    """Write a file whole, so that nobody sees half of it under its name.
 
-    Raises StageError where the disk is full or the path may not be written; what was there before stays.
+    On a local disk it has a temporary name until it is whole, on a store it is one put. Raises StageError where the
+    disk is full or the path may not be written; what was there before stays.
     """
     fs, local = filesystem(path)
     is_local = isinstance(fs, LocalFileSystem)
@@ -97,7 +98,7 @@ def write_json(path: str, value: object) -> None:
 
 
 def read_json(path: str) -> dict:
-    """A JSON object from a file; UsageError where the file is missing or broken."""
+    """Return a JSON object from a file; UsageError where the file is missing or broken."""
     fs, local = filesystem(path)
     try:
         with fs.open(local, "rb") as file:
@@ -117,7 +118,10 @@ def exists(path: str) -> bool:
 
 
 def is_directory(path: str) -> bool:
-    """Whether a path is a directory; UsageError where its store refuses to say, as for a URL whose time is over."""
+    """Return whether a path is a directory.
+
+    Raises UsageError where its store refuses to say, as for a URL whose time is over.
+    """
     fs, local = filesystem(path)
     try:
         return fs.isdir(local)
@@ -126,13 +130,16 @@ def is_directory(path: str) -> bool:
 
 
 def list_files(pattern: str) -> list[str]:
-    """The paths that match a glob pattern, sorted, each usable wherever `pattern` was; none if there are none."""
+    """Return the paths that match a glob pattern, sorted; none if there are none.
+
+    Each is usable wherever `pattern` was.
+    """
     fs, local = filesystem(pattern)
     return _usable(fs, fs.glob(local), fixed_part(local), pattern)
 
 
 def is_inside(path: str, directory: str) -> bool:
-    """Whether a path is a directory or lies below it."""
+    """Return whether a path is a directory or lies below it."""
     (fs, local), (other, home) = filesystem(path), filesystem(directory)
     if isinstance(fs, LocalFileSystem):
         local, home = os.path.realpath(local), os.path.realpath(home)
@@ -140,12 +147,15 @@ def is_inside(path: str, directory: str) -> bool:
 
 
 def list_in(directory: str, pattern: str) -> list[str]:
-    """As `list_files`, the pattern below a directory, whose own name is none."""
+    """List the files below a directory that match a pattern; the directory's name is taken literally."""
     return list_files(join(glob.escape(directory), pattern))
 
 
 def files_below(directory: str, is_wanted: Callable[[str], bool]) -> list[str]:
-    """The wanted files in a directory and in those below it, sorted, each usable wherever `directory` was."""
+    """Return the wanted files in a directory and in those below it, sorted.
+
+    Each is usable wherever `directory` was.
+    """
     fs, local = filesystem(directory)
     found = fs.find(local, detail=True).items()  # of a link, a local disk does not say what it leads to
     files = [path for path, info in found if is_wanted(path) and (info["type"] == "file" or not fs.isdir(path))]
@@ -153,7 +163,10 @@ def files_below(directory: str, is_wanted: Callable[[str], bool]) -> list[str]:
 
 
 def _usable(fs: fsspec.AbstractFileSystem, paths: Collection[str], home: str, asked: str) -> list[str]:
-    """The paths that a store listed below `home`, as they are used; UsageError for one that does not lie there."""
+    """Return the paths that a store listed below `home`, as they are used.
+
+    Raises UsageError for one that does not lie there.
+    """
     inside = home.rstrip("/") + "/"
     for path in paths:
         check_name(path.removeprefix(inside), asked)
@@ -161,22 +174,29 @@ def _usable(fs: fsspec.AbstractFileSystem, paths: Collection[str], home: str, as
 
 
 def for_each(function: Callable[[str], T], paths: Sequence[str]) -> list[T]:
-    """What the function gives for every path, in order; several at once, since on a store each costs round trips."""
+    """Return the function's results for every path, in order.
+
+    Several run at once, because on a store each costs round trips.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, paths))
 
 
 def fixed_part(pattern: str) -> str:
-    """The folder below which all paths lie that match a glob pattern; of a plain path, its folder."""
+    """Return the folder below which all paths lie that match a glob pattern.
+
+    Of a plain path it is the folder.
+    """
     magic = min((place for mark in "*?[" if (place := pattern.find(mark)) >= 0), default=len(pattern))
     folder, slash, _ = pattern[:magic].rpartition("/")
     return folder + slash if not folder or folder.endswith(":/") else folder  # a root keeps its slash
 
 
 def relative(path: str, directory: str) -> str:
-    """The path as seen from a directory that holds it; of any other, the whole path, with the name of its store.
+    """Return the path as seen from a directory that holds it.
 
-    It is for names and records, so that no URL's secret is in it.
+    Of any other it is the whole path, with the name of its store. It is for names and records, so that no URL's secret
+    is in it.
     """
     (fs, local), (_, home) = filesystem(path), filesystem(directory or ".")
     if local.startswith(inside := home.rstrip("/") + "/"):
@@ -185,7 +205,7 @@ def relative(path: str, directory: str) -> str:
 
 
 def content_digest(path: str) -> tuple[str, int]:
-    """A hash of a file's bytes (xxh3-128) and how many there are."""
+    """Return a hash of a file's bytes (xxh3-128) and how many there are."""
     fs, local = filesystem(path)
     digest, size = xxhash.xxh3_128(), 0
     with fs.open(local, "rb") as file:
@@ -196,9 +216,10 @@ def content_digest(path: str) -> tuple[str, int]:
 
 
 def mark(path: str) -> str:
-    """What changes when a file is changed: its size and the store's own mark of its content or time.
+    """Return a text that changes when a file is changed.
 
-    UsageError where the file is missing or may not be looked at.
+    It is the size, and the store's own mark of content or time. UsageError where the file is missing or may not be
+    looked at.
     """
     fs, local = filesystem(path)
     try:

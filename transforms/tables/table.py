@@ -30,7 +30,7 @@ class Table:
 
     @property
     def digest(self) -> str:
-        """What stands for the content in the identity of a stage that reads it.
+        """Return what stands for the content in the identity of a stage that reads it.
 
         Not of the bytes where no manifest has their digest, for reading a corpus twice would cost more than it tells.
         """
@@ -38,14 +38,14 @@ class Table:
 
     @property
     def targets(self) -> dict[int, Target]:
-        """What is written by a stage that makes one shard of each, by the shard's index."""
+        """Return what a stage writes that makes one shard of each, by the shard's index."""
         return {
             shard.index: Target(shard.name or f"shard-{shard.index:05d}", shard.mark, shard.rows)
             for shard in self.shards
         }
 
     def head(self, limit: int | None) -> "Table":
-        """The first `limit` rows (all of them for None); shards without a row are left out."""
+        """Return the first `limit` rows (all of them for None); shards without a row are left out."""
         room, shards = self.rows if limit is None else limit, []
         for shard in self.shards:
             rows = min(room, shard.rows)
@@ -55,7 +55,7 @@ class Table:
         return Table(self.path, tuple(shards), self.schema)
 
     def sample(self, rows: int, columns: list[str]) -> pa.Table:
-        """About so many rows, from SAMPLE_PLACES places between the first and the last; their row groups are read."""
+        """Return about so many rows, in stretches from the first row to the last; their row groups are read."""
         # 6 of 100 rows in 3 stretches of 2: starts [0 49 98] → rows [0 1 49 50 98 99]
         stretches = min(rows, SAMPLE_PLACES)
         length = -(-rows // stretches)
@@ -74,15 +74,16 @@ class Table:
                 yield chunk.batch
 
     def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
-        """The whole table in memory: for small ones, such as seeds and topics."""
+        """Return the whole table in memory: for small ones, such as seeds and topics."""
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
         return pa.Table.from_batches(self.batches(columns), schema)
 
 
 def read_table(path: str, name: str | None = None) -> Table:
-    """The table at `path`: a stage directory (table `name`, or its only one), a Parquet file, a folder or a glob.
+    """Return the table at `path`: a stage directory, a Parquet file, a folder or a glob.
 
-    Raises UsageError naming the file that is missing, truncated, or whose columns differ from the first shard's.
+    Of a stage directory it is the table `name`, or the only one. Raises UsageError naming the file that is missing,
+    truncated, or whose columns differ from the first shard's.
     """
     manifest_path = storage.join(path, MANIFEST)
     digests: dict[str, str] = {}
