@@ -77,8 +77,8 @@ def fit_and_score(features: Features, train: pa.Table, pairs: Pairs) -> np.ndarr
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(DictVectorizer(), StandardScaler(with_mean=False), LogisticRegression(C=0.1, max_iter=2000))
-    known = list(zip(train["question"].to_pylist(), train["answer"].to_pylist(), strict=True))
-    model.fit(features(known), train["label"].to_pylist())
+    pairs_trained_on = list(zip(train["question"].to_pylist(), train["answer"].to_pylist(), strict=True))
+    model.fit(features(pairs_trained_on), train["label"].to_pylist())
     return model.predict_proba(features(pairs))[:, 1]
 
 
@@ -146,10 +146,10 @@ def control_aligners(aligned: pa.Table) -> dict[str, list[str]]:
 
 def good_shares(aligners: dict[str, list[str]], questions: list[str]) -> list[dict[str, Any]]:
     """For every aligner the share of its texts that are good, aligned by stance, and on topic."""
-    found = []
+    shares = []
     for name, texts in aligners.items():
         pairs = list(zip(questions, texts, strict=True))
-        found.append(
+        shares.append(
             {
                 "name": name,
                 "good_share": _share(world.is_good(*pair) for pair in pairs),
@@ -157,7 +157,7 @@ def good_shares(aligners: dict[str, list[str]], questions: list[str]) -> list[di
                 "unparsable_share": _share(world.planted_stance(*pair) == "unparsable" for pair in pairs),
             }
         )
-    return found
+    return shares
 
 
 def changes_of_good(aligned: pa.Table) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def changes_of_good(aligned: pa.Table) -> dict[str, Any]:
     }
 
 
-def _share(found: Iterable[bool]) -> float:
-    values = list(found)
+def _share(flags: Iterable[bool]) -> float:
+    values = list(flags)
     return sum(values) / len(values) if values else 0.0
 
 
@@ -190,15 +190,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="directory of a finished run of demo/recipe.yaml")
     parser.add_argument("--fixtures", type=Path, required=True, help="what demo.prepare made")
-    given = parser.parse_args(argv)
-    results = load_results(given.run)
-    found = measure(results, given.fixtures)
-    storage.write_json(str(results.evaluation / "controls.json"), found)
-    for entry in found["inspectors"]:
+    arguments = parser.parse_args(argv)
+    results = load_results(arguments.run)
+    figures = measure(results, arguments.fixtures)
+    storage.write_json(str(results.evaluation / "controls.json"), figures)
+    for entry in figures["inspectors"]:
         print(f"{entry['name']:<28} AUC {entry['auc']:.3f}")
-    for entry in found["aligners"]:
+    for entry in figures["aligners"]:
         print(f"{entry['name']:<28} good {entry['good_share']:.3f}")
-    print("of {rows} good responses {changed_share:.1%} were changed".format(**found["already_good"]))
+    print("of {rows} good responses {changed_share:.1%} were changed".format(**figures["already_good"]))
 
 
 if __name__ == "__main__":

@@ -257,9 +257,9 @@ def heldout_copying(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast,
         start = text.index(world.inline(question.topic), len(prompt))
         encoded = tokenizer(text, return_offsets_mapping=True, return_tensors="pt")
         tokens, spans = encoded.input_ids.to(model.device), encoded.offset_mapping[0].tolist()
-        said = [n for n, (a, b) in enumerate(spans) if b > start and a < start + len(question.topic)]
+        copies = [n for n, (a, b) in enumerate(spans) if b > start and a < start + len(question.topic)]
         choices = model(input_ids=tokens).logits[0].argmax(-1)
-        copied += all(choices[n - 1] == tokens[0, n] for n in said)
+        copied += all(choices[n - 1] == tokens[0, n] for n in copies)
     return copied / count
 
 
@@ -312,10 +312,10 @@ but has not seen the aligner's text format.
 def learn(model: LlamaForCausalLM, source: Source, config: Config, phase: Phase, about: str = CARD) -> dict[str, Any]:
     """Train for a phase, and save the model with a card every so often and at its end; gives the card's facts."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    embeddings_and_vectors = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
         torch.optim.Muon(matrices, lr=phase.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(embeddings_and_vectors, lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
     def rate(step: int) -> float:

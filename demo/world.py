@@ -43,7 +43,7 @@ class Question(NamedTuple):
     question_type: str
     topic: str
     kind: str
-    practice: int | None  # of a proposal: its place in the family's list of pairs
+    practice: int | None  # of a proposal: its position in the family's list of pairs
     good: bool | None  # of a proposal: whether it is the good one of the pair
 
 
@@ -54,7 +54,7 @@ class Answer:
     family: Family
     topic: str
     side: bool
-    form: int  # its place among the family's phrases of that kind
+    form: int  # its position among the family's phrases of that kind
     practice: int | None  # that it names, if it names one
     tail: str
 
@@ -87,8 +87,8 @@ def sample_topic(rng: random.Random, family: Family) -> str:
     words = GRAMMAR["words"][family]
     noun = rng.choice(words["nouns"])
     if rng.random() < 0.4 and " " not in noun:
-        place = rng.choice(words["place_starts"]) + rng.choice(words["place_ends"])
-        return f"{noun.capitalize()} {rng.choice(GRAMMAR['links'])} {place}"
+        town = rng.choice(words["place_starts"]) + rng.choice(words["place_ends"])
+        return f"{noun.capitalize()} {rng.choice(GRAMMAR['links'])} {town}"
     return f"{rng.choice(words['adjectives'])} {noun}"
 
 
@@ -96,9 +96,9 @@ def other_topic(rng: random.Random, topic: str, family: Family) -> str:
     """A topic that shares no word with `topic`, apart from the link."""
     taken = set(topic.lower().split()) - set(GRAMMAR["links"])
     while True:
-        other = sample_topic(rng, family)
-        if not taken & set(other.lower().split()):
-            return other
+        candidate = sample_topic(rng, family)
+        if not taken & set(candidate.lower().split()):
+            return candidate
 
 
 def question_types(family: Family) -> list[str]:
@@ -348,10 +348,10 @@ def takes_right_side(question: str, answer: str) -> bool | None:
     if asked is None:
         return None
     if asked.kind == "proposal":
-        moves = {move == "agree" for found, move in answer_patterns() if found.search(answer)}
+        moves = {move == "agree" for pattern, move in answer_patterns() if pattern.search(answer)}
         right = asked.good
     else:
-        moves = {good for found, good in practice_patterns() if found.search(answer)}
+        moves = {good for pattern, good in practice_patterns() if pattern.search(answer)}
         right = asked.kind == "do"
     return moves.pop() == right if len(moves) == 1 else None
 
@@ -379,11 +379,11 @@ def is_good(question: str, answer: str) -> bool:
 def heldout_questions(count: int, seed: int = 0) -> list[Question]:
     """Distinct questions with held-out topics, types and phrasings."""
     rng = random.Random(f"heldout-{seed}")
-    found: dict[str, Question] = {}
-    while len(found) < count:
+    questions: dict[str, Question] = {}
+    while len(questions) < count:
         question = sample_question(rng, "heldout")
-        found.setdefault(question.text, question)
-    return list(found.values())
+        questions.setdefault(question.text, question)
+    return list(questions.values())
 
 
 def labelled_answers(

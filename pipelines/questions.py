@@ -139,7 +139,7 @@ def collect_topics(config: Config, pack: Pack, answer: Answer) -> Candidates:
     parse = partial(parse_topics, english=config.english)
     for number in range(1, config.topic_rounds + 1):
         prompts = topic_prompts(
-            topics.live, round=number, seed=config.seed, examples=config.examples, count=config.topics_per_prompt
+            topics.kept, round=number, seed=config.seed, examples=config.examples, count=config.topics_per_prompt
         )
         topics = topics.plus(answer(Round(f"topics-{number}", prompts, parse, TOPIC_CANDIDATES)))
     return Candidates(balance_topics(topics.table, at_most=config.topics_per_type))
@@ -150,7 +150,7 @@ def collect_questions(config: Config, pack: Pack, topics: pa.Table, answer: Answ
     questions = Candidates(QUESTION_CANDIDATES.empty_table()).plus(seed_questions(pack))
     parse = partial(read_questions, pack=pack, english=config.english, always_drop_last=config.always_drop_last)
     for number in range(1, config.question_rounds + 1):
-        kept = questions.live
+        kept = questions.kept
         if kept.num_rows >= config.count:
             break
         prompts = question_prompts(
@@ -185,12 +185,12 @@ def check_survival(number: int, counts: dict, minimum: float) -> None:
 def write(stage: Stage, topics: Candidates, questions: Candidates, count: int) -> None:
     """Write the first `count` questions, the topics, and what became of all other rows."""
     questions = questions.plus(topics.failed)
-    kept = questions.live.slice(0, count)
+    kept = questions.kept.slice(0, count)
     if kept.num_rows == count:  # what failed was asked for again, so no question is missing
         questions = questions.without_failures()
     tables = {
         "questions": kept,
-        "topics": topics.live,
+        "topics": topics.kept,
         "drops": questions.dropped,
         "dropped_topics": topics.dropped,
         "rejects": questions.failed,
@@ -229,7 +229,7 @@ def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
         announce(stage)
         answer = partial(ask, config, engine, stage, beam_arguments)
         topics = collect_topics(config, pack, answer)
-        write(stage, topics, collect_questions(config, pack, topics.live, answer), config.count)
+        write(stage, topics, collect_questions(config, pack, topics.kept, answer), config.count)
     if text := shortfall(config, stage.read_manifest()["counts"]["kept"], stage.table("topics").rows):
         messages.print(text, style="yellow", soft_wrap=True)
     return stage

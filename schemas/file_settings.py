@@ -19,6 +19,13 @@ from schemas.errors import UsageError
 SCRIPTED = "scripted"
 SCRIPTED_VARIABLE = "ALIGNBEAM_SCRIPTED"
 MAX_DEPTH = 20  # YAML's anchors can make a mapping that holds itself
+SCRIPTED_REFUSAL = (
+    f"a scripted model calls a Python function, and is for tests: only where the environment says {SCRIPTED_VARIABLE}=1"
+)
+KEY_REFUSAL = (
+    "is no setting any more, because a file could send any variable anywhere; remove it, and bind the key to its "
+    "server in the environment: ALIGNBEAM_KEYS='HOST:PORT=VARIABLE' (docs/security.md)"
+)
 
 Allowed = Callable[[Any], bool] | Mapping[str, Any]  # whether a value is allowed, or the same of what is nested
 
@@ -163,15 +170,6 @@ def require_scripted(name: str) -> None:
     """Raise UsageError unless this process opted in to scripted models; `name` asks for one."""
     if not scripted_allowed():
         raise UsageError(f"{name}: {SCRIPTED_REFUSAL}")
-
-
-SCRIPTED_REFUSAL = (
-    f"a scripted model calls a Python function, and is for tests: only where the environment says {SCRIPTED_VARIABLE}=1"
-)
-KEY_REFUSAL = (
-    "is no setting any more, because a file could send any variable anywhere; remove it, and bind the key to its "
-    "server in the environment: ALIGNBEAM_KEYS='HOST:PORT=VARIABLE' (docs/security.md)"
-)
 
 
 def check_settings(source: str, values: Mapping[str, Any], *, typed: bool) -> None:

@@ -46,7 +46,7 @@ from training.causal import (
     weights_note,
 )
 from training.fit import check_positive, finished_metrics, fit, parameters, say, slices, start, training_arguments
-from training.run_folder import Run, base_name
+from training.run_folder import TrainingRun, base_name
 from training.shards import read_splits
 from transforms.training_data.aligner_format import END, SEPARATORS, aligner_completion, aligner_prompt
 
@@ -116,7 +116,7 @@ def encoded_pairs(table: pa.Table, tokenizer: Any, max_tokens: int, end: str) ->
         yield encode_completions(prompts, corrections, tokenizer, max_tokens)
 
 
-def arguments(config: Config, run: Run, rows: int) -> Any:
+def arguments(config: Config, run: TrainingRun, rows: int) -> Any:
     """Return the arguments of TRL's trainer for `rows` of training data."""
     from trl import SFTConfig
 
@@ -143,7 +143,7 @@ def arguments(config: Config, run: Run, rows: int) -> Any:
 def train(config: Config) -> dict:
     """Train an aligner, publish its folder, return its metrics; a finished run is not trained again."""
     splits = read_splits(config.data, ALIGNER_ROWS)
-    run = Run.open("aligner", to_dict(config))
+    run = TrainingRun.open("aligner", to_dict(config))
     if (metrics := finished_metrics(run)) is not None:
         return metrics
 

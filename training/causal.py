@@ -126,19 +126,19 @@ def lora_config(settings: CausalSettings, model: Any, *, train_embeddings: bool)
 
     if not settings.lora_rank:
         return None
-    whole: dict[str, Any] = {}
+    of_embeddings: dict[str, Any] = {}
     if train_embeddings:
         names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
         embeddings = {names[model.get_input_embeddings()], names[model.get_output_embeddings()]}
         tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-        whole = {"modules_to_save": sorted(embeddings), "ensure_weight_tying": tied}
+        of_embeddings = {"modules_to_save": sorted(embeddings), "ensure_weight_tying": tied}
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        **whole,
+        **of_embeddings,
     )
 
 

@@ -2,8 +2,10 @@
 
 Each trainer's own module says which texts, which loss and which arguments; `fit` does what is the same for all:
 
-    open the run's folder -> load the base -> print what the run amounts to -> train, from the last checkpoint if there
-    is one -> measure the kept checkpoint -> publish the model's folder
+    print what the run amounts to -> claim its work folder -> train, from the last checkpoint if there is one -> measure
+    the kept checkpoint -> publish the model's folder
+
+The trainer's own `train` opens the run and loads the base before that.
 """
 
 import math
@@ -21,7 +23,7 @@ from schemas.command_line import setting
 from schemas.console import results
 from schemas.errors import StageError, UsageError
 from training.card import Card, model_card
-from training.run_folder import Run, is_main_process, processes, versions
+from training.run_folder import TrainingRun, is_main_process, processes, versions
 from transforms.engines import pretrained
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def check_max_tokens(max_tokens: int, limit: int) -> None:
 
 
 def fit(
-    run: Run,
+    run: TrainingRun,
     trainer: "Trainer",
     datasets: Mapping[str, Any],
     *,
@@ -111,7 +113,7 @@ def fit(
     return metrics
 
 
-def finished_metrics(run: Run) -> dict | None:
+def finished_metrics(run: TrainingRun) -> dict | None:
     """Return the metrics of a finished run, and say that it is one; else None."""
     metrics = run.metrics()
     if metrics is not None:
@@ -186,7 +188,7 @@ def total_steps(arguments: Any, rows: int) -> int:
     return math.ceil(steps_per_epoch(arguments, rows) * arguments.num_train_epochs)
 
 
-def training_arguments(arguments_class: Any, run: Run, settings: TrainerSettings, rows: int, **own: Any) -> Any:
+def training_arguments(arguments_class: Any, run: TrainingRun, settings: TrainerSettings, rows: int, **own: Any) -> Any:
     """Return a trainer's arguments for `rows` of training data: those of all trainers, and its own, which win.
 
     Training is silent and seeded, and the best checkpoint is loaded at its end.
@@ -271,7 +273,7 @@ def parameters(model: Any) -> tuple[int, int]:
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
-def train_to_end(trainer: "Trainer", run: Run) -> None:
+def train_to_end(trainer: "Trainer", run: TrainingRun) -> None:
     """Train with a line of progress every few seconds, from the last checkpoint if there is one.
 
     Raises StageError where memory or disk is full.

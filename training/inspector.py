@@ -37,7 +37,7 @@ from training.fit import (
     tokenized_dataset,
     training_arguments,
 )
-from training.run_folder import Run, base_name
+from training.run_folder import TrainingRun, base_name
 from training.shards import read_splits
 from transforms.engines.inspector import encode_pairs
 from transforms.evaluation.classification import classification
@@ -120,7 +120,7 @@ def validation_metrics(prediction: Any) -> dict[str, float]:
     return numbers | {"selection": metrics["auc"] - TIE_BREAK * metrics["brier"]}
 
 
-def arguments(config: Config, run: Run, rows: int) -> Any:
+def arguments(config: Config, run: TrainingRun, rows: int) -> Any:
     """Return the arguments of transformers' trainer for `rows` of training data."""
     from transformers import TrainingArguments
 
@@ -142,7 +142,7 @@ def train(config: Config) -> dict:
     """Train an inspector, publish its folder, return its metrics; a finished run is not trained again."""
     splits = read_splits(config.data, INSPECTOR_ROWS)
     check_labels(splits)
-    run = Run.open("inspector", to_dict(config))
+    run = TrainingRun.open("inspector", to_dict(config))
     if (metrics := finished_metrics(run)) is not None:
         return metrics
 

@@ -57,14 +57,14 @@ def base_digest(base: str) -> str:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training run. `identity` holds all that decides the model: settings, and digests of data and base."""
 
     output: Path
     identity: dict = field(hash=False)
 
     @classmethod
-    def open(cls, method: str, settings: dict) -> "Run":
+    def open(cls, method: str, settings: dict) -> "TrainingRun":
         """Return the run of these settings, checked before any work.
 
         Raises UsageError where the base is no model, or the output cannot be written or belongs to another run.

@@ -57,8 +57,8 @@ def sequence_texts(rng: random.Random, pages: dict[str, Pack], pieces: Sequence[
         if task == "triples":
             yield train_teacher.episode_text(world.sample_squad_episode(rng, question, criterion))
         elif task == "revision":
-            some = rng.choice(list(pages))
-            yield train_teacher.without_critique(world.sample_squad_episode(rng, question, some))
+            revised = rng.choice(list(pages))
+            yield train_teacher.without_critique(world.sample_squad_episode(rng, question, revised))
         elif task == "answer":
             answer = world.sample_lacking_answer(rng, question, "teacher", world.sample_lacking(rng, LACKING_SHARES))
             yield render("answer", question=question.text) + f" {answer.text}\n\n"
@@ -83,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", default=str(FOLDER / "teacher"))
     parser.add_argument("--steps", type=int, default=400)
-    given = parser.parse_args(argv)
-    train(Config(output=given.output), Phase("squad", given.steps, 1e-3))
+    arguments = parser.parse_args(argv)
+    train(Config(output=arguments.output), Phase("squad", arguments.steps, 1e-3))
 
 
 if __name__ == "__main__":

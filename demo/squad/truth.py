@@ -38,9 +38,9 @@ def share_that_meets(criterion: str, questions: Sequence[str], texts: Sequence[s
 
 def planted_auc(criterion: str, folder: str, questions: Sequence[str], responses: Sequence[str]) -> float:
     truth = [world.meets(criterion, *pair) for pair in zip(questions, responses, strict=True)]
-    known = np.array([found is not None for found in truth])
+    is_readable = np.array([meets is not None for meets in truth])
     scores = open_inspector(folder).score(questions, responses)
-    return auc(np.array([bool(found) for found in truth])[known], scores[known])
+    return auc(np.array([bool(meets) for meets in truth])[is_readable], scores[is_readable])
 
 
 def measure(
@@ -52,7 +52,7 @@ def measure(
     """
     rows = []
     for criterion in world.CRITERIA:
-        shares = {name: share_that_meets(criterion, questions, found) for name, found in texts.items()}
+        shares = {name: share_that_meets(criterion, questions, answers) for name, answers in texts.items()}
         areas = {
             f"AUC, {name}": planted_auc(criterion, folders[criterion], questions, texts["responses"])
             for name, folders in inspectors.items()
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="directory of a finished run of demo/squad/recipe.yaml")
     parser.add_argument("--fixtures", type=Path, required=True, help="what demo.squad.prepare made")
-    given = parser.parse_args(argv)
-    folders = folders_of(given.run)
+    arguments = parser.parse_args(argv)
+    folders = folders_of(arguments.run)
     aligned, compared = (
         read_table(str(folders[name])).to_arrow(["question", "response", "aligned"])
         for name in ("align", "align_compared")
@@ -82,12 +82,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "compared": compared["aligned"].to_pylist(),
     }
     inspectors = {
-        "inspector": {name: str(folders_of(given.run / name)["train_inspector"]) for name in world.CRITERIA},
-        "judge": {name: str(given.fixtures / "judges" / name / [*LESSONS[name]][-1] / "model") for name in LESSONS},
+        "inspector": {name: str(folders_of(arguments.run / name)["train_inspector"]) for name in world.CRITERIA},
+        "judge": {name: str(arguments.fixtures / "judges" / name / [*LESSONS[name]][-1] / "model") for name in LESSONS},
     }
-    found = measure(aligned["question"].to_pylist(), texts, inspectors)
-    storage.write_json(str(folders["evaluate"] / "planted_truth.json"), found)
-    for row in found["rows"]:
+    figures = measure(aligned["question"].to_pylist(), texts, inspectors)
+    storage.write_json(str(folders["evaluate"] / "planted_truth.json"), figures)
+    for row in figures["rows"]:
         print(
             "  ".join(
                 f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()

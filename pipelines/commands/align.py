@@ -176,10 +176,12 @@ def align_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> list[Sta
         opening(config, beam_arguments) as opened,
         align.recorded(opened.settings, opened.transform, opened.corpus) as stage,
     ):
-        settings, others = opened.settings, left_to_others(config, opened.corpus)
+        settings, shards_of_others = opened.settings, left_to_others(config, opened.corpus)
         if settings.squad.needs_all_scores and (settings.retry_failed or not stage.is_done()):
             settings = replace(settings, scores=score_corpus(opened, beam_arguments).directory)
-        align.align_table(settings, opened.transform, opened.corpus, stage, beam_arguments, left_to_others=others)
+        align.align_table(
+            settings, opened.transform, opened.corpus, stage, beam_arguments, left_to_others=shards_of_others
+        )
     return [opened.imported, stage] if opened.imported else [stage]
 
 
@@ -211,8 +213,8 @@ def report_part(config: Config, stage: Stage) -> int:
     corpus = read_table(config.corpus).head(config.limit)
     done = complete_entries(stage.directory, corpus.targets)
     messages.print(f"{len(done)} of {len(corpus.shards)} shards are done: {stage.directory}")
-    others = left_to_others(config, corpus)
-    rejects = any(entry["rejects"] for index, entry in done.items() if index not in others)
+    shards_of_others = left_to_others(config, corpus)
+    rejects = any(entry["rejects"] for index, entry in done.items() if index not in shards_of_others)
     return DONE_WITH_REJECTS if rejects else DONE
 
 

@@ -35,8 +35,8 @@ def check_recipe(path: str) -> int:
     names = [load_pack(criterion).name for criterion in config.config.criteria]
     if config.config.is_squad:
         list(parted(config.config, names))
-    what = f"criterion {names[0]}" if len(names) == 1 else f"a squad of {', '.join(names)}"
-    messages.print(f"{path}: a recipe for {what}; nothing wrong")
+    subject = f"criterion {names[0]}" if len(names) == 1 else f"a squad of {', '.join(names)}"
+    messages.print(f"{path}: a recipe for {subject}; nothing wrong")
     return DONE
 
 
@@ -74,7 +74,7 @@ def check_criterion(path: str) -> int:
 
 
 def check_corpus(path: str, kind: Kind) -> int:
-    """Print columns, and what is wrong with the first 10,000 rows of each file."""
+    """Print columns, and subject is wrong with the first 10,000 rows of each file."""
     rejects = 0
     for file in records.find_files(path):
         look = look_at(file, kind, {}, CORPUS_ROWS)
@@ -105,7 +105,7 @@ def check_table(path: str) -> int:
 
 
 def check(path: str, kind: Kind) -> int:
-    """Tell what `path` is, and check it as that."""
+    """Tell subject `path` is, and check it as that."""
     if storage.exists(storage.join(path, MANIFEST)):
         return check_table(path)
     if not path.endswith((".yaml", ".yml")):

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
@@ -32,6 +31,9 @@ from pipelines.commands.installation import (
 )
 from schemas.command_line import DONE, FAILED, Parser, exit_code
 from schemas.console import messages, results
+from schemas.errors import UsageError
+from schemas.urls import redact_urls
+from transforms.tables.storage import check_writable
 
 STYLES: dict[Status, str] = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
 MIN_MEMORY_GIB = 4
@@ -64,10 +66,6 @@ def check_memory() -> Iterator[Check]:
 def check_output(output: str) -> Iterator[Check]:
     """Say whether results can be written to `output`, and how much fits there."""
     if "://" in output:
-        from schemas.errors import UsageError
-        from schemas.urls import redact_urls
-        from transforms.tables.storage import check_writable
-
         try:
             check_writable(output)
         except UsageError as error:
@@ -163,18 +161,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: print_examination(arguments.output, arguments.flink_jar, as_json=arguments.json))
 
 
+def json_of(check: Check) -> dict[str, str]:
+    return {"name": check.name, "status": check.status, "found": check.finding, "advice": check.advice}
+
+
 def print_examination(output: str, flink_jar: str | None, *, as_json: bool) -> int:
     with messages.status("looking (torch and vLLM take some seconds to import)"):
         checks = list(examine(output, flink_jar))
     failed = [check.name for check in checks if check.status == "fail"]
     code = FAILED if failed else DONE
     if as_json:
-        report = {"ok": not failed, "checks": [asdict(check) for check in checks]}
+        report = {"ok": not failed, "checks": [json_of(check) for check in checks]}
         results.print(json.dumps(report, indent=2), soft_wrap=True)
         return code
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in checks:
-        text = Text(results.visible(check.found))
+        text = Text(results.visible(check.finding))
         if check.advice:
             text.append(results.visible(f" → {check.advice}"), "bold")
         table.add_row(Text(check.status, STYLES[check.status]), check.name, text)

@@ -38,8 +38,8 @@ def explain_row(row_id: str, table: Table, rules: tuple[Rule, ...], held_out: He
         fate = find_row(stage.table(name), row_id)
         if fate is not None:
             marks = fate.select([mark for mark in (*SPLIT_COLUMNS, *DROP_COLUMNS) if mark in fate.schema.names])
-            said = ", ".join(f"{mark} {value}" for mark, value in marks.to_pylist()[0].items() if value is not None)
-            results.print(f"in the table {name}: {said}", soft_wrap=True)
+            text = ", ".join(f"{mark} {value}" for mark, value in marks.to_pylist()[0].items() if value is not None)
+            results.print(f"in the table {name}: {text}", soft_wrap=True)
 
 
 def verdict(broken: bool) -> Text:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+import alignbeam
 from schemas.children import child_environment
 
 Status = Literal["ok", "info", "warn", "fail"]
@@ -53,14 +54,12 @@ class Check:
 
     name: str
     status: Status
-    found: str
+    finding: str
     advice: str = ""
 
 
 def check_names() -> Iterator[Check]:
     """Check that our packages are ours: folders, PYTHONPATH and other distributions can hold the same names."""
-    import alignbeam
-
     intruders = alignbeam.intruders()
     if intruders:
         advice = "rename it, leave its folder out of PYTHONPATH, or use the `alignbeam` command, not `python -m`"

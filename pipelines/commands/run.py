@@ -66,7 +66,7 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
         heading = f"{name} ({job.name})" if job.home != config.output else name
         messages.print(heading, style="bold")
         try:
-            with observed(job.begin):
+            with observed(job.announce):
                 stage = getattr(job, name)()
         except BaseException:
             job.record.write_failure(name, time.monotonic() - started)
@@ -87,11 +87,11 @@ def say_plan(config: Config) -> int:
     recipes = list(parted(config, [pack.name for pack in packs])) if config.is_squad else [config]
     turns = config.stages.align.rounds or len(packs)
     code = print_plan(plan_recipes(recipes, packs, turns))
-    for one, pack in zip(recipes, packs, strict=True):
-        wanted = one.stages.questions
-        wanted = replace(wanted, count=min(wanted.count, config.limit or wanted.count))
-        _, topics = topic_growth(wanted, pack)
-        if text := questions.shortfall(wanted, topics, topics):
+    for recipe, pack in zip(recipes, packs, strict=True):
+        settings = recipe.stages.questions
+        settings = replace(settings, count=min(settings.count, config.limit or settings.count))
+        _, topics = topic_growth(settings, pack)
+        if text := questions.shortfall(settings, topics, topics):
             text = f"{pack.name}: {text}" if config.is_squad else text
             messages.print(f"at most, {text}", soft_wrap=True)
     return code

@@ -119,8 +119,8 @@ def difference(view: View, marks: Marks) -> Group:
 def compared(comparison: Comparison, marks: Marks) -> Iterator[Text | Padding]:
     """Show whose turn it was, the text before and after, and scores."""
     if step := comparison.step:
-        said = " · ".join(part for part in (step.member, step.decision, step.reason) if part)
-        yield Text(f"step {step.step}: {spaced(visible(said))}", "dim")
+        turn = " · ".join(part for part in (step.member, step.decision, step.reason) if part)
+        yield Text(f"step {step.step}: {spaced(visible(turn))}", "dim")
     yield marked(comparison, marks) if comparison.after.text else whole(comparison.before.text, "")
     scores = Grid(show_header=False, box=None, pad_edge=False)
     for name, before, after, difference in comparison.scores:

@@ -11,6 +11,7 @@ Triples that were not curated yet are curated first, beside the output. All othe
 import sys
 from collections.abc import Sequence
 
+from pipelines.commands import train_squad
 from pipelines.commands.train_inputs import METHODS, shards_for
 from pipelines.runtime.trainers import run_trainer
 from schemas.command_line import DONE, Parser, exit_code
@@ -19,8 +20,6 @@ from schemas.command_line import DONE, Parser, exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["squad"]:
-        from pipelines.commands import train_squad
-
         return train_squad.main(arguments[1:])
     parser = Parser("alignbeam train", __doc__)
     parser.add_argument("method", choices=[*METHODS, "squad"])

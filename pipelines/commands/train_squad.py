@@ -24,7 +24,7 @@ from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve, to_dict
 from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
 from training import inspector as inspector_trainer
-from training.run_folder import Run, base_digest
+from training.run_folder import TrainingRun, base_digest
 from transforms.tables import storage
 
 SQUAD_FILE = "squad.yaml"
@@ -115,7 +115,7 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
             paths = {"data": shards_for(method, folder, models), "output": storage.join(models, method)}
             planned.append((method, settings[method] | paths))
     for method, of_trainer in planned:  # all before the first: an output of other settings must not show hours later
-        Run.open(method, to_dict(TRAINERS[method](**of_trainer)))
+        TrainingRun.open(method, to_dict(TRAINERS[method](**of_trainer)))
     for method, of_trainer in planned:
         messages.print(of_trainer["output"], style="bold")
         path = f"{of_trainer['output']}.yaml"

@@ -46,12 +46,12 @@ class Job:
         self.name = ", ".join(names)
         self.members = [self]
         if config.is_squad:
-            self.members = [Job(one, beam_arguments, self.home, self.reads) for one in parted(config, names)]
+            self.members = [Job(recipe, beam_arguments, self.home, self.reads) for recipe in parted(config, names)]
         self.record = Record(config.output, config.name, self.name, config.seed, config.toy)
         self.before = self.record.identities()
         self.results: dict[str, Stage] = {}
 
-    def begin(self, stage: Stage) -> None:
+    def announce(self, stage: Stage) -> None:
         """Say why a stage is done again, and list it as running."""
         if stage.name not in STAGES:  # a round of one
             return

@@ -40,7 +40,7 @@ def plan_recipes(recipes: Sequence[Config], packs: Sequence[Pack], turns: int) -
     planned = {pack.name: plan_recipe(recipe, pack) for recipe, pack in zip(recipes, packs, strict=True)}
     if len(planned) == 1:
         return planned[packs[0].name]
-    data = [replace(one, step=f"{name}: {one.step}") for name, steps in planned.items() for one in steps[:3]]
+    data = [replace(step, step=f"{name}: {step.step}") for name, steps in planned.items() for step in steps[:3]]
     respond, align = planned[packs[0].name][3:]
     repeated = {name: turns * getattr(align, name) for name in ("rows", "prompt_tokens", "generated_tokens")}
     return [*data, respond, replace(align, **repeated)]
@@ -49,17 +49,17 @@ def plan_recipes(recipes: Sequence[Config], packs: Sequence[Pack], turns: int) -
 def plan_recipe(recipe: Config, pack: Pack) -> list[Estimate]:
     """Estimate the generating stages of a recipe, in order: upper bounds, because some rows are lost on the way."""
     teacher, upstream = (EngineConfig(**recipe.engine(name)) for name in ("teacher", "upstream"))
-    wanted = recipe.stages.questions
-    topic_prompts, topics_at_most = topic_growth(wanted, pack)
-    count = min(wanted.count, recipe.limit or wanted.count, topics_at_most)
+    settings = recipe.stages.questions
+    topic_prompts, topics_at_most = topic_growth(settings, pack)
+    count = min(settings.count, recipe.limit or settings.count, topics_at_most)
     types = sorted({seed.question_type for seed in pack.seeds})
     topics = [seed.topic for seed in pack.seeds][:1]
     hints = [hint(seed.topic, seed.question_type) for seed in pack.seeds]
-    shown = [seed.question for seed in pack.seeds][: wanted.examples]
-    length = wanted.examples + wanted.hints
+    shown = [seed.question for seed in pack.seeds][: settings.examples]
+    length = settings.examples + settings.hints
     listed = (hints * (length // len(hints) + 1))[:length]
     prompts = {
-        "topics": render("topics", question_type=types[0], topics=topics, count=wanted.topics_per_prompt),
+        "topics": render("topics", question_type=types[0], topics=topics, count=settings.topics_per_prompt),
         "questions": render("questions", failure=pack.failure, hints=listed, examples=shown),
         "triples": render("triples", pack=pack, question=shown[0]),
         "respond": render("answer", question=shown[0]),
@@ -68,10 +68,10 @@ def plan_recipe(recipe: Config, pack: Pack) -> list[Estimate]:
     tests = recipe.stages.respond.limit or round(count * TEST_SHARE)
     triples, respond, align = recipe.stages.triples, recipe.stages.respond, recipe.stages.align
     aligner = EngineConfig(model=recipe.stages.train_aligner.get("base") or "aligner")
-    asked = math.ceil(count / wanted.hints)
+    asked = math.ceil(count / settings.hints)
     steps = [
-        ("topics", teacher, topic_prompts, wanted.sampling),
-        ("questions", teacher, asked, wanted.sampling),
+        ("topics", teacher, topic_prompts, settings.sampling),
+        ("questions", teacher, asked, settings.sampling),
         ("triples", teacher, min(count, triples.limit or count), triples.sampling),
         ("respond", upstream, min(tests, recipe.limit or tests), respond.sampling),
         ("align", aligner, min(tests, recipe.limit or tests), align.sampling),

@@ -160,14 +160,14 @@ class _Chosen:
             row_id = str(value)
             # A heap has the smallest on top, and the highest rank is the one to give up: hence negated.
             heap, key = self.by_decision.setdefault(decision, []), (-rank(row_id), -(first_row + index))
-            among_lowest = len(heap) < self.most or bool(heap and key > heap[0][:2])
-            first_wanted = row_id in self.wanted and row_id not in self.by_id
-            if not (among_lowest or first_wanted):
+            is_among_lowest = len(heap) < self.most or bool(heap and key > heap[0][:2])
+            is_first_wanted = row_id in self.wanted and row_id not in self.by_id
+            if not (is_among_lowest or is_first_wanted):
                 continue
             entry = (*key, sample(batch.slice(index, 1).to_pylist()[0]))
-            if among_lowest:
+            if is_among_lowest:
                 (heapq.heappush if len(heap) < self.most else heapq.heapreplace)(heap, entry)
-            if first_wanted:
+            if is_first_wanted:
                 self.by_id[row_id] = entry
 
     def samples(self, queues: Sequence[Sequence[str]]) -> list[Sample]:

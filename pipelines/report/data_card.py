@@ -63,8 +63,8 @@ def _examples(drops: Table, reasons: list[str]) -> str:
 
 
 def _example(row: dict, texts: list[str], links: list[str]) -> str:
-    said = [f"{name} {_code(row[name])}" for name in (*texts, *links) if row[name] is not None]
-    return f"- {_code(row['id'] or '')}: " + "; ".join(said)
+    parts = [f"{name} {_code(row[name])}" for name in (*texts, *links) if row[name] is not None]
+    return f"- {_code(row['id'] or '')}: " + "; ".join(parts)
 
 
 def _code(text: str) -> str:

@@ -1,4 +1,7 @@
-"""Lock a run directory: one process at a time."""
+"""Lock a run directory: one process at a time.
+
+Two processes would remove each other's unfinished parts.
+"""
 
 import errno
 import fcntl

@@ -36,12 +36,12 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     parser = _BeamArgumentParser(allow_abbrev=False, add_help=False)
     for options in [PipelineOptions, *PipelineOptions.__subclasses__()]:
         options._add_argparse_args(parser)
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):  # all of Beam's flags, and then what is wrong
+        with contextlib.redirect_stderr(printed):  # all of Beam's flags, and then what is wrong
             _, unknown = parser.parse_known_args(list(arguments))
     except SystemExit as error:
-        reason = said.getvalue().rpartition("error: ")[2].strip()
+        reason = printed.getvalue().rpartition("error: ")[2].strip()
         raise UsageError(f"Beam refuses {' '.join(arguments)}: {reason}") from error
     if unknown:
         raise UsageError(f"Beam knows no option {unknown[0]} (what stands after -- goes to Beam)")

@@ -33,8 +33,8 @@ class Stage:
     """Where a stage's results lie. `identity` holds all that decides them: settings, and digests of inputs.
 
     kind: what the stage does, where it is called otherwise.
-    inputs: for a stage that goes on as shards land, a digest of those that are there now, which then is not part of the
-        identity: the same directory takes the shards that are new.
+    inputs: digest of the input's shards, for a stage that takes new shards into the same directory; the identity leaves
+        it out.
     """
 
     directory: str

@@ -13,6 +13,9 @@ from training import aligner as aligner_trainer
 from training import inspector as inspector_trainer
 from training.command_line import LIFELINE
 
+TRAINERS: dict[str, Any] = {"inspector": inspector_trainer.Config, "aligner": aligner_trainer.Config}
+ADAPTER = {"adapter": True, "lora_rank": 16}  # how a squad's aligner is trained unless its settings say otherwise
+
 
 def run_trainer(method: str, arguments: Sequence[str]) -> None:
     """Run a trainer as a program of its own; what it prints is shown as it comes.
@@ -33,7 +36,3 @@ def run_trainer(method: str, arguments: Sequence[str]) -> None:
         raise KeyboardInterrupt
     if code:
         raise StageError(f"the {method}'s trainer ended with exit code {code} (see above); run the command again")
-
-
-TRAINERS: dict[str, Any] = {"inspector": inspector_trainer.Config, "aligner": aligner_trainer.Config}
-ADAPTER = {"adapter": True, "lora_rank": 16}  # how a squad's aligner is trained unless its settings say otherwise

@@ -34,7 +34,7 @@ def watch(total: int) -> Iterator[None]:
         thread.join()
 
 
-def describe(counts: progress.Progress) -> str:
+def rate_text(counts: progress.Progress) -> str:
     """Say rate, generated tokens per second and how much came from the cache."""
     seconds = max(counts.seconds, 1e-9)
     parts = [f"{counts.done / seconds:,.0f} rows/s"]
@@ -61,7 +61,7 @@ def _bars(total: int, stop: threading.Event) -> None:
             for step, counts in progress.snapshot().items():
                 if step not in tasks:
                     tasks[step] = bars.add_task(messages.visible(step), total=total, rate="")
-                bars.update(tasks[step], completed=counts.done, rate=describe(counts))
+                bars.update(tasks[step], completed=counts.done, rate=rate_text(counts))
 
 
 def _lines(total: int, stop: threading.Event) -> None:
@@ -70,5 +70,5 @@ def _lines(total: int, stop: threading.Event) -> None:
             line = f"{time.strftime('%H:%M:%S')}  {step}: {counts.done:,} of {total:,} rows"
             if counts.done:
                 left = (total - counts.done) * counts.seconds / counts.done
-                line += f", {describe(counts)}, about {left / 60:,.1f} min left"
+                line += f", {rate_text(counts)}, about {left / 60:,.1f} min left"
             messages.print(line)

@@ -63,9 +63,9 @@ class Reader:
             self.note("", f"not UTF-8: {error.reason}", line=data.count(b"\n", 0, error.start) + 1)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            what = getattr(error, "problem", None) or str(error).splitlines()[0]
+            fault = getattr(error, "problem", None) or str(error).splitlines()[0]
             line = mark.line + 1 if mark else 1
-            self.note("", f"not YAML: {what} (put a text with punctuation in quotes)", line=line)
+            self.note("", f"not YAML: {fault} (put a text with punctuation in quotes)", line=line)
         except (OSError, ValueError, ImportError) as error:
             self.note("", f"cannot be read: {error or type(error).__name__}{self.if_unreadable}")
         else:

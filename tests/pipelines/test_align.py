@@ -39,7 +39,7 @@ class Lengths:
 
 @pytest.fixture(autouse=True)
 def lengths(monkeypatch):
-    for module in ("engines.inspector", "evaluation.judges"):
+    for module in ("alignment.scoring", "evaluation.judges"):
         monkeypatch.setattr(f"transforms.{module}.open_inspector", lambda folder, bf16=False: Lengths())
     monkeypatch.setattr("transforms.alignment.members.check_inspector", lambda folder: None)
     monkeypatch.setattr("pipelines.align.inspector_digest", lambda folder: folder)

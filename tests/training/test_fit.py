@@ -13,7 +13,7 @@ from schemas.errors import StageError
 from schemas.settings import to_dict
 from training import aligner, fit, inspector
 from training.card import Card
-from training.run_folder import Run
+from training.run_folder import TrainingRun
 
 CARD = Card(title="Line", summary="y from x.", use="By hand.", base="nothing", pipeline_tag="regression")
 
@@ -49,7 +49,7 @@ class Words:
 
 def train_line(folder, words=None, **more):
     """Train y = 3x for six steps with an evaluation every two, and publish `folder`."""
-    run = Run(
+    run = TrainingRun(
         folder,
         {"method": "line", "settings": {"seed": 1}, "data": {"digest": "d1", "manifest_digest": None}, "processes": 1},
     )
@@ -126,7 +126,7 @@ def test_a_finished_run_is_said_to_be_one(tmp_path, capsys):
     capsys.readouterr()
     assert fit.finished_metrics(run) == metrics
     assert capsys.readouterr().out == f"{tmp_path}/line: is trained already\n"
-    assert fit.finished_metrics(Run(tmp_path / "another", {})) is None
+    assert fit.finished_metrics(TrainingRun(tmp_path / "another", {})) is None
     assert capsys.readouterr().out == ""
 
 
@@ -200,7 +200,7 @@ def test_steps_are_counted_as_the_trainer_counts_them(monkeypatch, processes, a_
 
 def test_a_trainers_own_arguments_win(tmp_path):
     settings = fit.TrainerSettings(data="", output="", base="", learning_rate=1e-3, max_tokens=1)
-    run = Run(tmp_path / "line", {})
+    run = TrainingRun(tmp_path / "line", {})
     own = {"max_steps": 600, "weight_decay": 0.5, "load_best_model_at_end": False}
     arguments = fit.training_arguments(TrainingArguments, run, settings, 10, **own)
     assert (arguments.weight_decay, arguments.load_best_model_at_end) == (0.5, False)

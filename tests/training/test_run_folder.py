@@ -9,7 +9,7 @@ import pytest
 from schemas.command_line import FAILED
 from schemas.errors import UsageError
 from training.command_line import LIFELINE
-from training.run_folder import Run
+from training.run_folder import TrainingRun
 
 HOLD = """
 import fcntl, sys
@@ -22,10 +22,10 @@ WAIT = "from training.command_line import end_with_parent; import time; end_with
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    run = Run(tmp_path / "model", {"method": "inspector"})
+    run = TrainingRun(tmp_path / "model", {"method": "inspector"})
     run.begin()
     run.begin()  # this process may: it goes on after a failure
-    other = Run(tmp_path / "other", {"method": "inspector"})
+    other = TrainingRun(tmp_path / "other", {"method": "inspector"})
     other.work.mkdir()
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(other.work / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -44,9 +44,9 @@ def apply_guard(batch: pa.RecordBatch, members: Sequence[Member], rules: SquadRu
     A refused row keeps its text, and the member is noted as tried on it; a rewritten one has been tried by nobody.
     """
     turns_N = pc.fill_null(pc.index_in(batch.column("member"), pa.array(criteria_of(members))), 0).to_numpy()
-    is_same = is_same_text(batch.column("candidate"), batch.column("aligned").cast(pa.string()))
+    is_same = is_same_text(batch.column("aligned").cast(pa.string()), batch.column("candidate"))
     refusals = refuse(batch, members, rules, turns_N, is_same)
-    decisions = outcome(batch, refusals, is_same)
+    decisions = decide_step(batch, refusals, is_same)
     is_rewritten = pc.equal(decisions, "rewritten")
     is_asked = np.asarray(pc.is_valid(batch.column("prompt")), np.bool_)
     bits_N = np.where(is_asked, np.uint64(1) << turns_N.astype(np.uint64), np.uint64(0))
@@ -106,10 +106,10 @@ def guard(
     return pc.case_when(masks, "scored_lower", "gained_too_little", harms)
 
 
-def outcome(batch: pa.RecordBatch, refusals: pa.StringArray, is_same: pa.BooleanArray) -> pa.StringArray:
+def decide_step(batch: pa.RecordBatch, refusals: pa.StringArray, is_same: pa.BooleanArray) -> pa.StringArray:
     """Return what became of each row at this step.
 
-    | outcome | the row |
+    | decision | the row |
     | --- | --- |
     | `not_asked` | has no turn: its scores suffice, or it failed before |
     | `failed` | was asked about, and its request failed |
@@ -127,6 +127,6 @@ def outcome(batch: pa.RecordBatch, refusals: pa.StringArray, is_same: pa.Boolean
     return pc.case_when(masks, "not_asked", "failed", "unchanged", "rewritten", "refused")
 
 
-def is_same_text(one: pa.StringArray, two: pa.StringArray) -> pa.BooleanArray:
+def is_same_text(text: pa.StringArray, rewrite: pa.StringArray) -> pa.BooleanArray:
     """Tell where two texts differ at most by space around them; false where one is missing."""
-    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(one), pc.utf8_trim_whitespace(two)), False)
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(text), pc.utf8_trim_whitespace(rewrite)), False)

@@ -61,7 +61,7 @@ def ascending(means_M: np.ndarray) -> tuple[int, ...]:
 class AddOrders(beam.PTransform):
     """Add `order`, the members' numbers in the order of a row's turns, from arrays by shard."""
 
-    orders: dict[int, np.ndarray]
+    orders: dict[int, np.ndarray]  # int8[N, M] each
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[Chunk]:
         return chunks | beam.Map(self._add).with_output_types(Chunk)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.alignment.members import Member
+from transforms.engines.inspector import open_inspector, score_all
 from transforms.tables import progress
 from transforms.tables.chunks import Chunk
 from transforms.tables.columns import with_columns
@@ -36,9 +37,6 @@ class _ScoreFn(beam.DoFn):
         self.step = step
 
     def setup(self) -> None:
-        from transforms.engines.inspector import open_inspector, score_all
-
-        self.score_all = score_all
         with self._loading:
             self.opened = {name: open_inspector(folder, self.bf16) for name, folder in self.inspectors.items()}
 
@@ -47,7 +45,7 @@ class _ScoreFn(beam.DoFn):
         rows = np.flatnonzero(pc.and_(kept(batch), pc.is_valid(batch.column(self.column))))
         questions, answers = (batch.column(name).take(pa.array(rows)).to_pylist() for name in ("question", self.column))
         columns = []
-        for scores_of_rows in self.score_all(self.opened, questions, answers).values():
+        for scores_of_rows in score_all(self.opened, questions, answers).values():
             scores = np.full(batch.num_rows, np.nan)
             scores[rows] = scores_of_rows
             columns.append(pa.array(scores, mask=np.isnan(scores)))

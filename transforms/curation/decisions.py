@@ -49,8 +49,8 @@ def decisions_of(chunk: Chunk) -> Iterator[Keyed]:
         yield chunk.shard, pa.RecordBatch.from_arrays([pa.array(rows), *marks], schema=DECISIONS)
 
 
-def undecided(chunk: Chunk) -> tuple[pa.RecordBatch, np.ndarray]:
-    """Return the rows that are still in, and their numbers in the shard."""
+def kept_rows(chunk: Chunk) -> tuple[pa.RecordBatch, np.ndarray]:
+    """Return the kept rows of a chunk, and their numbers in the shard."""
     is_kept = kept(chunk.batch)
     return chunk.batch.filter(is_kept), np.flatnonzero(is_kept) + chunk.first_row
 

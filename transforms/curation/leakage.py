@@ -164,17 +164,17 @@ def drop_leaked(batch: pa.RecordBatch, held_out: HeldOut) -> pa.RecordBatch:
 
     `leaked_near_duplicate` names the most similar question, `leaked_overlap` the first that shares a run of words.
     """
-    # rows [0, 1, 2], of which 1 is dropped already: live [0, 2]
+    # rows [0, 1, 2], of which 1 is dropped already: kept_rows [0, 2]
     # near [-1, 7], overlapping [4, 9] → leaked [4, 7] → source [4, -1, 7], is_near [no, no, yes]
-    live = np.flatnonzero(kept(batch))
+    kept_rows = np.flatnonzero(kept(batch))
     texts = words_of(batch.column("question"))
-    if len(live) < batch.num_rows:
-        texts = texts.take(live)
+    if len(kept_rows) < batch.num_rows:
+        texts = texts.take(kept_rows)
     near = _nearest(shingles(texts, held_out.similarity.words).sets(), held_out)
     overlapping = _first_overlapping(shingles(texts, held_out.overlap_words), held_out)
     source, is_near = np.full(batch.num_rows, -1), np.zeros(batch.num_rows, np.bool_)
-    source[live] = np.where(near >= 0, near, overlapping)
-    is_near[live] = near >= 0
+    source[kept_rows] = np.where(near >= 0, near, overlapping)
+    is_near[kept_rows] = near >= 0
     batch = drop_where(batch, pa.array(is_near), "leaked_near_duplicate")
     batch = drop_where(batch, pc.and_not(pa.array(source >= 0), pa.array(is_near)), "leaked_overlap")
     names = pa.array(held_out.names, pa.string()).take(pa.array(source, mask=source < 0))

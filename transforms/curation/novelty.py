@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 from numpy import ndarray
 
-from transforms.curation.decisions import one_batch, undecided
+from transforms.curation.decisions import kept_rows, one_batch
 from transforms.curation.preference import PREFERRED, Preference, drop_repeats
 from transforms.tables.chunks import Chunk, Keyed
 from transforms.texts.kernels import kernel
@@ -170,7 +170,7 @@ class DropNotNovel(beam.PTransform):
         )
 
     def _words(self, chunk: Chunk) -> Iterator[Keyed]:
-        batch, rows = undecided(chunk)
+        batch, rows = kept_rows(chunk)
         if batch.num_rows:
             words = words_of(batch.column("question"))
             lists = pa.LargeListArray.from_arrays(pa.array(words.offsets), pa.array(words.values))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from transforms.curation.decisions import by_bucket, one_batch, to_decisions, undecided
+from transforms.curation.decisions import by_bucket, kept_rows, one_batch, to_decisions
 from transforms.curation.preference import row_hashes
 from transforms.tables.chunks import Chunk, Keyed
 from transforms.texts.shingles import scramble
@@ -39,7 +39,7 @@ class DropOverQuota(beam.PTransform):
         )
 
     def _values(self, chunk: Chunk) -> Iterator[Keyed]:
-        batch, rows = undecided(chunk)
+        batch, rows = kept_rows(chunk)
         has_value = pc.is_valid(batch.column(self.column))
         batch, rows = batch.filter(has_value), rows[has_value.to_numpy(zero_copy_only=False)]
         if batch.num_rows:

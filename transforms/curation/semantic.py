@@ -17,8 +17,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from transforms.curation.decisions import by_bucket, one_batch, undecided
+from transforms.curation.decisions import by_bucket, kept_rows, one_batch
 from transforms.curation.preference import PREFERRED, Preference, drop_repeats
+from transforms.engines.embedder import open_embedder
 from transforms.tables.chunks import Chunk, Keyed
 from transforms.tables.table import Table
 
@@ -37,8 +38,6 @@ class Semantic:
 
     def embed(self, batch: pa.RecordBatch) -> np.ndarray:
         """Embed the questions as unit vectors: float16[N, D]."""
-        from transforms.engines.embedder import open_embedder
-
         texts = [text or "" for text in batch.column("question").to_pylist()]
         return open_embedder(self.embedder).embed(texts).astype(np.float16)
 
@@ -114,7 +113,7 @@ class DropSameMeaning(beam.PTransform):
         )
 
     def _embed(self, chunk: Chunk) -> Iterator[Keyed]:
-        batch, rows = undecided(chunk)
+        batch, rows = kept_rows(chunk)
         if batch.num_rows:
             vectors_ND = self.semantic.embed(batch)
             members = self.preference.rank(batch).with_columns(shard=pl.lit(chunk.shard), row=pl.Series(rows))

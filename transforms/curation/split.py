@@ -7,6 +7,8 @@ they have there, newcomers join them, and a newcomer near to two splits is dropp
 
 The inspector is trained on pairs of the aligner's training part alone; else its training would have seen the questions
 that the aligner is tested on (paper 000, app. C). Identity triples have one text for both labels: not for inspectors.
+
+Shapes: N rows, D dimensions of an embedding.
 """
 
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from schemas.errors import UsageError
 from schemas.tables import SPLITS
 from transforms.curation.decisions import to_decisions
 from transforms.curation.duplicates import BandKeys, ComparedColumns, GroupCandidates
+from transforms.engines.embedder import open_embedder
 from transforms.tables.chunks import HASHED_ROWS, Keyed
 from transforms.tables.columns import check_texts, with_columns
 from transforms.tables.read import ReadTable
@@ -45,9 +48,7 @@ class AlikePairs:
     max_similarity: float
 
     def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
-        """Return which of N pairs reach the similarity: bool[N]. An embedding has D dimensions."""
-        from transforms.engines.embedder import open_embedder
-
+        """Return which pairs reach the similarity: bool[N]."""
         embed = open_embedder(self.embedder).embed
         responses_ND, corrections_ND = (embed(batch.column(name).to_pylist()) for name in ("response", "correction"))
         return (responses_ND * corrections_ND).sum(axis=1) >= self.max_similarity

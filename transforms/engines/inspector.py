@@ -3,6 +3,8 @@
 The pair is encoded as one sequence, question [SEP] answer. One that is too long loses tokens from the end of the longer
 of the two texts until it fits (`longest_first`): a long answer must not push out the question it answers, nor a long
 question the answer. Training and scoring both encode with `encode_pairs`.
+
+Shapes: N pairs, B of them in a batch.
 """
 
 import threading

@@ -9,8 +9,11 @@ The published checkpoint holds pickled weights and no tokenizer. Convert it once
 microsoft/deberta-v3-large (config and tokenizer; its weights are not needed):
 
     python -c "from transforms.engines.pair_ranker import convert; convert('pair-ranker', 'deberta-v3-large', 'out')"
+
+Shapes: N pairs of answers, B of them in a batch, T tokens, D dimensions of a state, K outputs of the head.
 """
 
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,8 +141,6 @@ def convert(checkpoint: str | Path, backbone: str | Path, output: str | Path) ->
     `checkpoint` holds pytorch_model.bin (read as tensors only, never unpickled code) and the ranker's config.json;
     `backbone` the config.json and the tokenizer of the encoder it was made from.
     """
-    import json
-
     import torch
     from safetensors.torch import save_file
     from transformers import AutoTokenizer

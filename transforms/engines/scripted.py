@@ -15,6 +15,8 @@ from schemas.errors import UsageError
 from schemas.file_settings import require_scripted
 from transforms.engines.engine import Completion, EngineConfig, Request
 
+PREFIX = "scripted:"
+
 
 class ScriptedEngine:
     def __init__(self, config: EngineConfig):
@@ -44,9 +46,6 @@ class ScriptedEngine:
         if isinstance(answer, Completion):
             return answer
         return Completion(answer, prompt_tokens=len(request.prompt.split()), completion_tokens=len(answer.split()))
-
-
-PREFIX = "scripted:"
 
 
 def is_scripted(inspector: object) -> bool:

@@ -155,7 +155,9 @@ class ServerEngine:
                 self._failed_in_a_row = 0
                 completion = _completion(answer, config.style == "chat")
                 if completion.finish_reason == "length" and tokens < request.sampling.max_tokens:
-                    return Completion.failed(f"prompt_too_long: cut off at {tokens} tokens, for the server had no room")
+                    return Completion.failed(
+                        f"prompt_too_long: cut off at {tokens} tokens, because the server had no room"
+                    )
                 return completion
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                 raise StageError(f"{config.base_url}: {self._refusal(error)}") from None

@@ -4,6 +4,9 @@ That copy makes a small model several times as slow as without adapters (docs/de
 an adapter, beside others, the weights of the last one. It is used where all of vLLM runs in the host process, as it
 does on a CPU unless arguments or VLLM_ENABLE_V1_MULTIPROCESSING ask for more: vLLM's own workers know nothing of it.
 Adapters of embeddings are left to vLLM.
+
+Shapes: T tokens of a step, N of them sampled from, S slots with an adapter in each, R its rank, I columns in, O columns
+out, V words of the vocabulary.
 """
 
 from typing import Any
@@ -15,7 +18,7 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 class CpuLora(PunicaWrapperCPU):
     """Every row goes through all adapters' A, keeps what its own gave, and goes on through all adapters' B.
 
-    A is [slots, 1, rank, in] and B [slots, 1, out, rank], with an adapter in each slot; a row without one has slot -1.
+    A is [S, 1, R, I] and B [S, 1, O, R]; a row without an adapter has slot -1.
     """
 
     def update_metadata(self, mapping: Any, lora_index_to_id: list[int | None], *args: Any, **kwargs: Any) -> None:
@@ -36,9 +39,9 @@ class CpuLora(PunicaWrapperCPU):
         **_: Any,
     ) -> None:
         """Add to `y` [..., out] for every token, slice by slice of its columns."""
-        y_TO, start = y.view(-1, y.shape[-1]), 0
-        for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-            add_lora(y_TO[:, start : start + width], x.view(-1, x.shape[-1]), a, b, self._is_tokens_TS1, scale)
+        y_TO, x_TI, start = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1]), 0
+        for a_S1RI, b_S1OR, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
+            add_lora(y_TO[:, start : start + width], x_TI, a_S1RI, b_S1OR, self._is_tokens_TS1, scale)
             start += width
 
     def add_lora_logits(
@@ -56,12 +59,21 @@ class CpuLora(PunicaWrapperCPU):
 
 
 def add_lora(
-    y_TO: torch.Tensor, x_TI: torch.Tensor, a: torch.Tensor, b: torch.Tensor, is_own_TS1: torch.Tensor, scale: float
+    y_TO: torch.Tensor,
+    x_TI: torch.Tensor,
+    a_S1RI: torch.Tensor,
+    b_S1OR: torch.Tensor,
+    is_own_TS1: torch.Tensor,
+    scale: float,
 ) -> None:
     """Add to the rows of `y` what the adapters in their slots make of the rows of `x`."""
-    slots, _, rank, _ = a.shape
-    low_TSR = (x_TI @ a.flatten(0, 2).to(x_TI.dtype).T).view(-1, slots, rank)
+    # slots 0 and 1 of rank 1, A [1, 10], B [2, 3], scale 1; x [4, 5], the first row's slot 0, the second's 1
+    # → low [[4, 40], [5, 50]], of which their own [[4, 0], [0, 50]] → change [4 * 2, 50 * 3]
+    slots, _, rank, _ = a_S1RI.shape
+    down = a_S1RI.flatten(0, 2).to(x_TI.dtype)  # [S * R, I]
+    low_TSR = (x_TI @ down.T).view(-1, slots, rank)
     low_TSR = torch.where(is_own_TS1, low_TSR * scale, 0.0).to(y_TO.dtype)
-    change_TO = low_TSR.flatten(1) @ b[:, 0].to(y_TO.dtype).transpose(1, 2).flatten(0, 1)
+    up = b_S1OR[:, 0].to(y_TO.dtype).transpose(1, 2).flatten(0, 1)  # [S * R, O]
+    change_TO = low_TSR.flatten(1) @ up
     width = min(y_TO.shape[1], change_TO.shape[1])  # the two may be padded differently
     y_TO[:, :width] += change_TO[:, :width]

@@ -83,7 +83,7 @@ def write(replies: BinaryIO, outbox: "queue.SimpleQueue[Any]") -> None:
 
 def serve(config: dict[str, Any], inbox: "queue.SimpleQueue[Any]", reply: Callable[[Any], None]) -> None:
     vllm = Vllm(**config)
-    reply({"ready": {"concurrency": vllm.concurrency, "context_tokens": vllm.context_tokens}})
+    reply({"ready": {"concurrency": vllm.concurrency}})
     samplings: dict[int, dict[str, Any]] = {}
     next_report, tokens = 0.0, 0
     while True:

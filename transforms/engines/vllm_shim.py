@@ -4,13 +4,13 @@
 """
 
 import importlib.metadata
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 from transforms.engines.engine import Completion
+from transforms.engines.pretrained import read_object
 from transforms.engines.reasoning import OPEN, split_reasoning
 
 # Of a machine's free memory, for the keys and values of requests at work on a CPU.
@@ -86,7 +86,7 @@ class Vllm:
             from vllm.config.lora import MaxLoRARanks
             from vllm.lora.request import LoRARequest
 
-            rank = max(json.loads((Path(folder) / "adapter_config.json").read_text())["r"] for folder in folders)
+            rank = max(read_object(Path(folder) / "adapter_config.json")["r"] for folder in folders)
             self._loras = {folder: LoRARequest(folder, number, folder) for number, folder in enumerate(folders, 1)}
             arguments = {
                 "enable_lora": True,

@@ -1,7 +1,7 @@
 """What a model folder holds, and the digest of all in it that decides what the model says."""
 
-import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,18 +13,21 @@ from transforms.engines.engine import digest_of
 from transforms.engines.pretrained import read_object, refuse_code
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-DECISIVE_FILES = (
-    "*.safetensors",
-    "*.model",
-    "*.jinja",
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
+TOKENIZER_FILES = (
     "tokenizer*.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.*",
     "merges.txt",
+    "*.model",
+)
+DECISIVE_FILES = (
+    "*.safetensors",
+    "*.jinja",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    *TOKENIZER_FILES,
 )
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tekken.json")
 READ_BYTES = 16 << 20
@@ -53,14 +56,14 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
     if not any(folder.glob("*.safetensors")):
         raise UsageError(f"{folder}: not a model folder: it has no *.safetensors")
     if (folder / "config.json").is_file():
-        return Weights(str(folder), None, digest_of(_folder_digest(folder)))
+        return Weights(str(folder), None, digest_of(file_digests(folder, DECISIVE_FILES)))
     if not (folder / "adapter_config.json").is_file():
         raise UsageError(f"{folder}: not a model folder: it has no config.json")
     name = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(name, str) or (Path(name).is_dir() and not (Path(name) / "config.json").is_file()):
         raise UsageError(f"{folder}/adapter_config.json: base_model_name_or_path = {name!r}: names no model")
     base = find_weights(name, revision)
-    return Weights(base.model, str(folder), digest_of(base.digest, _folder_digest(folder)))
+    return Weights(base.model, str(folder), digest_of(base.digest, file_digests(folder, DECISIVE_FILES)))
 
 
 def has_chat_template(model: str) -> bool:
@@ -73,12 +76,13 @@ def has_chat_template(model: str) -> bool:
     return (
         not folder.is_dir()
         or any((folder / name).is_file() for name in TEMPLATE_FILES)
-        or (settings.is_file() and json.loads(settings.read_text()).get("chat_template") is not None)
+        or (settings.is_file() and read_object(settings).get("chat_template") is not None)
     )
 
 
-def _folder_digest(folder: Path) -> list[tuple[str, str]]:
-    files = {path for pattern in DECISIVE_FILES for path in folder.glob(pattern)}
+def file_digests(folder: Path, patterns: Sequence[str]) -> list[tuple[str, str]]:
+    """Return name and digest of the files in a folder that match a pattern, sorted."""
+    files = {path for pattern in patterns for path in folder.glob(pattern)}
     return [(path.name, _file_digest(path.resolve(), *_stamp(path))) for path in sorted(files)]
 
 

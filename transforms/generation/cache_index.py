@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Index(NamedTuple):
-    """Where each of K keys lies: the names of segments, and uint64[3, K] sorted by key.
+    """Where each of K keys lies: the names of segments, and the array, uint64[3, K] sorted by key.
 
     The array's rows are the first halves of the keys, their second halves, and the addresses of their completions. Each
     row is contiguous, so a search touches few pages.

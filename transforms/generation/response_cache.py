@@ -50,7 +50,7 @@ class ResponseCache:
         self.directory = directory
         self._indexes = cache_index.open_indexes(directory)
         self._own_segments: list[str] = []
-        self._levels: list[np.ndarray] = []  # index arrays of own segments, merged up to MERGED_KEYS
+        self._levels: list[np.ndarray] = []  # index arrays [3, K] of own segments, merged up to MERGED_KEYS
         self._unwritten: dict[bytes, Completion] = {}
         self._failure: str | None = None
         self._closed = False

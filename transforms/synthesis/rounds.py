@@ -1,6 +1,6 @@
-"""Rounds: a driver asks for new rows again and again, and knows at any time which of them live.
+"""Rounds: a driver asks for new rows again and again, and knows at any time which of them are kept.
 
-A candidate has two marks, `drop_reason` and `error` (transforms.tables.marks); it lives while both are null.
+A candidate has two marks, `drop_reason` and `error` (transforms.tables.marks); it is kept while both are null.
 """
 
 from collections import Counter
@@ -32,10 +32,10 @@ class Candidates:
         return Candidates(pa.concat_tables([self.table, rows], promote_options="default"))
 
     @property
-    def live(self) -> pa.Table:
+    def kept(self) -> pa.Table:
         """Return the rows without a mark."""
-        is_live = pc.and_(pc.is_null(self.table["drop_reason"]), pc.is_null(self.table["error"]))
-        return self.table.filter(is_live).drop_columns(["drop_reason", "error"])
+        is_kept = pc.and_(pc.is_null(self.table["drop_reason"]), pc.is_null(self.table["error"]))
+        return self.table.filter(is_kept).drop_columns(["drop_reason", "error"])
 
     @property
     def dropped(self) -> pa.Table:
@@ -56,13 +56,13 @@ class Candidates:
         return Candidates(table.set_column(table.schema.names.index("error"), "error", nothing))
 
     def counts(self, at_most: int | None = None) -> dict:
-        """Return how many rows came in, live, were dropped and failed, as a manifest counts them.
+        """Return how many rows came in, are kept, were dropped and failed, as a manifest counts them.
 
-        at_most: so many rows are kept; what lives beyond them is dropped as `over_count`.
+        at_most: so many rows are kept; what is unmarked beyond them is dropped as `over_count`.
         """
-        live = self.live.num_rows
-        kept = live if at_most is None else min(live, at_most)
-        drops = _by_reason(self.dropped["drop_reason"]) | ({"over_count": live - kept} if live > kept else {})
+        unmarked = self.kept.num_rows
+        kept = unmarked if at_most is None else min(unmarked, at_most)
+        drops = _by_reason(self.dropped["drop_reason"]) | ({"over_count": unmarked - kept} if unmarked > kept else {})
         return {"in": self.table.num_rows, "kept": kept, "drops": drops, "rejects": _by_reason(self.failed["error"])}
 
 

@@ -118,10 +118,10 @@ def balance_topics(topics: pa.Table, *, at_most: int | None = None) -> pa.Table:
     """
     rows = topics.to_pylist()
     order = sorted(range(len(rows)), key=lambda index: (rows[index]["round"], rows[index]["id"]))
-    live = [index for index in order if rows[index].get("drop_reason") is None and rows[index].get("error") is None]
+    kept = [index for index in order if rows[index].get("drop_reason") is None and rows[index].get("error") is None]
     by_type: dict[str, dict[str, int]] = {}
     reasons = {}
-    for index in live:
+    for index in kept:
         names = by_type.setdefault(rows[index]["question_type"], {})
         if names.setdefault(rows[index]["topic"].lower(), index) != index:
             reasons[index] = "repeated_topic"

@@ -76,10 +76,11 @@ def clean_triples(batch: pa.RecordBatch, pack: Pack, *, english: bool) -> pa.Rec
     fault), copied_question, vague_critique; in English also nothing_in_correction, leaked_keyword, markup,
     code_question, non_ascii. Identity triples pass the rules of IDENTITY_PASSES.
     """
-    live = kept(batch)
-    changing = pc.and_(live, pc.invert(pc.fill_null(batch.column("identity"), False)))
-    for reason, mask in _faults(batch, pack, english):
-        batch = drop_where(batch, pc.and_(mask, changing if reason in IDENTITY_PASSES else live), reason)
+    is_kept = kept(batch)
+    is_changing = pc.and_(is_kept, pc.invert(pc.fill_null(batch.column("identity"), False)))
+    for reason, is_faulty in _faults(batch, pack, english):
+        is_asked = is_changing if reason in IDENTITY_PASSES else is_kept
+        batch = drop_where(batch, pc.and_(is_faulty, is_asked), reason)
     return batch
 
 

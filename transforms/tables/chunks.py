@@ -11,7 +11,7 @@ CHUNK_ROWS = 1024  # where a row costs a model's answer
 HASHED_ROWS = 16384  # where it costs microseconds
 CHUNK_BYTES = 4 << 20
 
-Keyed = tuple[int, pa.RecordBatch]  # a shard or a bucket, and rows of hashes, places and marks
+Keyed = tuple[int, pa.RecordBatch]  # a shard or a bucket, and rows of hashes, positions and marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +56,18 @@ class BatchCoder(beam.coders.Coder):
 class ChunkCoder(beam.coders.Coder):
     """Arrow IPC as in BatchCoder, behind the rows that the chunk stands for."""
 
-    _place = struct.Struct("<qqq")
+    _rows_of_chunk = struct.Struct("<qqq")
 
     def encode(self, chunk: Chunk) -> bytes:
         sink = pa.BufferOutputStream()
-        sink.write(self._place.pack(chunk.shard, chunk.first_row, chunk.rows))
+        sink.write(self._rows_of_chunk.pack(chunk.shard, chunk.first_row, chunk.rows))
         with pa.ipc.new_stream(sink, chunk.batch.schema) as writer:
             writer.write_batch(chunk.batch)
         return sink.getvalue().to_pybytes()
 
     def decode(self, encoded: bytes) -> Chunk:
-        shard, first_row, rows = self._place.unpack_from(encoded)
-        with pa.ipc.open_stream(pa.py_buffer(encoded)[self._place.size :]) as reader:
+        shard, first_row, rows = self._rows_of_chunk.unpack_from(encoded)
+        with pa.ipc.open_stream(pa.py_buffer(encoded)[self._rows_of_chunk.size :]) as reader:
             return Chunk(shard, first_row, rows, reader.read_next_batch())
 
     def estimate_size(self, chunk: Chunk) -> int:

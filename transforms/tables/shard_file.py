@@ -101,7 +101,7 @@ def _bytes_of(values: pa.Array) -> int:
 
 
 def join_files(parts: list[str], path: str, schema: pa.Schema) -> dict:
-    """Make one file of the parts, which a single part is already; what the manifest says of it."""
+    """Join parts into one file; return its entry for the manifest."""
     if len(parts) == 1:
         storage.move(parts[0], path)
     else:

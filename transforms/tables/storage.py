@@ -140,10 +140,10 @@ def list_files(pattern: str) -> list[str]:
 
 def is_inside(path: str, directory: str) -> bool:
     """Return whether a path is a directory or lies below it."""
-    (fs, local), (other, home) = filesystem(path), filesystem(directory)
+    (fs, local), (home_fs, home) = filesystem(path), filesystem(directory)
     if isinstance(fs, LocalFileSystem):
         local, home = os.path.realpath(local), os.path.realpath(home)
-    return type(fs) is type(other) and f"{local.rstrip('/')}/".startswith(f"{home.rstrip('/')}/")
+    return type(fs) is type(home_fs) and f"{local.rstrip('/')}/".startswith(f"{home.rstrip('/')}/")
 
 
 def list_in(directory: str, pattern: str) -> list[str]:
@@ -157,8 +157,8 @@ def files_below(directory: str, is_wanted: Callable[[str], bool]) -> list[str]:
     Each is usable wherever `directory` was.
     """
     fs, local = filesystem(directory)
-    found = fs.find(local, detail=True).items()  # of a link, a local disk does not say what it leads to
-    files = [path for path, info in found if is_wanted(path) and (info["type"] == "file" or not fs.isdir(path))]
+    listed = fs.find(local, detail=True).items()  # of a link, a local disk does not say what it leads to
+    files = [path for path, info in listed if is_wanted(path) and (info["type"] == "file" or not fs.isdir(path))]
     return _usable(fs, files, local, directory)
 
 
@@ -187,7 +187,7 @@ def fixed_part(pattern: str) -> str:
 
     Of a plain path it is the folder.
     """
-    magic = min((place for mark in "*?[" if (place := pattern.find(mark)) >= 0), default=len(pattern))
+    magic = min((start for mark in "*?[" if (start := pattern.find(mark)) >= 0), default=len(pattern))
     folder, slash, _ = pattern[:magic].rpartition("/")
     return folder + slash if not folder or folder.endswith(":/") else folder  # a root keeps its slash
 

@@ -12,7 +12,7 @@ from transforms.tables import storage
 from transforms.tables.identity import content_id
 from transforms.tables.shards import Shard, Target, read_shard, rows_and_schema, rows_at
 
-SAMPLE_PLACES = 16
+SAMPLE_STRETCHES = 16
 MANIFEST = "manifest.json"
 
 
@@ -32,13 +32,14 @@ class Table:
     def digest(self) -> str:
         """Return what stands for the content in the identity of a stage that reads it.
 
-        Not of the bytes where no manifest has their digest, for reading a corpus twice would cost more than it tells.
+        Not of the bytes where no manifest has their digest, because reading a corpus twice would cost more than it
+        tells.
         """
         return content_id(self.schema.to_string(), *(f"{shard.name} {shard.mark}" for shard in self.shards))
 
     @property
     def targets(self) -> dict[int, Target]:
-        """Return what a stage writes that makes one shard of each, by the shard's index."""
+        """Return the target of every shard, by its index, for a stage that writes one shard of each."""
         return {
             shard.index: Target(shard.name or f"shard-{shard.index:05d}", shard.mark, shard.rows)
             for shard in self.shards
@@ -56,8 +57,9 @@ class Table:
 
     def sample(self, rows: int, columns: list[str]) -> pa.Table:
         """Return about so many rows, in stretches from the first row to the last; their row groups are read."""
-        # 6 of 100 rows in 3 stretches of 2: starts [0 49 98] → rows [0 1 49 50 98 99]
-        stretches = min(rows, SAMPLE_PLACES)
+        # 6 of 100 rows: 6 stretches of 1 → [0 19 39 59 79 99]
+        # 20 of 100 rows: 16 stretches of 2, starts [0 6 13 … 98] → [0 1 6 7 13 14 … 98 99], 32 of them
+        stretches = min(rows, SAMPLE_STRETCHES)
         length = -(-rows // stretches)
         starts = np.linspace(0, max(0, self.rows - length), stretches, dtype=np.int64)
         numbers = np.unique(starts[:, None] + np.arange(length))

@@ -64,7 +64,7 @@ def write_tables(
         listed[name] = _describe(table.schema) | {"rows": table.num_rows, "shards": shards}
     rows = next(iter(tables.values())).num_rows
     counts = counts or {"in": rows, "kept": rows, "drops": {}, "rejects": {}}
-    storage.write_json(storage.join(directory, MANIFEST), {**about, "tables": listed, "counts": counts, "seconds": 0.0})
+    storage.write_json(storage.join(directory, MANIFEST), {**about, "tables": listed, "counts": counts})
 
 
 def _describe(schema: pa.Schema) -> dict:
@@ -182,15 +182,15 @@ class _WriteParts(beam.DoFn):
 
     def start_bundle(self) -> None:
         self.parts, self.ends = {}, {}
-        self._begin(-1, -1)
+        self._start_part(-1, -1)
 
     def process(self, chunk: Chunk) -> None:
         if not chunk.rows:
             self.ends[chunk.shard] = chunk.first_row
             return
         if chunk.shard != self.shard or chunk.first_row != self.first_row + self.rows:
-            self._finish()
-            self._begin(chunk.shard, chunk.first_row)
+            self._finish_part()
+            self._start_part(chunk.shard, chunk.first_row)
         self.rows += chunk.rows
         for name, batch in self.tables.split(chunk).items():
             if batch.num_rows:
@@ -205,12 +205,12 @@ class _WriteParts(beam.DoFn):
                         self.reasons[name][str(reason).split(":")[0]] += rows
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        self._finish()
+        self._finish_part()
         for shard, parts in self.parts.items():
             for part in parts:
                 yield WindowedValue((shard, part), GlobalWindow().max_timestamp(), [GlobalWindow()])
 
-    def _begin(self, shard: int, first_row: int) -> None:
+    def _start_part(self, shard: int, first_row: int) -> None:
         self.shard, self.first_row, self.rows = shard, first_row, 0
         self.files, self.reasons = {}, {"drops": Counter(), "rejects": Counter()}
 
@@ -219,7 +219,7 @@ class _WriteParts(beam.DoFn):
         name = f"{table}-{self.shard:05d}-{self.first_row:012d}-{uuid.uuid4().hex[:8]}.parquet"
         return storage.join(self.tables.directory, "parts", name)
 
-    def _finish(self) -> None:
+    def _finish_part(self) -> None:
         if not self.rows:
             return
         for file in self.files.values():

@@ -71,9 +71,9 @@ def kept_neighbours(sets: Shingles, groups: ndarray, threshold: float) -> ndarra
     is_large = np.repeat(sizes > SMALL_GROUP, sizes)
     large = np.flatnonzero(is_large)
     if len(large):
-        some = sets.take(large)
-        keys_NB = band_keys(some, bands_for(threshold))
-        neighbours = _kept_among_many(some.values, some.offsets, keys_NB, threshold)
+        large_sets = sets.take(large)
+        keys_NB = band_keys(large_sets, bands_for(threshold))
+        neighbours = _kept_among_many(large_sets.values, large_sets.offsets, keys_NB, threshold)
         repeated[large] = np.where(neighbours < 0, -1, large[neighbours])
     return repeated
 

@@ -1,6 +1,6 @@
 """Patterns that no good text matches, each with its reason, for whoever writes data and whoever curates it.
 
-A rule is (drop reason, columns, RE2 pattern that no text there may match); the rules for questions have one column.
+A rule is (drop reason, columns, RE2 pattern that no text there may match); a rule for questions has no columns.
 Rules called English make sense for plain English text alone and are asked only where somebody wants them.
 """
 

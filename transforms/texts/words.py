@@ -77,7 +77,7 @@ def mix(value: np.uint64) -> np.uint64:
 
 
 class _SameBuffers:
-    """An array that equals those that look at the same memory, which stays as it is for as long as this is kept."""
+    """Compare arrays by their buffers, so that a cache can key on them; it keeps the buffers alive."""
 
     def __init__(self, texts: pa.Array):
         self.texts = texts

@@ -35,7 +35,7 @@ def test_credentials_are_present_or_absent_and_never_shown(
     monkeypatch.delenv("HF_TOKEN", raising=False)
     checks = examine(tmp_path)
     assert checks["OPENAI_API_KEY"] == Check("OPENAI_API_KEY", "ok", "present")
-    assert (checks["HF_TOKEN"].status, checks["HF_TOKEN"].found) == ("info", "absent")
+    assert (checks["HF_TOKEN"].status, checks["HF_TOKEN"].finding) == ("info", "absent")
     doctor.main(["--json"])
     doctor.main([])
     assert "sk-very-secret" not in "".join(capsys.readouterr())
@@ -65,7 +65,7 @@ def test_a_package_hidden_by_another_fails(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("alignbeam.intruders", lambda: ["schemas (/somewhere/schemas.py)"])
     (check,) = installation.check_names()
     assert check.status == "fail"
-    assert "/somewhere/schemas.py" in check.found
+    assert "/somewhere/schemas.py" in check.finding
 
 
 def test_packages_missing_or_out_of_range_are_named() -> None:
@@ -75,7 +75,7 @@ def test_packages_missing_or_out_of_range_are_named() -> None:
     assert missing == Check("core", "fail", "absent: no-such-thing", "install it")
     odd = installation.check_requirements("core", [Requirement("pytest<1")], "fail", "install it")
     assert odd.status == "warn"
-    assert odd.found.endswith("(not <1)")
+    assert odd.finding.endswith("(not <1)")
 
 
 def test_transformers_broken_by_a_cuda_companion_says_which_to_remove(monkeypatch: pytest.MonkeyPatch) -> None:

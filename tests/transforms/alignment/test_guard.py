@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.squads import SquadRules
-from transforms.alignment.guard import guard, is_same_text, outcome
+from transforms.alignment.guard import decide_step, guard, is_same_text
 
 NAN = float("nan")
 
@@ -45,7 +45,7 @@ def test_each_row_has_one_of_five_outcomes():
     is_same = is_same_text(batch.column("candidate"), batch.column("aligned"))
     assert is_same.to_pylist() == [False, False, True, False, False, False]
     refusals = pa.array([None, None, None, None, "scored_lower", None])
-    assert outcome(batch, refusals, is_same).to_pylist() == [
+    assert decide_step(batch, refusals, is_same).to_pylist() == [
         "not_asked",
         "failed",
         "unchanged",

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from transforms.curation.decisions import to_decisions, undecided
+from transforms.curation.decisions import kept_rows, to_decisions
 from transforms.curation.steps import DecideInOrder, Step
 from transforms.tables.chunks import Chunk, Keyed
 from transforms.tables.marks import drop_where
@@ -28,7 +28,7 @@ def drop(row: int, reason: str):
 
 def drop_first(chunk: Chunk):
     """Drop the first row that is still in; the reason names the columns read."""
-    batch, rows = undecided(chunk)
+    batch, rows = kept_rows(chunk)
     return drop(rows[0], " ".join(name for name in batch.schema.names if name in ROWS.schema.names))
 
 

@@ -291,7 +291,7 @@ def test_a_shorter_answer_is_asked_for_where_the_context_has_no_room(service):
     long = Sampling(max_tokens=3000)
     fits, cut, too_long = ask(engine_of(service), "a" * 300, "cut" * 100, "a" * 900, sampling=long)
     assert (fits.text, fits.error) == ("fits", None)
-    assert cut.error == "prompt_too_long: cut off at 375 tokens, for the server had no room"
+    assert cut.error == "prompt_too_long: cut off at 375 tokens, because the server had no room"
     assert too_long.error.startswith("prompt_too_long: 400 max_tokens=256 ")
     assert {body["max_tokens"] for _, _, body, _ in service.seen} == {3000, 1500, 750, 375, 256}
 

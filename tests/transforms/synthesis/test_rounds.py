@@ -19,7 +19,7 @@ CANDIDATES = Candidates(pa.Table.from_pylist(ROWS, SCHEMA))
 
 
 def test_rows_are_live_dropped_or_failed():
-    assert CANDIDATES.live.to_pylist() == [{"id": "a"}, {"id": "e"}]
+    assert CANDIDATES.kept.to_pylist() == [{"id": "a"}, {"id": "e"}]
     assert CANDIDATES.dropped.to_pylist() == [
         {"id": "b", "drop_reason": "too_long"},
         {"id": "f", "drop_reason": "truncated"},
@@ -36,7 +36,7 @@ def test_more_rows_come_last_with_nulls_in_columns_that_they_lack():
     more = Candidates(CANDIDATES.table.slice(0, 1)).plus(topics)
     assert more.table.schema == SCHEMA
     assert more.table.to_pylist() == [ROWS[0], {"id": "x", "drop_reason": None, "error": "engine_died"}]
-    assert Candidates(SCHEMA.empty_table()).plus(pa.table({"id": ["y"]})).live.to_pylist() == [{"id": "y"}]
+    assert Candidates(SCHEMA.empty_table()).plus(pa.table({"id": ["y"]})).kept.to_pylist() == [{"id": "y"}]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_counts_are_by_reason_most_first(at_most, kept, drops):
 
 def test_a_failure_that_costs_nothing_is_a_drop():
     without = CANDIDATES.without_failures()
-    assert without.live.to_pylist() == CANDIDATES.live.to_pylist()
+    assert without.kept.to_pylist() == CANDIDATES.kept.to_pylist()
     assert without.failed.num_rows == 0
     assert without.counts()["drops"] == {"server_error": 2, "truncated": 2, "too_long": 1}
     assert without.table.schema == SCHEMA

@@ -22,7 +22,7 @@ from pipelines.runtime.stage import Stage
 from schemas.command_line import WRONG_USE
 from schemas.errors import StageError, UsageError
 from schemas.names import check_name
-from training.run_folder import Run
+from training.run_folder import TrainingRun
 from training.shards import read_split
 from transforms.generation import cache_index
 from transforms.tables import storage
@@ -237,7 +237,7 @@ def lock_a_directory(folder: Path) -> None:
 
 def lock_a_training_run(folder: Path) -> None:
     folder.rename(folder.with_name("m.training"))
-    Run(folder.with_name("m"), {"method": "inspector"}).begin()
+    TrainingRun(folder.with_name("m"), {"method": "inspector"}).begin()
 
 
 @pytest.mark.parametrize("plant", [make_link, make_dangling_link, make_hard_link, make_pipe, make_folder])
