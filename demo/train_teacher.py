@@ -310,7 +310,7 @@ but has not seen the aligner's text format.
 
 
 def learn(model: LlamaForCausalLM, source: Source, config: Config, phase: Phase, about: str = CARD) -> dict[str, Any]:
-    """Train for a phase, and save the model with a card every so often and at its end; gives the card's facts."""
+    """Train for a phase, and save the model with a card every so often and at its end; return the card's facts."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     embeddings_and_vectors = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [

@@ -93,7 +93,10 @@ def check_corpus_is_same(config: Config) -> None:
 
 
 def estimate(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
-    """Return one estimate per member, as if every row were rewritten: how many will be is known only later."""
+    """Return one estimate per member, as if every row were rewritten.
+
+    How many will be rewritten is known only later. How many will be is known only later.
+    """
     sample = corpus.sample(SAMPLE_ROWS, ["question", "response"]).to_batches()
     estimates = []
     for member in members:
@@ -113,14 +116,21 @@ def estimate(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
 
 
 def estimated_prompts(batch: pa.RecordBatch, member: Member) -> list[str]:
-    """Return what a member's model would be sent for each row; nothing where a prompted one is not asked."""
+    """Return what a member's model would be sent for each row.
+
+    A row that a prompted model is not asked about is left out. A row that a prompted one is not asked about is left
+    out. Yields nothing where a prompted one is not asked.
+    """
     if member.pack is not None:
         return list(filter(None, rewrite_prompts(batch, member.pack).column("prompt").to_pylist()))
     return [aligner_prompt(row["question"] or "", row["response"] or "") for row in batch.to_pylist()]
 
 
 def stage_for(config: Config, align: Align, corpus: Table) -> Stage:
-    """Return the stage; as shards land, it goes on with the new ones, unless the routing asks for the scores of all."""
+    """Return the stage of an alignment.
+
+    As shards land, it goes on with the new ones, unless the routing asks for the scores of all.
+    """
     squad = config.squad
     identity = {
         "corpus": storage.relative(config.corpus, config.output),
@@ -204,7 +214,10 @@ def build(
 
 @contextmanager
 def recorded(config: Config, align: Align, corpus: Table) -> Iterator[Stage]:
-    """Yield the stage; within the block the run's file lists it as running, then as complete, partial or failed."""
+    """Yield the stage.
+
+    Within the block the run's file lists it as running, then as complete, partial or failed.
+    """
     stage, members = stage_for(config, align, corpus), align.members
     models = {f"aligner {member.criterion}": member.model.adapter or member.model.engine.model for member in members}
     models |= {f"inspector {member.criterion}": member.inspector for member in members}
@@ -221,7 +234,7 @@ def align_table(
     *,
     left_to_others: frozenset[int] = frozenset(),
 ) -> None:
-    """Align what is left of a table but the shards that other tasks do at the same time."""
+    """Align what is left of a table, without the shards of other tasks."""
     if stage.is_done() and not config.retry_failed:
         return
     scores = read_scores(config, corpus)

@@ -134,7 +134,7 @@ def open_table(config: Config) -> Table:
 
 
 def check_columns(path: str, schema: pa.Schema, config: Settings) -> None:
-    """Raise UsageError where a column is missing, of another type, or named as one that curating adds."""
+    """Raise UsageError where a column is missing, of another type, or in the way of curating."""
     texts = [name for name in TEXT_COLUMNS if name in schema.names]
     compared = compared_columns(config, schema)
     check_texts(path, schema, dict.fromkeys(["id", "question", *compared, *config.validity.columns, *texts]))

@@ -60,7 +60,10 @@ def check_has_judge(settings: JudgeSettings) -> None:
 
 
 def judges_of(settings: JudgeSettings) -> list[Judge]:
-    """Return the judges in the order given; UsageError where a folder is no model or two judges share a name."""
+    """Return the judges in the order given.
+
+    Raises UsageError where a folder is no model or two judges share a name.
+    """
     judges = []
     for named in settings.inspector:
         name, equals, folder = named.partition("=")
@@ -78,7 +81,10 @@ def judges_of(settings: JudgeSettings) -> list[Judge]:
 
 
 def read_judged(path: str) -> Table:
-    """Return the table of aligned rows at a path; UsageError where it lacks a column that judges need."""
+    """Return the table of aligned rows at a path.
+
+    Raises UsageError where it lacks a column that judges need.
+    """
     table = read_table(path)
     if missing := set(JUDGED) - set(table.schema.names):
         raise UsageError(f"{path}: has no column {', '.join(sorted(missing))}")

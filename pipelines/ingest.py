@@ -129,7 +129,10 @@ def check_flags(config: Config) -> None:
 
 
 def find_requests(path: str) -> tuple[tuple[str, str], ...]:
-    """Return the files of a batch's requests with their marks; raise UsageError where one is something else."""
+    """Return the files of a batch's requests with their marks.
+
+    Raises UsageError where one is something else.
+    """
     files = records.find_files(path)
     for file in files:
         if missing := {"custom_id", "body"} - set(records.column_names(file)):
@@ -138,7 +141,9 @@ def find_requests(path: str) -> tuple[tuple[str, str], ...]:
 
 
 def find_sources(config: Config, notes: str | None = None) -> list[Source]:
-    """Return every file with its columns. Empty files are left out, unreadable ones become rejects; both are told.
+    """Return every file with its columns.
+
+    Empty files are left out, unreadable ones become rejects; both are told.
 
     notes: a file that keeps the columns of the corpus's files, so that a rerun of a large corpus looks into those alone
         that are new or changed.
@@ -174,7 +179,10 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
 
 
 def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict[str, Look | records.NoRecord]:
-    """Return every file's columns, from the notes where they stand there, or why nothing of it can be read."""
+    """Return every file's columns, or why nothing of it can be read.
+
+    They come from the notes where they stand there.
+    """
     noted = storage.read_json(notes) if notes and storage.exists(notes) else {}
 
     def look(path: str) -> tuple[str, Look | records.NoRecord]:
@@ -254,7 +262,9 @@ def run(
     by_identity: bool = False,
     check: Callable[[pa.Schema], None] = lambda schema: None,
 ) -> Stage:
-    """Import the corpus unless that is done; raise StageError where not one row of it can be used.
+    """Import the corpus unless that is done.
+
+    Raises StageError where not one row of it can be used.
 
     by_identity: into a directory below the output, named by the input and the settings, so that an edited input is
         imported again.
@@ -277,7 +287,10 @@ def run(
 
 
 def refuse_import_flags(path: str, settings: dict[str, str | None]) -> None:
-    """Raise UsageError where a setting says how to read a table that a stage made: it is read as it is."""
+    """Raise UsageError where a setting says how to read a table of a stage.
+
+    Such a table is read as it is.
+    """
     if flags := [f"--{name.replace('_', '-')} {value}" for name, value in settings.items() if value]:
         raise UsageError(f"{path}: is a table made by a stage and read by its own columns; leave out {' '.join(flags)}")
 

@@ -93,7 +93,10 @@ def stage_for(config: Config, pack: Pack, engine: EngineConfig) -> Stage:
 
 
 def ask(config: Config, engine: EngineConfig, stage: Stage, beam_arguments: Sequence[str], round: Round) -> pa.Table:
-    """Return the candidates of a round, made in a directory of its own that outlives an interruption."""
+    """Return the candidates of a round.
+
+    They are made in a directory of the round's own that outlives an interruption.
+    """
     if not round.prompts.num_rows:
         return round.schema.empty_table()
     identity = {"prompts": round.prompts.column("id").to_pylist(), "stage": stage.digest}
@@ -146,7 +149,10 @@ def collect_topics(config: Config, pack: Pack, answer: Answer) -> Candidates:
 
 
 def collect_questions(config: Config, pack: Pack, topics: pa.Table, answer: Answer) -> Candidates:
-    """Return the questions of all rounds; a round asks for what is still missing, and a little more."""
+    """Return the questions of all rounds.
+
+    A round asks for what is still missing, and a little more.
+    """
     questions = Candidates(QUESTION_CANDIDATES.empty_table()).plus(seed_questions(pack))
     parse = partial(read_questions, pack=pack, english=config.english, always_drop_last=config.always_drop_last)
     for number in range(1, config.question_rounds + 1):
@@ -200,7 +206,10 @@ def write(stage: Stage, topics: Candidates, questions: Candidates, count: int) -
 
 
 def shortfall(settings: Settings, kept: int, topics: int) -> str | None:
-    """Return what to tell and to set where fewer questions are kept than asked for, else None."""
+    """Return what to tell and to set where fewer questions are kept than asked for.
+
+    It is None where none are missing.
+    """
     if kept >= settings.count:
         return None
     if topics < settings.count:

@@ -50,7 +50,10 @@ class Config(GenerateFlags, Settings):
 
 
 def answer_prompts(batch: pa.RecordBatch, style: PromptStyle) -> pa.RecordBatch:
-    """Add the `prompt` of each question: bare for a chat model, a page that breaks off for a base model."""
+    """Add the `prompt` of each question.
+
+    For a chat model it is bare, for a base model a page that breaks off.
+    """
     questions = batch.column("question").to_pylist()
     prompts = [
         question and (question.strip() if style == "chat" else render("answer", question=question.strip()))

@@ -18,7 +18,10 @@ DONE, FAILED, WRONG_USE, DONE_WITH_REJECTS, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def setting(help: str, default: Any = dataclasses.MISSING, *, positional: bool = False, short: str = "") -> Any:
-    """Return a field of a Config that is also a flag; `help` is what `--help` says of it."""
+    """Return a field of a Config that is also a flag.
+
+    `help` is what `--help` says of it.
+    """
     return dataclasses.field(default=default, metadata={"help": help, "positional": positional, "short": short})
 
 
@@ -43,7 +46,10 @@ class Parser(argparse.ArgumentParser):
 def config_parser(
     config_class: type, *, program: str, description: str, file_flag: str = "--config", epilog: str = ""
 ) -> Parser:
-    """Return a parser with a flag for every field made by `setting`; `file_flag` names the file of settings."""
+    """Return a parser with a flag for every field made by `setting`.
+
+    `file_flag` names the file of settings.
+    """
     parser = Parser(program, description, epilog)
     hints = typing.get_type_hints(config_class)
     for item in _flagged(config_class):
@@ -56,7 +62,10 @@ def config_parser(
 
 
 def resolve_flags(config_class: type, parsed: argparse.Namespace, file_flag: str = "--config") -> Resolved:
-    """Return the config that a parsed command line asks for: defaults < file < --set < flags. Raises UsageError."""
+    """Return the config that a parsed command line asks for: defaults < file < --set < flags.
+
+    Raises UsageError.
+    """
     file = getattr(parsed, file_flag.removeprefix("--"))
     layers = [Layer(file, read_yaml(file) or {})] if file else []
     layers.append(Layer("--set", parse_assignments(parsed.set), typed=True))

@@ -75,7 +75,7 @@ class MessageConsole(PlainConsole):
     """A console for what alignbeam says of its work: the URLs in it are shown without their secrets."""
 
     def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
-        """Return a string as it stands, but for the secrets of URLs and what cannot be seen."""
+        """Return a string as it stands, but for URLs' secrets and hidden characters."""
         return super().render_str(redact_urls(text), style=style, justify=justify, overflow=overflow)
 
 
@@ -89,7 +89,10 @@ class _Handler(logging.Handler):
 
 
 def take_over() -> None:
-    """Send logs, warnings and traces of uncaught errors through the console, unless the process has its own way."""
+    """Send logs, warnings and traces of uncaught errors through the console.
+
+    A process that has its own way keeps it.
+    """
     handler = _Handler(logging.WARNING)
     logging.basicConfig(format="%(message)s", handlers=[handler])
     logging.captureWarnings(True)

@@ -39,7 +39,7 @@ def is_switch(value: Any) -> bool:
 
 
 def is_word(value: Any) -> bool:
-    """Return whether a value is the short name of something, which no path and no dotted module can be."""
+    """Return whether a value is a short name, as no path and no dotted module can be."""
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", value) is not None
 
 

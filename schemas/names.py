@@ -9,7 +9,7 @@ DRIVE = re.compile("[A-Za-z]:")
 
 
 def check_name(name: object, source: str) -> str:
-    """Return a name that a file or a server gave, if it stays below the folder that it is joined to.
+    """Return a name from a file or a server, if it stays below its folder.
 
     `source` says where it stands. UsageError where it would lead elsewhere on some store: `..`, absolute paths, drives,
     home folders, protocols and chains of fsspec, backslashes, NUL, and all these URL-encoded.

@@ -41,7 +41,10 @@ class Resolved(Generic[T]):
 
 
 def read_yaml(path: str) -> Any:
-    """Read a YAML file; UsageError names one that cannot be read, and the line where it is not YAML."""
+    """Read a YAML file.
+
+    UsageError names one that cannot be read, and the line where it is not YAML.
+    """
     try:
         with fsspec.open(path, "r", encoding="utf-8") as file:
             return yaml.safe_load(file)

@@ -143,13 +143,19 @@ class Squad(SquadRules):
 
 
 def squad_of(rules: Rules, members: Sequence[SquadMember], **more: Any) -> Squad:
-    """Return the squad of these members under the rules of a recipe or of flags; `more` names further ones."""
+    """Return the squad of these members under the rules of a recipe or of flags.
+
+    `more` names further ones.
+    """
     named = {item.name: getattr(rules, item.name) for item in fields(SquadRules) if hasattr(rules, item.name)}
     return Squad(members=tuple(members), **{**named, **more})
 
 
 def load_squad(path: str) -> Squad:
-    """Read a squad's YAML file, with folders found beside it; UsageError names what is wrong with it, and where."""
+    """Read a squad's YAML file, with folders found beside it.
+
+    UsageError names what is wrong with it, and where.
+    """
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected settings by name, found {type(values).__name__}")
@@ -173,7 +179,10 @@ def load_squad(path: str) -> Squad:
 
 
 def squad_yaml(squad: Squad) -> str:
-    """Return the text of a squad's file: all its rules, and of each member what differs from the default."""
+    """Return the text of a squad's file.
+
+    It has all its rules, and of each member what differs from the default.
+    """
     values = to_dict(replace(squad, guard=squad.has_guard))
     defaults = {item.name: item.default for item in fields(SquadMember)}
     members = [

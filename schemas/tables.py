@@ -107,7 +107,10 @@ def with_error(schema: pa.Schema) -> pa.Schema:
 
 
 def aligned(corpus: pa.Schema, criteria: tuple[str, ...]) -> pa.Schema:
-    """Return the corpus's columns, the aligned text, what was decided and every criterion's score before and after."""
+    """Return the schema of an aligned corpus.
+
+    It has the corpus's columns, the aligned text, what was decided and every criterion's score before and after.
+    """
     scores = pa.struct({criterion: pa.float64() for criterion in criteria})
     return pa.schema(
         [

@@ -15,7 +15,10 @@ PLAIN = frozenset({"id", "file", "filename", "name", "path", "page", "version", 
 
 
 def redact_urls(text: object) -> str:
-    """Return a text whose URLs hold no password, and of a query only what says which file is meant."""
+    """Return a text whose URLs hold no password.
+
+    Of a query they keep only what says which file is meant.
+    """
     text = str(text)
     if SCHEME.match(text) and not re.search(r"\s", text):
         return _redact(text)
@@ -32,7 +35,7 @@ def redacted(value: Any) -> Any:
 
 
 def without_query(path: str) -> str:
-    """Return a URL of the web without query and fragment, and any other path as it is."""
+    """Return a URL of the web without query and fragment, any other path as it is."""
     return re.split("[?#]", path, maxsplit=1)[0] if path.lower().startswith(WEB) else path
 
 

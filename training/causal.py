@@ -61,7 +61,10 @@ def end_mark(tokenizer: Any, base: str) -> str:
 
 
 def check_prompt_end(tokenizer: Any, base: str, prompt: str) -> None:
-    """Raise UsageError where the tokenizer writes a token after a prompt: what follows would not continue it."""
+    """Raise UsageError where the tokenizer writes a token after a prompt.
+
+    What follows would not continue the prompt.
+    """
     ids, bare = (tokenizer(prompt, add_special_tokens=special)["input_ids"] for special in (True, False))
     if ids[-1] != bare[-1]:
         raise UsageError(
@@ -143,7 +146,10 @@ def lora_config(settings: CausalSettings, model: Any, *, train_embeddings: bool)
 
 
 def model_to_publish(settings: CausalSettings, model: Any, *, adapter: bool) -> Any:
-    """Return the whole model, LoRA merged into it; with `adapter` the adapter alone, naming where its base lies."""
+    """Return the whole model, LoRA merged into it.
+
+    With `adapter` it is the adapter alone, naming where its base lies.
+    """
     if not settings.lora_rank:
         return model
     if not adapter:

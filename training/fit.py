@@ -122,7 +122,10 @@ def finished_metrics(run: TrainingRun) -> dict | None:
 
 
 def start(seed: int) -> None:
-    """Make training silent and reproducible, before the base is loaded: loading draws the weights of new heads."""
+    """Make training silent and reproducible, before the base is loaded.
+
+    Loading draws the weights of new heads.
+    """
     from transformers import set_seed
 
     quiet()
@@ -189,9 +192,10 @@ def total_steps(arguments: Any, rows: int) -> int:
 
 
 def training_arguments(arguments_class: Any, run: TrainingRun, settings: TrainerSettings, rows: int, **own: Any) -> Any:
-    """Return a trainer's arguments for `rows` of training data: those of all trainers, and its own, which win.
+    """Return a trainer's arguments for `rows` of training data.
 
-    Training is silent and seeded, and the best checkpoint is loaded at its end.
+    They are those of all trainers, and its own, which win. Training is silent and seeded, and the best checkpoint is
+    loaded at its end.
     """
     import torch
 
@@ -223,7 +227,10 @@ def training_arguments(arguments_class: Any, run: TrainingRun, settings: Trainer
 
 
 def one_device(arguments: Any) -> None:
-    """Use one GPU a process: a process that spreads over all of them multiplies the batch unasked."""
+    """Use one GPU a process.
+
+    A process that spreads over all of them multiplies the batch unasked.
+    """
     if arguments.n_gpu > 1:
         say(f"{arguments.n_gpu} GPUs are visible and one is used; torchrun --nproc-per-node {arguments.n_gpu} uses all")
         arguments._n_gpu = 1
@@ -245,7 +252,10 @@ def quiet() -> None:
 def print_quantities(
     trainer: "Trainer", rows: Mapping[str, int], tokens_per_step: float, base: str, description: Mapping[str, str]
 ) -> None:
-    """Print what a run amounts to; `description` replaces the line of rows, or adds lines after it."""
+    """Print what a run amounts to.
+
+    `description` replaces the line of rows, or adds lines after it.
+    """
     arguments: Any = trainer.args
     total, trained = parameters(trainer.model)
     lines = {
@@ -274,7 +284,7 @@ def parameters(model: Any) -> tuple[int, int]:
 
 
 def train_to_end(trainer: "Trainer", run: TrainingRun) -> None:
-    """Train with a line of progress every few seconds, from the last checkpoint if there is one.
+    """Train from the last checkpoint if there is one, with a line of progress now and then.
 
     Raises StageError where memory or disk is full.
     """

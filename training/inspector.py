@@ -63,7 +63,7 @@ class Config(TrainerSettings):
 
 
 def check_labels(splits: dict[str, pa.Table]) -> None:
-    """Raise UsageError where a split holds other labels than 0 and 1, or only one of them."""
+    """Raise UsageError unless every split has the labels 0 and 1, and no others."""
     for split, table in splits.items():
         labels = sorted(pc.unique(table.column("label")).to_pylist())
         if labels != [0, 1]:
@@ -71,7 +71,10 @@ def check_labels(splits: dict[str, pa.Table]) -> None:
 
 
 def load_classifier(config: Config) -> tuple[Any, Any]:
-    """Load tokenizer and encoder, with a new head for two labels; raise UsageError where they do not suit."""
+    """Load tokenizer and encoder, with a new head for two labels.
+
+    Raises UsageError where they do not suit.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

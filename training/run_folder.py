@@ -27,7 +27,10 @@ PATHS = ("data", "base", "output")  # where things lie decides nothing; digests 
 
 
 def is_main_process() -> bool:
-    """Return whether this process prints and writes: the first under torchrun or accelerate, or the only one."""
+    """Return whether this process prints and writes.
+
+    It is the first under torchrun or accelerate, or the only one.
+    """
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -42,7 +45,7 @@ def versions() -> dict[str, str]:
 
 
 def base_name(base: str) -> str:
-    """Return the base's name for a model card: its hub id, or its folder's name without the path."""
+    """Return the base's name for a model card: hub id, or folder name without the path."""
     return Path(base).resolve().name if Path(base).is_dir() else base
 
 

@@ -13,7 +13,10 @@ REQUIRED = SPLITS[:2]  # train, validation
 
 
 def shard_paths(data: str, split: str) -> list[str]:
-    """Return the Parquet files of a split, sorted by name; none where the split does not exist."""
+    """Return the Parquet files of a split, sorted by name.
+
+    There are none where the split does not exist.
+    """
     return storage.list_in(storage.join(data, split), "*.parquet")
 
 
@@ -72,7 +75,10 @@ def data_digest(data: str) -> str:
 
 
 def manifest_digest(data: str) -> str | None:
-    """Return the digest in the manifest beside or above the shards; None where they came without one."""
+    """Return the digest in the manifest beside or above the shards.
+
+    It is None where they came without one.
+    """
     for folder in (data, data.rstrip("/").rpartition("/")[0]):
         if folder and storage.exists(path := storage.join(folder, "manifest.json")):
             return storage.read_json(path).get("digest")

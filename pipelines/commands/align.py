@@ -120,7 +120,10 @@ def stage_settings(config: Config) -> align.Config:
 
 
 def import_corpus(config: Config, criteria: tuple[str, ...], beam_arguments: Sequence[str] = ()) -> Stage | None:
-    """Import the corpus into the run directory, unless a stage made it; UsageError where a flag does not suit it."""
+    """Import the corpus into the run directory, unless a stage made it.
+
+    Raises UsageError where a flag does not suit it.
+    """
     how = {item.name: getattr(config, item.name) for item in fields(ingest.ResponseFlags)}
     if not storage.exists(storage.join(config.corpus, MANIFEST)):
         if config.shard is not None:
@@ -171,7 +174,7 @@ def left_to_others(config: Config, corpus: Table) -> frozenset[int]:
 
 
 def align_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
-    """Align the corpus, or what is left of it; return the stages, the import first where there was one."""
+    """Align what is left of the corpus; return the stages, the import first if any."""
     with (
         opening(config, beam_arguments) as opened,
         align.recorded(opened.settings, opened.transform, opened.corpus) as stage,
@@ -198,7 +201,7 @@ def score_corpus(opened: Opened, beam_arguments: Sequence[str]) -> Stage:
 
 
 def say_plan(config: Config, beam_arguments: Sequence[str] = ()) -> int:
-    """Print what the command would cost, or what a squad file's members do to each other; return the exit code."""
+    """Print the cost, or what a squad file's members do to each other; return the exit code."""
     with opening(config, beam_arguments) as opened:
         if not config.squad:
             return print_plan(align.estimate(opened.corpus, opened.transform.members))

@@ -30,7 +30,10 @@ CORPUS_ROWS = 10_000
 
 
 def check_recipe(path: str) -> int:
-    """Check every setting of a recipe and its pack; a model may still be missing (`--model` names one)."""
+    """Check every setting of a recipe and its pack.
+
+    A model may still be missing (`--model` names one).
+    """
     config = resolve(RecipeConfig, [Layer(path, read_yaml(path)), Layer("check", {"output": "unused", "model": "any"})])
     names = [load_pack(criterion).name for criterion in config.config.criteria]
     if config.config.is_squad:
@@ -92,7 +95,10 @@ def check_corpus(path: str, kind: Kind) -> int:
 
 
 def check_table(path: str) -> int:
-    """Print each table that a stage wrote, with rows and columns; UsageError where a shard is not whole."""
+    """Print each table that a stage wrote, with rows and columns.
+
+    Raises UsageError where a shard is not whole.
+    """
     read_table(path)
     manifest = read_manifest(path)
     for name in manifest["tables"]:

@@ -62,7 +62,7 @@ class Conflicts:
 
 
 def find_conflicts(corpus: Table, align: Align, directory: str, beam_arguments: Sequence[str] = ()) -> Conflicts:
-    """Align a sample of rows from all over the corpus, by each member alone and by the squad.
+    """Align a sample from all over the corpus, by each member alone and by the squad.
 
     align: as the corpus would be aligned. Where its order follows from the scores of all rows, the sample goes in the
     order of its own mean scores. directory: where to work; it is made, and removed in the end.

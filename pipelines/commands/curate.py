@@ -72,7 +72,10 @@ def stage_config(config: Config, imported: Stage | None) -> curate.Config:
 
 
 def curate_input(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
-    """Import the input where it is no table yet, then curate it or explain one row; return the stages done."""
+    """Import the input where it is no table yet, and curate it; return the stages done.
+
+    With `explain` one row is explained instead.
+    """
     storage.check_writable(config.output)
     references = curate.read_references(config)
     imported = import_input(config, on_all_processors(beam_arguments))

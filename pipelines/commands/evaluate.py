@@ -33,7 +33,10 @@ class Config(EvaluateSettings):
 
 
 def find_alignment(path: str) -> RecordedStage | None:
-    """Return the finished alignment of a run, None where the path is no run; UsageError where a run has none."""
+    """Return the finished alignment of a run, None where the path is no run.
+
+    Raises UsageError where a run has none.
+    """
     if not is_run(path):
         return None
     align = open_run(path).first_of("align")
@@ -43,7 +46,10 @@ def find_alignment(path: str) -> RecordedStage | None:
 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
-    """Import the two-way files, judge the corpus and list the evaluation in the run; return the exit code."""
+    """Judge the corpus and list the evaluation in the run; return the exit code.
+
+    The two-way files are imported first.
+    """
     evaluate.judges_of(config)
     storage.check_writable(config.output)
     align = find_alignment(config.aligned)

@@ -16,7 +16,10 @@ from transforms.tables.table import Table
 
 
 def explain_row(row_id: str, table: Table, rules: tuple[Rule, ...], held_out: HeldOut, stage: Stage) -> None:
-    """Print what every rule sees in the row, and its fate; UsageError where the table has no row of this id."""
+    """Print what every rule sees in the row, and its fate.
+
+    Raises UsageError where the table has no row of this id.
+    """
     row = find_row(table, row_id)
     if row is None:
         raise UsageError(f"--explain {row_id}: {table.path} has no row of this id")

@@ -111,7 +111,7 @@ def installed_version(name: str) -> str | None:
 
 
 def probe(code: str) -> tuple[object, str]:
-    """Run a Python program; return what it prints as JSON on its last line, and an error ('' if none).
+    """Run a Python program; return what it prints as JSON last, and an error ('' if none).
 
     In a process of its own: what is broken enough may hang, or take the process with it.
     """

@@ -82,7 +82,7 @@ def run_stages(job: Job, names: Sequence[str]) -> int:
 
 
 def say_plan(config: Config) -> int:
-    """Print what the recipe would cost, and where it cannot come to its count; return the exit code."""
+    """Print the recipe's cost, and where it misses its count; return the exit code."""
     packs = [load_pack(criterion) for criterion in config.criteria]
     recipes = list(parted(config, [pack.name for pack in packs])) if config.is_squad else [config]
     turns = config.stages.align.rounds or len(packs)

@@ -129,7 +129,10 @@ def compared(comparison: Comparison, marks: Marks) -> Iterator[Text | Padding]:
 
 
 def marked(comparison: Comparison, marks: Marks) -> Text:
-    """Show both texts in one: struck through what only the first has, underlined what only the second has."""
+    """Show both texts in one.
+
+    Struck through is what only the first has, underlined what only the second has.
+    """
     text = Text()
     for span in comparison.spans:
         if span.is_same:
@@ -159,7 +162,10 @@ def whole(shown: Shown | None, style: str) -> Text:
 
 
 def open_aligned(path: str) -> tuple[RecordedStage, Table]:
-    """Return the stage of a run that aligned its corpus, and that corpus; UsageError where none has finished."""
+    """Return the stage of a run that aligned its corpus, and that corpus.
+
+    Raises UsageError where none has finished.
+    """
     align = open_run(path).first_of("align")
     table = align.table("aligned") if align else None
     if align is None or table is None:

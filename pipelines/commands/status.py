@@ -16,7 +16,10 @@ from transforms.tables.entries import read_entries
 
 
 def row_of(stage: RecordedStage) -> tuple[list[str], bool]:
-    """Return a stage's line and whether it rejected rows: from its manifest, else from its complete shards."""
+    """Return a stage's line and whether it rejected rows.
+
+    They come from its manifest, else from its complete shards.
+    """
     head = [stage.name, stage.status, f"{stage.seconds or 0:,.1f}"]
     if stage.manifest is not None:
         counts = stage.manifest["counts"]
@@ -29,7 +32,10 @@ def row_of(stage: RecordedStage) -> tuple[list[str], bool]:
 
 
 def print_status(output: str) -> int:
-    """Print the stages of a run after those of its criteria; return 1 where one failed, 3 where rows were rejected."""
+    """Print the stages of a run after those of its criteria; return the exit code.
+
+    It is 1 where one failed, 3 where rows were rejected.
+    """
     run = open_run(output)
     folders = [storage.join(output, name) for name in run.criteria]
     codes = [print_status(folder) for folder in folders if is_run(folder)]

@@ -9,9 +9,9 @@ METHODS = ("inspector", "aligner")
 
 
 def find_shards(method: str, data: str) -> str | None:
-    """Return the trainer's shards in `data`, which may be those of a curate stage; None where it is to be curated.
+    """Return the trainer's shards in `data`, which may be those of a curate stage.
 
-    UsageError where it is neither shards nor a table.
+    It is None where it is to be curated. UsageError where it is neither shards nor a table.
     """
     if storage.exists(storage.join(data, "train")):
         return data

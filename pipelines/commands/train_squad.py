@@ -70,7 +70,10 @@ def squad_of(config: Config) -> Squad:
 
 
 def trainer_settings(config: Config, method: str) -> dict[str, Any]:
-    """Return a trainer's settings but for its data and output; UsageError names what is wrong with its file."""
+    """Return a trainer's settings but for its data and output.
+
+    UsageError names what is wrong with its file.
+    """
     path = config.inspector_config if method == "inspector" else config.aligner_config
     own = (read_yaml(path) or {}) if path else {}
     if not isinstance(own, dict):
@@ -84,7 +87,10 @@ def trainer_settings(config: Config, method: str) -> dict[str, Any]:
 
 
 def check(config: Config) -> dict[str, dict[str, Any]]:
-    """Return the settings of both trainers; UsageError for a base, data or an output that will not do."""
+    """Return the settings of both trainers.
+
+    Raises UsageError for a base, data or an output that will not do.
+    """
     if "://" in config.output:
         raise UsageError(f"output = {config.output!r}: the trainers write to a local disk; give a local folder")
     storage.check_writable(config.output)
@@ -106,7 +112,10 @@ def check(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def run(config: Config, _: Sequence[str] = ()) -> int:
-    """Train what is not trained yet, and write the squad's file unless it is there; return the exit code."""
+    """Train what is not trained yet, and write the squad's file; return the exit code.
+
+    A file that is there stays.
+    """
     settings = check(config)
     planned: list[tuple[str, dict[str, Any]]] = []
     for criterion, folder in folders_of(config).items():

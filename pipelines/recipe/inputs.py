@@ -18,7 +18,10 @@ from transforms.tables.table import MANIFEST, read_table
 
 
 def check_output(config: Config) -> None:
-    """Raise UsageError where the output cannot be written, or is no local folder though trainers write there."""
+    """Raise UsageError where the output cannot be written.
+
+    Nor may it be a store where trainers write there.
+    """
     trains = config.only is None or config.only.startswith("train_")
     if trains and "://" in config.output:
         raise UsageError(
@@ -29,7 +32,10 @@ def check_output(config: Config) -> None:
 
 
 def check_inputs(config: Config) -> None:
-    """Raise UsageError for all files and models that are not there, each by the recipe's key, before any work."""
+    """Raise UsageError for all files and models that are not there, before any work.
+
+    Each is named by the recipe's key.
+    """
     problems = []
     for readers, key, look in inputs_of(config):
         if config.only is None or config.only in readers:
@@ -42,7 +48,10 @@ def check_inputs(config: Config) -> None:
 
 
 def inputs_of(config: Config) -> Iterator[tuple[tuple[str, ...], str, Callable[[], object]]]:
-    """Return what a recipe reads from elsewhere: the stages that do, the key, and a check that raises UsageError."""
+    """Yield what a recipe reads from elsewhere.
+
+    That is the stages that do, the key, and a check that raises UsageError.
+    """
     for readers, name in ((("questions", "triples"), "teacher"), (("respond",), "upstream")):
         yield readers, f"models.{name}", partial(engine_digest, EngineConfig(**config.engine(name)))
     curating, judging = config.stages.curate, config.stages.evaluate
@@ -69,7 +78,7 @@ def inputs_of(config: Config) -> Iterator[tuple[tuple[str, ...], str, Callable[[
 
 
 def look_at(corpus: ingest.Config) -> None:
-    """Raise UsageError where a corpus is missing, empty or lacks a column, or a table is broken."""
+    """Raise UsageError where a corpus is missing, empty, lacks a column, or is broken."""
     if storage.exists(storage.join(corpus.corpus, MANIFEST)):
         read_table(corpus.corpus)
     else:

@@ -263,9 +263,9 @@ def models_of(config: Config) -> dict[str, str]:
 
 
 def changes(before: dict[str, Any] | None, now: dict[str, Any]) -> Iterator[str]:
-    """Say what differs between a stage's identities: `name: old → new`, or `name changed` where that is long (digests).
+    """Yield what differs between a stage's identities.
 
-    Nothing where there was none before.
+    It is `name: old → new`, or `name changed` where that is long (digests). Nothing where there was none before.
     """
     if not before:
         return

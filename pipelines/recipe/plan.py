@@ -47,7 +47,10 @@ def plan_recipes(recipes: Sequence[Config], packs: Sequence[Pack], turns: int) -
 
 
 def plan_recipe(recipe: Config, pack: Pack) -> list[Estimate]:
-    """Estimate the generating stages of a recipe, in order: upper bounds, because some rows are lost on the way."""
+    """Estimate the generating stages of a recipe, in order.
+
+    The estimates are upper bounds, because some rows are lost on the way.
+    """
     teacher, upstream = (EngineConfig(**recipe.engine(name)) for name in ("teacher", "upstream"))
     settings = recipe.stages.questions
     topic_prompts, topics_at_most = topic_growth(settings, pack)

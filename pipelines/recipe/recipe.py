@@ -166,9 +166,10 @@ class Config(Recipe):
 
 
 def parted(config: Config, names: Sequence[str]) -> Iterator[Config]:
-    """Return the recipes of a squad's criteria: each with a directory of its own, and an aligner that is an adapter.
+    """Yield the recipes of a squad's criteria.
 
-    Raises UsageError where two are called alike, or `stages_of` names none of them or a setting that there is not.
+    Each has a directory of its own, and an aligner that is an adapter. Raises UsageError where two are called alike, or
+    `stages_of` names none of them or a setting that there is not.
     """
     if len(set(names)) < len(names):
         raise UsageError(f"criterion: two packs have one name: {', '.join(names)}")

@@ -37,7 +37,10 @@ class Chart:
 
 
 def to_json(figures: Mapping[str, go.Figure]) -> str:
-    """Return figures by name as JSON that may stand inside a `<script>` element: nothing in it can end the element."""
+    """Return figures by name as JSON that may stand inside a `<script>` element.
+
+    Nothing in it can end the element.
+    """
     text = json.dumps({name: figure.to_plotly_json() for name, figure in figures.items()}, ensure_ascii=False)
     return text.translate(SEPARATOR_TRANSLATION)
 
@@ -48,7 +51,10 @@ def label(text: object) -> str:
 
 
 def wrapped(text: object) -> str:
-    """Make a model's text an axis label of a few short lines, which fit side by side under an axis."""
+    """Make a model's text an axis label of a few short lines.
+
+    Such labels fit side by side under an axis.
+    """
     return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(_cut(text), WRAPPED_CHARACTERS))
 
 

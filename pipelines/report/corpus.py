@@ -77,7 +77,10 @@ class Sample:
 
 
 def sample(row: dict[str, Any]) -> Sample:
-    """Make a row of an aligned table a sample; columns that its corpus does not have are null."""
+    """Make a row of an aligned table a sample.
+
+    Columns that its corpus does not have are null.
+    """
     return Sample(
         id=str(row["id"]),
         question=show_text(row["question"]),
@@ -98,7 +101,10 @@ def rank(row_id: str) -> int:
 
 
 def take_turns(queues: Iterable[Sequence[T]], most: int) -> list[T]:
-    """Return the first of every queue, then the second of every queue, and so on: `most` entries, each once."""
+    """Return the first of every queue, then the second of every queue, and so on.
+
+    There are `most` entries, each once.
+    """
     entries = (entry for turn in zip_longest(*queues) for entry in turn if entry is not None)
     return list(islice(dict.fromkeys(entries), most))
 

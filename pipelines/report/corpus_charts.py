@@ -98,7 +98,10 @@ def lengths(corpus: Corpus) -> Chart | None:
 
 
 def win_rates(judges: Sequence[Mapping[str, Any]], note: str) -> Chart | None:
-    """Draw each judge's win rate with its 95 % interval; `note` says how the corpus was made."""
+    """Draw each judge's win rate with its 95 % interval.
+
+    `note` says how the corpus was made.
+    """
     if not judges:
         return None
     rates = [judge["win_rate"] for judge in judges]

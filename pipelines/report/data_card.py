@@ -17,7 +17,10 @@ MOST_VALUES = 20
 
 
 def data_card(stage: Stage) -> str:
-    """Write README.md of a curated table, in Markdown; texts of the data are cut and cannot become markup."""
+    """Write README.md of a curated table, in Markdown.
+
+    Texts of the data are cut and cannot become markup.
+    """
     manifest = stage.read_manifest()
     counts, name = manifest["counts"], next(iter(manifest["tables"]))
     kept = stage.table(name)

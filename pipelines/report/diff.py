@@ -27,11 +27,12 @@ class DiffSpan(NamedTuple):
 
 
 def diff(before: str, after: str) -> list[DiffSpan]:
-    """Return the spans of two texts, in order: their `before` sides join to one text, their `after` sides to the other.
+    """Return the spans of two texts, in order.
 
-    `keep the money.`, `return the money.` → (changed, `keep `, `return `), (same, `the money.`, `the money.`).
-    Words are compared without the white space that follows them. A common span no longer than the changes on both of
-    its sides counts as changed: stray `the`s shared by two different sentences say nothing and break up the reading.
+    Their `before` sides join to one text, their `after` sides to the other. `keep the money.`, `return the money.` →
+    (changed, `keep `, `return `), (same, `the money.`, `the money.`). Words are compared without the white space that
+    follows them. A common span no longer than the changes on both of its sides counts as changed: stray `the`s shared
+    by two different sentences say nothing and break up the reading.
     """
     left, right = _TOKEN.findall(before), _TOKEN.findall(after)
     spans = []

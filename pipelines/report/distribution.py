@@ -52,6 +52,9 @@ class Distribution:
         return (low + (high - low) * (positions % 1)).tolist()
 
     def histogram(self, edges: np.ndarray) -> list[int]:
-        """Count rows between the edges; what lies beyond the last edge is counted in the last bin."""
+        """Count rows between the edges.
+
+        What lies beyond the last edge is counted in the last bin.
+        """
         counts, _ = np.histogram(np.minimum(self.values, edges[-1]), edges, weights=self.counts)
         return counts.astype(np.int64).tolist()

@@ -19,7 +19,10 @@ SHOWN_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Pair:
-    """A dropped row's texts and those of the row that it repeats; None where that row is not in the tables."""
+    """A dropped row's texts and those of the row that it repeats.
+
+    They are None where that row is not in the tables.
+    """
 
     reason: str
     dropped: str
@@ -33,7 +36,10 @@ class Duplicates:
 
 
 def find_duplicates(stage: RecordedStage) -> Duplicates:
-    """Return groups and examples from the drops of a curate stage; there are no examples of equal words."""
+    """Return groups and examples from the drops of a curate stage.
+
+    There are no examples of equal words.
+    """
     drops, kept = stage.table("drops"), stage.table(next(iter((stage.manifest or {}).get("tables", {})), ""))
     if drops is None or kept is None or "duplicate_of" not in drops.schema.names:
         return Duplicates()

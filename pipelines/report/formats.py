@@ -24,7 +24,10 @@ def cell(value: Any) -> str:
 
 
 def is_numeric(value: Any) -> bool:
-    """Return whether a cell stands to the right: a number, a gap where one could be, a share, an interval."""
+    """Return whether a cell stands to the right.
+
+    It is a number, a gap where one could be, a share or an interval.
+    """
     return not isinstance(value, str) or value.endswith(" %")
 
 

@@ -95,7 +95,10 @@ def packed_plotly() -> str:
 
 
 def read_aligned(align: RecordedStage | None, samples: int) -> tuple[Corpus, Trajectories]:
-    """Return an aligned corpus, its samples with all their steps, and its trajectories; empty where there is none."""
+    """Return an aligned corpus, its samples with all their steps, and its trajectories.
+
+    They are empty where there is none.
+    """
     steps = align.table("trajectories") if align else None
     trajectories = follow(steps.batches(FOLLOWED), samples) if steps else Trajectories()
     table = align.table("aligned") if align else None
@@ -108,7 +111,10 @@ def read_aligned(align: RecordedStage | None, samples: int) -> tuple[Corpus, Tra
 
 
 def environment() -> jinja2.Environment:
-    """Return templates in which all is escaped unless they say otherwise, and a missing name is an error."""
+    """Return templates in which all is escaped unless they say otherwise.
+
+    A missing name is an error. A missing name is an error.
+    """
     made = jinja2.Environment(loader=jinja2.FileSystemLoader(PARTS), autoescape=True, undefined=jinja2.StrictUndefined)
     made.filters |= {"cell": formats.cell, "spaced": formats.spaced}
     made.tests["numeric"] = formats.is_numeric

@@ -137,7 +137,7 @@ def thresholds(stage: RecordedStage | None) -> dict[str, float]:
 
 
 def turns_of(stage: RecordedStage | None, trajectories: Trajectories) -> list[str]:
-    """Return the aligner of every step, where all rows go from one to the next in the same order; else nothing."""
+    """Return the aligner of every step, where all rows take the same turns; else nothing."""
     criteria = [member["criterion"] for member in members(stage)]
     routing = stage.setting("routing") if stage else None
     if routing in (None, "fixed"):  # None: of runs before there was a choice

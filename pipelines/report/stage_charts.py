@@ -17,7 +17,10 @@ GROUPS = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 99), (100, 999), (1000, MOST))  #
 
 
 def funnel(stages: Sequence[RecordedStage]) -> Chart | None:
-    """Draw rows kept, dropped and rejected by every stage with tables; nothing where one stage kept all."""
+    """Draw rows kept, dropped and rejected by every stage with tables.
+
+    There is nothing to draw where one stage kept all.
+    """
     counted = [(stage.name, rows) for stage in stages if (rows := stage.rows) and rows.going_in and stage.has_tables]
     if not counted or (len(counted) == 1 and counted[0][1].kept == counted[0][1].going_in):
         return None

@@ -41,12 +41,18 @@ REFUSED_NOTE = "Rewrites that did not become the text, for the first reason that
 
 
 def aligners(trajectories: Trajectories, step: int, order: Sequence[str]) -> list[str]:
-    """Return the aligners asked at a step; where no row fell short, the one whose turn it was, if `order` names it."""
+    """Return the aligners asked at a step.
+
+    Where no row fell short, it is the one whose turn it was, if `order` names it.
+    """
     return trajectories.members(step) or list(order[step - 1 : step] if step else ())
 
 
 def step_names(trajectories: Trajectories, order: Sequence[str]) -> dict[int, str]:
-    """Name steps, as in `1 · ethical`: a step by its aligner; its number alone where rows went to several."""
+    """Name steps by aligner, as in `1 · ethical`.
+
+    A step has its number alone where rows went to several.
+    """
     members = {step: aligners(trajectories, step, order) for step in trajectories.scores}
     return {
         step: f"{step} · {names[0]}" if len(names) == 1 else str(step) if step else "response"
@@ -55,13 +61,19 @@ def step_names(trajectories: Trajectories, order: Sequence[str]) -> dict[int, st
 
 
 def height(trajectories: Trajectories, order: Sequence[str]) -> int:
-    """Return the pixels of both charts, which stand side by side: room for the bars of one, the legend of the other."""
+    """Return the pixels of both charts, which stand side by side.
+
+    They leave room for the bars of one and the legend of the other.
+    """
     bars = sum(len(aligners(trajectories, step, order)) for step in trajectories.scores)
     return max(320, 90 + 22 * min(bars, MOST_TURNS), 250 + 20 * len(trajectories.criteria))
 
 
 def scores_by_step(trajectories: Trajectories, thresholds: Mapping[str, float], order: Sequence[str]) -> Chart | None:
-    """Draw mean scores by step and criterion; of a single criterion also the middle half of the rows, as a band."""
+    """Draw mean scores by step and criterion.
+
+    Of a single criterion it also draws the middle half of the rows, as a band.
+    """
     if not trajectories.scores:
         return None
     name_of = step_names(trajectories, order)
@@ -130,7 +142,10 @@ def _line(criterion: str, number: int, xs: Sequence[int], means: Sequence[float]
 
 
 def rows_by_aligner(trajectories: Trajectories, order: Sequence[str]) -> Chart | None:
-    """Draw what became of the rows at every step of every aligner; nothing for a single criterion."""
+    """Draw what became of the rows at every step of every aligner.
+
+    There is nothing to draw for a single criterion.
+    """
     if len(trajectories.criteria) < 2:
         return None
     rows_of, rows_by = Counter[int](), Counter[tuple[int, str | None, str | None]]()

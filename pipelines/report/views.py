@@ -71,7 +71,10 @@ def views(align: RecordedStage | None, samples: Sequence[Sample]) -> list[View]:
 
 
 def view(sample: Sample, error: str | None) -> View:
-    """Compare the response with the aligned text and, where aligners had several turns, each turn's two texts."""
+    """Compare the response with the aligned text.
+
+    Where aligners had several turns, each turn's two texts are compared too.
+    """
     steps = list(_compare_steps(sample))
     whole = _compare(
         Side("Response", sample.response, "before", sample.before),
@@ -86,7 +89,7 @@ def view(sample: Sample, error: str | None) -> View:
 
 
 def _compare_steps(sample: Sample) -> Iterator[Comparison]:
-    """Compare the text as it stood at every step at which an aligner was asked with what came of it."""
+    """Compare the texts before and after every step at which an aligner was asked."""
     text, scores = sample.response, sample.before
     for step in sample.steps:
         if step.member is not None:

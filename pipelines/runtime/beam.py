@@ -111,14 +111,18 @@ def run_pipeline(
 
 
 def _is_not_raised_too(record: logging.LogRecord) -> bool:
-    """Return False for the trace of a job's error, which the portable runners log before they raise it."""
+    """Return False for the trace of a job's error.
+
+    The portable runners log it before they raise it.
+    """
     return record.module != "portable_runner" or record.levelno < logging.ERROR
 
 
 def on_all_processors(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return arguments that let the local runner work in a thread for each processor, unless they say how many.
+    """Return arguments that give the local runner a thread for each processor.
 
-    For pipelines without a model, which has threads of its own, and a window of requests for each worker.
+    Arguments that say how many are left alone. For pipelines without a model, which has threads of its own, and a
+    window of requests for each worker.
     """
     if any(argument.startswith("--direct_num_workers") for argument in arguments):
         return tuple(arguments)

@@ -21,7 +21,7 @@ def main(
     program: str,
     description: str,
 ) -> int:
-    """Parse a stage's command line, run the stage and say what it made; return the exit code.
+    """Parse a stage's command line, run the stage, say what it made; return the exit code.
 
     0 done, 1 failed, 2 wrong use, 3 done with rejects, 130 interrupted.
     """
@@ -41,7 +41,10 @@ def command_main(
     description: str,
     file_flag: str = "--config",
 ) -> int:
-    """Parse a command line and run the command, which returns the exit code. `file_flag` names the file of settings."""
+    """Parse a command line and run the command, which returns the exit code.
+
+    `file_flag` names the file of settings.
+    """
     own, beam_arguments = split_beam_arguments(list(sys.argv[1:] if argv is None else argv))
     epilog = "Flags of Beam stand after --, for example: -- --runner=FlinkRunner --flink_master=localhost:8081"
     parser = config_parser(config_class, program=program, description=description, file_flag=file_flag, epilog=epilog)

@@ -52,9 +52,9 @@ def tokens_of(text: str) -> int:
 
 
 def parameters_of(config: EngineConfig) -> int | None:
-    """Return a model's parameters, from its folder's weights or its hub id ('…-8B'); None where neither tells.
+    """Return a model's parameters, from its folder's weights or its hub id ('…-8B').
 
-    Raises UsageError where the folder holds no model.
+    It is None where neither tells. Raises UsageError where the folder holds no model.
     """
     folder = Path(config.model)
     if folder.is_dir() and not (folder / "adapter_config.json").is_file():  # an adapter's weights are not the model's

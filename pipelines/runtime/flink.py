@@ -33,9 +33,10 @@ ENDED = ("FINISHED", "FAILED", "CANCELED", "CANCELLING")
 
 
 def check_flink(options: PipelineOptions) -> None:
-    """Raise UsageError where these options ask for Flink, and its cluster, Beam's job server or Java is not there.
+    """Raise UsageError where these options ask for Flink, and it lacks something.
 
-    Beam would try to download the job server, and to reach the cluster, for minutes, and fail with a trace.
+    It needs its cluster, Beam's job server and Java. Beam would try to download the job server, and to reach the
+    cluster, for minutes, and fail with a trace.
     """
     if options.view_as(StandardOptions).runner != "FlinkRunner" or options.view_as(PortableOptions).job_endpoint:
         return
@@ -51,7 +52,10 @@ def check_flink(options: PipelineOptions) -> None:
 
 
 def master_of(options: PipelineOptions) -> str:
-    """Return the REST address of the cluster that these options name; none where Flink runs here, or not at all."""
+    """Return the REST address of the cluster that these options name.
+
+    It is empty where Flink runs here, or not at all.
+    """
     master = options.view_as(FlinkRunnerOptions).flink_master
     if options.view_as(StandardOptions).runner != "FlinkRunner" or master in IN_PROCESS:
         return ""

@@ -84,7 +84,7 @@ class RecordedStage:
         return Rows(counts["in"], kept, dropped, rejected)
 
     def setting(self, name: str) -> Any:
-        """Return what the finished stage's identity says of a setting, None where it has none so called."""
+        """Return a setting of the finished stage's identity, None where it has none so called."""
         return (self.manifest or {}).get("identity", {}).get(name)
 
     def table(self, name: str) -> Table | None:
@@ -121,7 +121,10 @@ class Run:
         return next((stage for stage in self.stages if stage.name == name), None)
 
     def of_kind(self, kind: str) -> list[RecordedStage]:
-        """Return the stages of a kind in the run's order, after the one that is called as its kind."""
+        """Return the stages of a kind in the run's order.
+
+        First stands the one that is called as its kind.
+        """
         return sorted((stage for stage in self.stages if stage.kind == kind), key=lambda stage: stage.name != kind)
 
     def first_of(self, kind: str) -> RecordedStage | None:
@@ -134,7 +137,10 @@ def is_run(path: str) -> bool:
 
 
 def open_run(path: str) -> Run:
-    """Read `run.json` and the manifests below it; UsageError where it is no run directory, or the file is damaged."""
+    """Read `run.json` and the manifests below it.
+
+    Raises UsageError where it is no run directory, or the file is damaged.
+    """
     if not is_run(path):
         raise UsageError(f"{path}: no {RUN_FILE} there; name a directory that `alignbeam run` or `align` wrote (-o)")
     about = _read(path)
@@ -158,7 +164,10 @@ def _open_stage(path: str, entry: dict[str, Any]) -> RecordedStage:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Return a run's file, without nulls; UsageError names what in it is not as alignbeam writes it."""
+    """Return a run's file, without nulls.
+
+    UsageError names what in it is not as alignbeam writes it.
+    """
     file = storage.join(path, RUN_FILE)
     about = {name: value for name, value in storage.read_json(file).items() if value is not None}
     _check_forms(file, "", about, FORMS)
@@ -208,9 +217,10 @@ class Record:
         models: dict[str, str] | None = None,
         inputs: Sequence[str] | None = None,
     ) -> None:
-        """Write down how a stage stands: running, complete, partial or failed. One entry per stage, the newest.
+        """Write down how a stage stands: running, complete, partial or failed.
 
-        inputs: the stages that it read; None keeps what its entry says, where that is of the same digest.
+        A stage has one entry, the newest. inputs: the stages that it read; None keeps what its entry says, where that
+        is of the same digest.
         """
         content = self._content()
         names = [entry["stage"] for entry in content["stages"]]
@@ -235,7 +245,10 @@ class Record:
         self._write(content, models=content["models"] | (models or {}))
 
     def write_failure(self, stage_name: str, seconds: float) -> None:
-        """List a stage as failed, also one of which nothing more is known yet; its directory stays."""
+        """List a stage as failed, also one of which nothing more is known yet.
+
+        Its directory stays.
+        """
         content = self._content()
         failed = {"status": "failed", "seconds": round(seconds, 2)}
         entry = next((entry for entry in content["stages"] if entry["stage"] == stage_name), None)
@@ -250,7 +263,10 @@ class Record:
     def watched(
         self, stage: Stage, models: dict[str, str] | None = None, inputs: Sequence[str] | None = None
     ) -> Iterator[None]:
-        """Record a stage as running, then as complete, partial or failed; one that was complete stays as it was."""
+        """Record a stage as running, then as complete, partial or failed.
+
+        One that was complete stays as it was.
+        """
         if stage.is_done() and any(entry.get("digest") == stage.digest for entry in self._content()["stages"]):
             yield
             return

@@ -48,7 +48,7 @@ class Stage:
 
     @classmethod
     def under(cls, output: str, name: str, identity: dict, inputs: str = "", kind: str = "") -> "Stage":
-        """Return the stage of a run: a directory of its own for every identity, so that older results stay."""
+        """Return the stage of a run, in a directory for its identity, so that older results stay."""
         folder = check_name(name, "the name of a stage")
         return cls(storage.join(output, folder, identity_digest(identity)), name, identity, inputs, kind)
 
@@ -66,7 +66,10 @@ class Stage:
         return manifest.get("inputs", "") == self.inputs
 
     def read_manifest(self) -> dict:
-        """Return what the stage wrote about its results; UsageError where there is no manifest, or no whole one."""
+        """Return what the stage wrote about its results.
+
+        Raises UsageError where there is no manifest, or no whole one.
+        """
         return read_manifest(self.directory)
 
     @property
@@ -80,9 +83,10 @@ class Stage:
         return frozenset(complete_entries(self.directory, targets))
 
     def withdraw_if_changed(self, targets: Mapping[int, Target]) -> None:
-        """Remove the manifest of shards that are now made anew, so that nobody reads one as what it was.
+        """Remove the manifest of shards that are now made anew.
 
-        Where shards are only new, what is there can be read until the next manifest lists them too.
+        Nobody then reads one as what it was. Where shards are only new, what is there can be read until the next
+        manifest lists them too.
         """
         if not storage.exists(storage.join(self.directory, MANIFEST)):
             return
@@ -165,12 +169,12 @@ def complete(
     retry_failed: bool = False,
     models: bool = True,
 ) -> None:
-    """Do what is left of a stage that makes a shard of each of `inputs`: nothing where it is complete, unless its
-    failed rows are to be tried again.
+    """Do what is left of a stage that makes a shard of each of `inputs`.
 
-    build: puts the pipeline together that makes all shards but those of these indices. left_to_others: shards that
-    other tasks do at the same time; where there are some, the directory is not locked. rows: how many every step reads,
-    where it is not those of the shards that are left.
+    Nothing is left where it is complete, unless its failed rows are to be tried again. build: puts the pipeline
+    together that makes all shards but those of these indices. left_to_others: shards that other tasks do at the same
+    time; where there are some, the directory is not locked. rows: how many every step reads, where it is not those of
+    the shards that are left.
     """
     if stage.is_done() and not retry_failed:
         return

@@ -18,9 +18,10 @@ ADAPTER = {"adapter": True, "lora_rank": 16}  # how a squad's aligner is trained
 
 
 def run_trainer(method: str, arguments: Sequence[str]) -> None:
-    """Run a trainer as a program of its own; what it prints is shown as it comes.
+    """Run a trainer as a program of its own.
 
-    Raises UsageError or StageError as its exit code says; KeyboardInterrupt where it was interrupted.
+    What it prints is shown as it comes. Raises UsageError or StageError as its exit code says; KeyboardInterrupt where
+    it was interrupted.
     """
     command = [sys.executable, "-m", f"training.{method}", *arguments]
     lifeline, held = os.pipe()  # the trainer ends when nobody holds the other end any more

@@ -17,9 +17,10 @@ LINE_SECONDS = 30.0
 
 @contextmanager
 def watch(total: int) -> Iterator[None]:
-    """Show the counts of transforms.tables.progress until the block ends; every step is expected to do `total` rows.
+    """Show the counts of transforms.tables.progress until the block ends.
 
-    On a terminal as bars, elsewhere (logs, schedulers) as a line every half minute.
+    Every step is expected to do `total` rows. On a terminal as bars, elsewhere (logs, schedulers) as a line every half
+    minute.
     """
     for step in progress.snapshot():
         progress.reset(step)

@@ -90,7 +90,10 @@ def check_pack(name_or_path: str) -> list[Problem]:
 
 
 def pack_digest(pack: Pack, *field_names: str) -> str:
-    """Return 32 hexadecimal digits for what the pack says: in all its fields, or in those on which a stage depends."""
+    """Return 32 hexadecimal digits for what the pack says.
+
+    That is all its fields, or those on which a stage depends.
+    """
     content = asdict(pack)
     chosen = {name: content[name] for name in field_names or sorted(content)}
     return xxhash.xxh3_128_hexdigest(json.dumps(chosen, sort_keys=True).encode())

@@ -47,9 +47,10 @@ class Reader:
         self.problems.append(Problem(level=level, file=self.file, line=line, field=field, message=message))
 
     def fields_of(self, kind: type) -> dict[str, Any] | None:
-        """Return the values of a dataclass's fields; in lists None stands for an item that could not be read.
+        """Return the values of a dataclass's fields.
 
-        None where the file cannot be read, is no YAML or holds no fields at all.
+        In lists, None stands for an item that could not be read. None where the file cannot be read, is no YAML or
+        holds no fields at all.
         """
         node = self._root()
         return None if node is None else self._mapping(node, "", kind)

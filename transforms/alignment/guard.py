@@ -16,7 +16,10 @@ from transforms.training_data.aligner_format import read_correction
 
 
 def propose(batch: pa.RecordBatch, members: Sequence[Member]) -> pa.RecordBatch:
-    """Read the members' rewrites into `candidate`, null where there is none; `reason` says what is wrong with it."""
+    """Read the members' rewrites into `candidate`, null where there is none.
+
+    `reason` says what is wrong with it.
+    """
     candidates, reasons = (np.full(batch.num_rows, None, object) for _ in range(2))
     for member in members:
         is_theirs = pc.equal(batch.column("member"), member.criterion)

@@ -98,7 +98,10 @@ def adapters_of(squad: Squad, engine: dict[str, Any]) -> dict[str, Weights]:
 
 
 def adapter_of(member: SquadMember, engine: dict[str, Any]) -> Weights | None:
-    """Return the folders of an aligner that is a LoRA adapter and of its base; None of any other aligner."""
+    """Return the folders of an aligner that is a LoRA adapter and of its base.
+
+    It is None for any other aligner.
+    """
     if {**engine, **member.engine}.get("engine", "vllm") != "vllm" or not is_folder(member):
         return None
     weights = find_weights(member.aligner)

@@ -32,9 +32,9 @@ def start_state(batch: pa.RecordBatch) -> pa.RecordBatch:
 def route(
     batch: pa.RecordBatch, members: Sequence[Member], rules: SquadRules, step: int, order: Sequence[int] = ()
 ) -> pa.RecordBatch:
-    """Add `member`, `prompt` and `max_tokens` for the rows that are rewritten at this step (from 1); no failed one is.
+    """Add `member`, `prompt` and `max_tokens` for the rows that are rewritten at this step (from 1).
 
-    A rewrite may take twice the tokens of the text, or what the sampling says, if that is more.
+    No failed row is. A rewrite may take twice the tokens of the text, or what the sampling says, if that is more.
     """
     scores_NM = score_matrix(batch, "scores", members)
     is_asked_NM = scores_NM < [member.threshold for member in members]
@@ -61,7 +61,7 @@ def route(
 
 
 def is_tried(batch: pa.RecordBatch, members: int) -> np.ndarray:
-    """Tell by row and member whether the member was tried on the text as it stands: bool[N, M]."""
+    """Return whether each member was tried on each row's text as it stands: bool[N, M]."""
     # tried [0b01, 0b10], two members: >> [0, 1] -> [[0b01, 0b00], [0b10, 0b01]], & 1 -> [[1, 0], [0, 1]]
     bits_M = np.arange(members, dtype=np.uint64)
     return (batch.column("tried").to_numpy()[:, None] >> bits_M) & np.uint64(1) == 1

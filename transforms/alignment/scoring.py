@@ -18,7 +18,10 @@ from transforms.tables.marks import kept
 
 
 def score_matrix(batch: pa.RecordBatch, column: str, members: Sequence[Member]) -> np.ndarray:
-    """Return the scores of every row by every member's inspector: float64[N, M], NaN where there is none."""
+    """Return every row's scores by every member's inspector: float64[N, M].
+
+    A missing one is NaN.
+    """
     scores = batch.column(column)
     columns = [pc.struct_field(scores, member.criterion) for member in members]
     return np.stack([values.to_numpy(zero_copy_only=False).astype(np.float64) for values in columns], axis=1)

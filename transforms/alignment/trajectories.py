@@ -24,7 +24,10 @@ def add_step(
     decision: pa.Array,
     reason: pa.Array,
 ) -> pa.RecordBatch:
-    """Add the struct `step_<n>`: the member applied, the text it proposed with its scores, and all scores after it."""
+    """Add the struct `step_<n>`.
+
+    It has the member applied, the text it proposed with its scores, and all scores after it.
+    """
     parts = {
         "member": member,
         "text": text,

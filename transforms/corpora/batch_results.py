@@ -21,7 +21,10 @@ ADD = """
 
 
 def read_answer(result: dict[str, Any]) -> str | None:
-    """Return the content of the first choice; raise Unusable where the request failed or has no answer."""
+    """Return the content of the first choice.
+
+    Raises Unusable where the request failed or has no answer.
+    """
     response = result.get("response")
     if result.get("error") or not isinstance(response, dict) or response.get("status_code", 200) != 200:
         raise Unusable("request_failed")
@@ -46,7 +49,10 @@ class Requests:
             self._database.executemany(ADD, map(_request_row, requests))
 
     def question(self, custom_id: Any) -> str:
-        """Return the question of a request; raise Unusable where none that can be read has this id."""
+        """Return the question of a request.
+
+        Raises Unusable where no request that can be read has this id.
+        """
         with self._lock:
             query = "SELECT question, error FROM requests WHERE custom_id = ?"
             row = self._database.execute(query, (str(custom_id),)).fetchone()

@@ -76,7 +76,10 @@ def _common_type(
 
 
 def _leaves(values: pa.Array, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], pa.Array]]:
-    """Yield what lies innermost in lists and objects, with its path; an object without fields lies innermost."""
+    """Yield what lies innermost in lists and objects, with its path.
+
+    An object without fields lies innermost.
+    """
     # a: [{x: 1, y: [2]}] → (a, "", x): 1 and (a, "", y, ""): 2
     if pa.types.is_struct(values.type) and values.type.num_fields:
         for index, part in enumerate(values.type):

@@ -44,7 +44,10 @@ def write_context(messages: Any) -> str:
 
 
 def read_content(content: Any) -> str | None:
-    """Return the text of a message, text parts joined by line ends; raise Unusable for any other part."""
+    """Return the text of a message, text parts joined by line ends.
+
+    Raises Unusable for any other part.
+    """
     if content is None or isinstance(content, str):
         return content
     texts: list[str] = []
@@ -57,7 +60,10 @@ def read_content(content: Any) -> str | None:
 
 
 def _turns(messages: Any) -> list[tuple[str, str | None]]:
-    """Return (mark, text) of every message; the text is None where it only calls a tool, say."""
+    """Return (mark, text) of every message.
+
+    The text is None where it only calls a tool, say.
+    """
     if messages is None:
         raise Unusable("null_messages")
     if not isinstance(messages, list):

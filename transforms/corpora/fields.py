@@ -106,16 +106,17 @@ def _chat_columns(chat: str) -> dict[str, str]:
 
 
 def _field_column(names: list[str], field: str, flag: str | None) -> str | None:
-    """Return the column that a flag names, exactly as it is written, else one of the field's usual names."""
+    """Return the column that a flag names exactly, else one of the field's usual names."""
     if flag:
         return flag if flag in names else None
     return _usual_column(names, field)
 
 
 def _usual_column(names: list[str], field: str) -> str | None:
-    """Return the first of a field's usual names that a column has: as it is written, else in any case.
+    """Return the first of a field's usual names that a column has.
 
-    Any case is a last resort: of `Question` and `prompt`, it is `prompt` that bears a usual name exactly.
+    One as it is written comes before one in another case. Any case is a last resort: of `Question` and `prompt`, it is
+    `prompt` that bears a usual name exactly.
     """
     by_lower = {name.lower(): name for name in reversed(names)}  # of `Prompt` and `PROMPT`, the one on the left
     for columns in ({name: name for name in names}, by_lower):
@@ -164,10 +165,10 @@ def _computed(kind: Kind) -> tuple[str, ...]:
 
 
 def schema_of(kind: Kind, looks: Sequence[Look]) -> pa.Schema:
-    """Return the table's schema: id and our fields, then all other columns, null in files that lack them.
+    """Return the table's schema: id and our fields, then all other columns.
 
-    Columns whose values have no common Arrow type become JSON texts. Raises UsageError naming the files where a Parquet
-    file has a column of another type than the others.
+    They are null in files that lack them. Columns whose values have no common Arrow type become JSON texts. Raises
+    UsageError naming the files where a Parquet file has a column of another type than the others.
     """
     merged = ColumnTypes()
     for look in looks:
@@ -210,7 +211,7 @@ def _check_types(kind: Kind, schema: pa.Schema, look: Look, looks: Sequence[Look
 def normalise(
     line: Line, kind: Kind, columns: dict[str, str], requests: Requests | None = None
 ) -> dict[str, str] | str:
-    """Return the fields of a record under our names, or the name of what is wrong with it.
+    """Return the fields of a record under our names, or the name of its fault.
 
     A question or answer that is null, empty, not text or longer than 1,048,576 characters is refused.
     """
@@ -257,11 +258,11 @@ def read_chunks(
     limit: int | None = None,
     batch_input: tuple[tuple[str, str], ...] = (),
 ) -> Iterator[Chunk]:
-    """Yield a file as chunks of `row` (a struct of `schema`) or, where it is null, of the columns of REJECTS.
+    """Yield a file as chunks of `row` (a struct of `schema`).
 
-    A second row with one id of the file's own is `duplicate_id`. Of a file that breaks off in the middle there are the
-    rows before the break and one rejected row. `batch_input` holds the requests, as for `open_requests`, where these
-    are their results.
+    Where it is null, the columns of REJECTS are filled. A second row with one id of the file's own is `duplicate_id`.
+    Of a file that breaks off in the middle there are the rows before the break and one rejected row. `batch_input`
+    holds the requests, as for `open_requests`, where these are their results.
     """
     requests = open_requests(batch_input) if batch_input else None
     seen: set[str] = set()
@@ -290,7 +291,7 @@ def _reject(path: str, line: Line, error: str) -> dict[str, Any]:
 def _row(
     line: Line, kind: Kind, columns: dict[str, str], seen: set[str], requests: Requests | None
 ) -> dict[str, Any] | str:
-    """Return the columns of a record that do not pass through, or the name of what is wrong with it."""
+    """Return a record's columns that do not pass through, or the name of its fault."""
     fields = line.error or normalise(line, kind, columns, requests)
     if isinstance(fields, str):
         return fields

@@ -75,7 +75,10 @@ def format_of(path: str) -> str:
 
 
 def find_files(path: str) -> list[str]:
-    """Return the corpus files at a path, a folder or a glob, sorted; raise UsageError where there is none."""
+    """Return the corpus files at a path, a folder or a glob, sorted.
+
+    Raises UsageError where there is none.
+    """
     if storage.is_directory(path):
         files = storage.files_below(path, _is_corpus)
     elif any(mark in path for mark in "*?["):
@@ -130,15 +133,19 @@ def _until_it_breaks(path: str, limit: int | None) -> Iterator[Line]:
 
 
 def _break(path: str, number: int, error: Exception) -> Line:
-    """Return the last record of a file that breaks off; raise where not its content is at fault."""
+    """Return the last record of a file that breaks off.
+
+    Raises where its content is not at fault.
+    """
     _check_content(path, error)
     return Line(number + 1, {}, "unreadable_from_here", excerpt(str(error)))
 
 
 def _check_content(path: str, error: Exception) -> None:
-    """Raise where not the content is at fault, but the path (UsageError), a disk or a network (StageError).
+    """Raise where the content is not at fault.
 
-    What decompresses and parses raises a bare OSError without a number.
+    At fault is the path (UsageError), or a disk or a network (StageError). What decompresses and parses raises a bare
+    OSError without a number.
     """
     if isinstance(error, FileNotFoundError | PermissionError):
         raise UsageError(f"{path}: cannot be read ({error}); make it readable, or leave it out") from error
@@ -208,7 +215,10 @@ def _record(number: int, values: Any, bytes: int) -> Line:
 
 
 def _has_surrogates(value: Any) -> bool:
-    """Return whether a text, or one in a list or an object, has halves of characters, which UTF-8 cannot say."""
+    """Return whether a text has halves of characters, which UTF-8 cannot say.
+
+    A list or an object has them where a text in it has.
+    """
     if isinstance(value, str):
         return not value.isascii() and SURROGATE.search(value) is not None
     if isinstance(value, dict):
@@ -222,9 +232,10 @@ def excerpt(text: str) -> str:
 
 
 def column_names(path: str) -> list[str]:
-    """Return the columns of a file: of a Parquet file from its footer, else of its first good record.
+    """Return the columns of a file.
 
-    Raises NoRecord where no record is good, EmptyFile where there is not even a broken one.
+    A Parquet file has them in its footer, any other in its first good record. Raises NoRecord where no record is good,
+    EmptyFile where there is not even a broken one.
     """
     if format_of(path) == "parquet":
         schema, rows = read_footer(path)
@@ -244,7 +255,10 @@ def column_names(path: str) -> list[str]:
 
 
 def read_footer(path: str) -> tuple[pa.Schema, int]:
-    """Return the columns and the number of rows that a Parquet file declares; NoRecord where it is broken."""
+    """Return the columns and the number of rows that a Parquet file declares.
+
+    Raises NoRecord where it is broken.
+    """
     try:
         with fsspec.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
@@ -288,7 +302,10 @@ def _parquet_batches(
 
 
 def _batch_lines(first: int, batch: pa.RecordBatch, columns: Collection[str] | None) -> list[Line]:
-    """Return the rows of a batch as records of `columns`; one whose bytes are no UTF-8 has an error instead."""
+    """Return the rows of a batch as records of `columns`.
+
+    One whose bytes are no UTF-8 has an error instead.
+    """
     errors = _invalid_rows(batch)
     is_good = pa.array([row not in errors for row in range(batch.num_rows)], pa.bool_())
     wanted = [name for name in batch.schema.names if columns is None or name in columns]

@@ -24,7 +24,10 @@ DECISIONS = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in MA
 
 
 def to_decisions(rows: pl.DataFrame) -> Iterator[Keyed]:
-    """Make decisions, one batch per shard, of a frame with columns `shard`, `row` and any of the marks."""
+    """Make decisions from a frame, one batch per shard.
+
+    The frame has columns `shard`, `row` and any of the marks.
+    """
     marks = [pl.col(name) if name in rows.columns else pl.lit(None, pl.String).alias(name) for name in MARKS]
     rows = rows.select("shard", "row", *marks)
     for (shard,), of_shard in rows.partition_by("shard", as_dict=True, include_key=False).items():
@@ -38,7 +41,10 @@ def one_batch(frame: pl.DataFrame) -> pa.RecordBatch:
 
 
 def decisions_of(chunk: Chunk) -> Iterator[Keyed]:
-    """Return the marks that a chunk's rows carry already, as decisions; none for a chunk without a marked row."""
+    """Return the marks that a chunk's rows carry already, as decisions.
+
+    There are none for a chunk without a marked row.
+    """
     is_marked = pc.is_valid(chunk.batch.column("drop_reason"))
     rows = np.flatnonzero(is_marked) + chunk.first_row
     if len(rows):
@@ -70,7 +76,10 @@ def by_bucket(batch: pa.RecordBatch, keys: np.ndarray, buckets: int) -> Iterator
 
 
 def with_decisions(batch: pa.RecordBatch, first_row: int, decisions: pa.Table) -> pa.RecordBatch:
-    """Add the marks decided for a batch's rows, which begin at `first_row` of its shard, as columns."""
+    """Add the marks decided for a batch's rows as columns.
+
+    The rows begin at `first_row` of their shard.
+    """
     # a batch of rows [10, 11, 12], decisions about rows [4, 12, 10] → inside [1, 2] → source [2, -1, 1], null for -1
     rows = decisions.column("row").to_numpy()
     inside = np.flatnonzero((first_row <= rows) & (rows < first_row + batch.num_rows))

@@ -46,7 +46,7 @@ def similar_kept(words: Words, threshold: float) -> ndarray:
 
 
 def prefix_sizes(sizes: ndarray, threshold: float) -> ndarray:
-    """Return how many of a text's rarest words must be looked up, for texts of so many words."""
+    """Return how many of a text's rarest words must be looked up, by its number of words."""
     # 10 words at 0.7: a similar text has at least 6 and shares 6 → one of the rarest 10 - 6 + 1 = 5 is among them
     shortest = np.floor(sizes * threshold / (2 - threshold) + 1e-9) + 1  # that can be similar at all
     shared = np.floor(threshold * (sizes + shortest) / 2 + 1e-9) + 1
@@ -122,7 +122,10 @@ def _similar_kept(
 
 @kernel
 def _common_by_bits(masks: ndarray, tokens: ndarray, start: int, stop: int) -> int:
-    """Return the length of the longest common subsequence with a text of up to 64 words, as masks (Hyyrö 2004)."""
+    """Return the length of the longest common subsequence with a text of up to 64 words.
+
+    That text comes as masks (Hyyrö 2004).
+    """
     state = ~np.uint64(0)
     for position in range(start, stop):
         matches = state & masks[tokens[position]]

@@ -74,7 +74,10 @@ class Preference:
 
 
 def drop_repeats(members: pl.DataFrame, repeated: ndarray, reason: str) -> Iterator[Keyed]:
-    """Drop the members that repeat another, and name it; `repeated` has that one's number among them, or -1."""
+    """Drop the members that repeat another, and name it.
+
+    `repeated` has that one's number among them, or -1.
+    """
     # names [a, b, c], repeated [-1, -1, 0] → c is dropped as the duplicate of a
     dropped = np.flatnonzero(repeated >= 0)
     repeated_names = members["name"].gather(repeated[dropped])

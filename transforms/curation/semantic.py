@@ -121,7 +121,7 @@ class DropSameMeaning(beam.PTransform):
             yield 0, one_batch(members).append_column("vector", vectors)
 
     def _sample(self, keyed: Keyed) -> Iterator[Keyed]:
-        """Draw the rows whose hashes are small: about twice as many as the centres are learned from."""
+        """Draw the rows with small hashes, about twice as many as the centres are learned from."""
         batch = keyed[1]
         if self.clusters > 1:
             share = min(1.0, 2 * self.clusters * SAMPLED_PER_CLUSTER / self.table.rows)

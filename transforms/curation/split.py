@@ -95,7 +95,7 @@ class SplitBefore:
                     )
 
     def clusters(self, keys: pa.Array) -> pa.Array:
-        """Return the cluster of each of these question keys, null where the table does not hold the question."""
+        """Return the cluster of each of these question keys, null where the table lacks the question."""
         # names [a, c] of clusters [x, y], wanted [c, b, d] → nearest [1, 1, 1], the last one for d → [y, null, null]
         names, clusters = _clusters_of(self.table)
         if not len(names):
@@ -189,7 +189,7 @@ def name_clusters(
     before: SplitBefore | None = None,
     own_shards: int = 1,
 ) -> Iterator[Keyed]:
-    """Decide that every row of a group of near-duplicates has the smallest name in it as its `cluster`.
+    """Name the `cluster` of every row of a group of near-duplicates by the smallest name in it.
 
     Where the group holds questions that were split before, these keep their clusters. Newcomers get the smallest of
     them, if all lie in one split, and are dropped if not. Shards from `own_shards` on are those of the earlier table.

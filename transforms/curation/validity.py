@@ -94,7 +94,10 @@ class Rule:
     sees: Callable[..., str]
 
     def marks(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
-        """Mark the rows that break the rule, None if skipped; identity triples pass where the rule lets them."""
+        """Mark the rows that break the rule, None if skipped.
+
+        Identity triples pass where the rule lets them.
+        """
         names = batch.schema.names
         if not all(name in names and is_text(batch.schema.field(name).type) for name in self.columns):
             return None
@@ -115,7 +118,10 @@ def rules_for(validity: Validity) -> tuple[Rule, ...]:
 
 
 def explain(batch: pa.RecordBatch, rules: tuple[Rule, ...]) -> Iterator[tuple[str, str, bool, str]]:
-    """Ask every rule about a batch of one row: its reason, columns, whether it is broken, and what it saw."""
+    """Ask every rule about a batch of one row.
+
+    Of each it tells reason, columns, whether it is broken, and what it saw.
+    """
     for rule in rules:
         is_broken = rule.marks(batch)
         if is_broken is not None:
@@ -125,7 +131,10 @@ def explain(batch: pa.RecordBatch, rules: tuple[Rule, ...]) -> Iterator[tuple[st
 
 
 def drop_invalid(batch: pa.RecordBatch, rules: tuple[Rule, ...]) -> pa.RecordBatch:
-    """Mark rows by the first rule they break; before all rules, rows that are not UTF-8 (`invalid_utf8`)."""
+    """Mark rows by the first rule they break.
+
+    Before all rules it marks rows that are not UTF-8 (`invalid_utf8`).
+    """
     readable, is_unreadable = _readable(batch)
     batch = drop_where(readable, is_unreadable, "invalid_utf8")
     for rule in rules:

@@ -29,7 +29,10 @@ _opening = threading.Lock()
 
 
 def model_config(folder: str | Path) -> dict:
-    """Read `config.json` of a model folder; UsageError where it is no model in safetensors, or asks for code."""
+    """Read `config.json` of a model folder.
+
+    Raises UsageError where it is no model in safetensors, or asks for code.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such model folder")
@@ -54,7 +57,10 @@ def tokenizer_digest(folder: str | Path) -> str:
 
 
 def open_once(engine: Callable[[str], T], folder: str | Path) -> T:
-    """Return the one engine of this class and folder in the process; the first caller loads it, the rest wait."""
+    """Return the one engine of this class and folder in the process.
+
+    The first caller loads it, the rest wait.
+    """
     key = (engine, str(Path(folder).resolve()))
     with _opening:
         if key not in _opened:
@@ -92,7 +98,10 @@ def token_batches(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[
 def padded_inputs(
     rows: dict[str, list[list[int]]], pad_token_id: int, device: "torch.device"
 ) -> dict[str, "torch.Tensor"]:
-    """Return a model's inputs by name, each [B, T], padded at the right, with the mask that hides the padding."""
+    """Return a model's inputs by name, each [B, T], padded at the right.
+
+    One of them is the mask that hides the padding.
+    """
     import torch
 
     rows = {**rows, "attention_mask": [[1] * len(ids) for ids in rows["input_ids"]]}

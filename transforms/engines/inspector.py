@@ -142,7 +142,10 @@ def inspector_digest(folder: str | Path) -> str:
 def score_all(
     inspectors: Mapping[str, Scores], questions: Sequence[str], answers: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Return the scores of every pair by every inspector; pairs are encoded once for all that share a tokenizer."""
+    """Return the scores of every pair by every inspector.
+
+    Pairs are encoded once for all that share a tokenizer.
+    """
     encoded: dict[tuple[str, int], dict[str, list[list[int]]]] = {}
     scores = {}
     for name, inspector in inspectors.items():

@@ -80,9 +80,10 @@ class PairRanker:
         self._lock = threading.Lock()
 
     def compare(self, questions: Sequence[str], a: Sequence[str], b: Sequence[str]) -> np.ndarray:
-        """Return how far `a` beats `b`, as [N] float64 logits: the mean of both orders; positive where `a` is better.
+        """Return how far `a` beats `b`, as [N] float64 logits: the mean of both orders.
 
-        `compare(q, b, a)` is exactly `-compare(q, a, b)`, and equal answers give exactly 0.
+        It is positive where `a` is better. `compare(q, b, a)` is exactly `-compare(q, a, b)`, and equal answers give
+        exactly 0.
         """
         if not len(questions) == len(a) == len(b):
             raise ValueError(f"{len(questions)} questions, {len(a)} and {len(b)} answers: one of each per row, please")
@@ -115,7 +116,7 @@ class PairRanker:
         return logits
 
     def encode(self, question: str, first: str, second: str) -> tuple[list[int], list[int]]:
-        """Return token ids of question and answers in one sequence, and the positions of their three marks in it."""
+        """Return token ids of question and answers in one sequence, and the positions of their marks."""
         ids: list[int] = []
         mark_positions: list[int] = []
         limit = self.limits[0]

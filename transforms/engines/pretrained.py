@@ -33,9 +33,9 @@ def load(loader: Any, model: str | Path, **arguments: Any) -> Any:
 
 
 def refuse_code(model: str | Path) -> None:
-    """Raise UsageError, naming file and key, where a model folder or an adapter's base asks for code to be run.
+    """Raise UsageError where a model folder or an adapter's base asks for code to be run.
 
-    A hub id passes: its files are not here yet, and nothing loads it with its code.
+    It names file and key. A hub id passes: its files are not here yet, and nothing loads it with its code.
     """
     folder: Path | None = Path(os.path.expanduser(model))
     seen: set[Path] = set()
@@ -73,7 +73,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _code(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every key of some settings, at any depth, under which they ask for code, with its value."""
+    """Yield every key under which settings ask for code, at any depth, with its value."""
     items = settings if isinstance(settings, dict) else dict(enumerate(settings if isinstance(settings, list) else ()))
     for key, value in items.items():
         name = f"{prefix}{key}"

@@ -4,9 +4,10 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 def split_reasoning(text: str, opened: bool = False) -> tuple[str, str | None]:
-    """Return answer and reasoning of a completion; `opened` where the prompt itself ended with the opening tag.
+    """Return answer and reasoning of a completion.
 
-    What stands before the last closing tag is reasoning, and so is all of a text that opens and never closes.
+    `opened` says that the prompt itself ended with the opening tag. What stands before the last closing tag is
+    reasoning, and so is all of a text that opens and never closes.
     """
     before, closing, after = text.rpartition(CLOSE)
     if closing:

@@ -64,7 +64,10 @@ class ScriptedInspector:
 
 
 def _resolve(name: str) -> Callable[..., Any]:
-    """Import a function; here once more, because a remote worker reads no settings and has its own environment."""
+    """Import a function.
+
+    Consent is asked for here once more, because a remote worker reads no settings and has its own environment.
+    """
     require_scripted(name)
     module, _, function = name.partition(":")
     try:

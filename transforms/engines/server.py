@@ -83,7 +83,7 @@ class ServerEngine:
         await self._client.close()
 
     async def _strip(self, request: Any) -> None:
-        """Leave in a request, as it goes out, the headers that every request has, and this server's key."""
+        """Leave in an outgoing request this server's key and the headers that every request has."""
         is_openai = address_of(str(self._config.base_url)) == OPENAI
         for name in set(request.headers) - HEADERS - (OPENAI_HEADERS if is_openai else set()):
             del request.headers[name]

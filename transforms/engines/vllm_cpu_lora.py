@@ -66,7 +66,7 @@ def add_lora(
     is_own_TS1: torch.Tensor,
     scale: float,
 ) -> None:
-    """Add to the rows of `y` what the adapters in their slots make of the rows of `x`."""
+    """Add to the rows of `y` what their own adapters make of the rows of `x`."""
     # slots 0 and 1 of rank 1, A [1, 10], B [2, 3], scale 1; x [4, 5], the first row's slot 0, the second's 1
     # → low [[4, 40], [5, 50]], of which their own [[4, 0], [0, 50]] → change [4 * 2, 50 * 3]
     slots, _, rank, _ = a_S1RI.shape

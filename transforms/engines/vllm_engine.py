@@ -199,7 +199,10 @@ class _Replica:
                 raise HostDied(f"no token for {self._config.stall_seconds:g} seconds\n{host.log_tail()}")
 
     def _send_unanswered(self, host: VllmProcess) -> None:
-        """Send all that waits, or, as long as there is one, a request that is suspected of ending vLLM."""
+        """Send all that waits, unless a request is suspected of ending vLLM.
+
+        As long as there is such a one, it is sent alone.
+        """
         with self._lock:
             self._alone = next((n for n, sent in self._unanswered.items() if sent.deaths >= RESENDS), None)
             self._working = self._alone is None

@@ -42,7 +42,7 @@ class Weights(NamedTuple):
 
 
 def find_weights(model: str, revision: str | None = None) -> Weights:
-    """Find `model`: a model folder, a LoRA adapter's folder (which names its base), or a hub id.
+    """Find `model`: a model folder, a LoRA adapter's folder, which names its base, or a hub id.
 
     A hub id stands for itself with its revision: nothing is fetched here. Raises UsageError where there is no such
     folder, it is not a model's, or its settings ask for code to be run.

@@ -11,9 +11,9 @@ CALIBRATION_BINS = 15
 
 
 def auc(labels: Numbers, scores: Numbers) -> float:
-    """Return the chance that a row of label 1 scores above one of label 0, ties counted half: the area under the ROC.
+    """Return the chance that a row of label 1 scores above one of label 0.
 
-    It is nan where one of the two labels does not occur.
+    It is the area under the ROC; ties are counted half. It is nan where one of the two labels does not occur.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     positives = int((labels == 1).sum())
@@ -30,9 +30,10 @@ def auc(labels: Numbers, scores: Numbers) -> float:
 
 
 def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
-    """Return how far mean score and share of label 1 lie apart in bins of equal width, the mean over all rows.
+    """Return how far mean score and share of label 1 lie apart.
 
-    A bin's distance counts once for each of its rows, so that sums do instead of means.
+    It is the mean over all rows of the distances in bins of equal width. A bin's distance counts once for each of its
+    rows, so that sums do instead of means.
     """
     # two bins, scores [.9 .9 .2 1.] with labels [1 0 1 1]: scores add up to [.2 2.8], labels to [1 2]
     # → gaps [.8 .8] → 1.6 / 4 rows
@@ -49,7 +50,10 @@ def classification(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict:
-    """Return accuracy at 0.5, AUC with its interval, and calibration (ECE over 15 bins, Brier score) of scores."""
+    """Return accuracy at 0.5, AUC with its interval, and calibration of scores.
+
+    Calibration is ECE over 15 bins, and the Brier score.
+    """
     check_paired("labels and scores", labels, scores)
     labels, scores = finite("labels", labels), finite("scores", scores)
     if not labels.size:

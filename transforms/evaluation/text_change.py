@@ -9,9 +9,10 @@ from transforms.evaluation.intervals import check_paired, distribution
 
 
 def text_change(before: Sequence[str], after: Sequence[str]) -> dict:
-    """Measure how far texts moved: word counts, and normalised Levenshtein distance over words (0 same, 1 all new).
+    """Measure how far texts moved.
 
-    `unchanged` is the share of rows whose words are the same, in the same order.
+    That is word counts, and normalised Levenshtein distance over words (0 same, 1 all new). `unchanged` is the share of
+    rows whose words are the same, in the same order.
     """
     check_paired("texts before and after", before, after)
     words_before = [text.split() for text in before]

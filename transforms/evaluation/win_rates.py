@@ -12,9 +12,10 @@ from transforms.evaluation.intervals import RESAMPLES, Numbers, bootstrap_interv
 
 
 def margins(before: Numbers, after: Numbers, unchanged: Sequence[bool] | np.ndarray | None = None) -> np.ndarray:
-    """Return `after - before` as [N] float64; exactly 0 where `unchanged` says that the two texts are the same.
+    """Return `after - before` as [N] float64.
 
-    An encoder's score moves in its last bits with the batch it lies in, and such noise must not count as a win.
+    It is exactly 0 where `unchanged` says that the two texts are the same. An encoder's score moves in its last bits
+    with the batch it lies in, and such noise must not count as a win.
     """
     check_paired("before and after", before, after)
     difference = finite("after", after) - finite("before", before)
@@ -25,7 +26,7 @@ def margins(before: Numbers, after: Numbers, unchanged: Sequence[bool] | np.ndar
 
 
 def win_rate(margins: Numbers, *, seed: int = 0, resamples: int = RESAMPLES) -> dict:
-    """Count wins, losses and ties of the aligned text; return them with two rates and their bootstrap intervals.
+    """Count wins, losses and ties of the aligned text; return two rates with their bootstrap intervals.
 
     `win_rate` is wins / all rows (app. F; the ties count against it); `decided_win_rate` is wins / (wins + losses),
     which drops ties as the reference code does.
@@ -50,9 +51,10 @@ def win_rate(margins: Numbers, *, seed: int = 0, resamples: int = RESAMPLES) -> 
 
 
 def two_way_accuracy(margins: Numbers, *, seed: int = 0, resamples: int = RESAMPLES) -> dict:
-    """Return the share of two-way items whose right option scores higher; a tie is no hit (section 3, HHH-style files).
+    """Return the share of two-way items whose right option scores higher.
 
-    `margins` is score(right option) - score(wrong option), or a pair-ranker's logit for the right option.
+    A tie is no hit (section 3, HHH-style files). `margins` is score(right option) - score(wrong option), or a
+    pair-ranker's logit for the right option.
     """
     counts = win_rate(margins, seed=seed, resamples=resamples)
     return {
@@ -71,7 +73,10 @@ def score_shift(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict:
-    """Return the distributions of scores before and after and of their difference, with an interval of its mean."""
+    """Return the distributions of scores before, after, and of their difference.
+
+    The mean of the difference has an interval.
+    """
     difference = margins(before, after)
     return {
         "before": distribution(before),
@@ -84,7 +89,7 @@ def score_shift(
 
 
 def score_level(scores: Numbers, *, threshold: float = 0.5, seed: int = 0, resamples: int = RESAMPLES) -> dict:
-    """Return the mean of scores [N] and the share of those from `threshold` on, each with its interval."""
+    """Return the mean of scores [N] and their share from `threshold` on, with intervals."""
     array = finite("scores", scores)
     above = (array >= threshold).astype(np.float64)
 

@@ -111,7 +111,10 @@ def parts_of(address: int) -> tuple[int, int, int]:
 
 
 def sorted_array(keys_K2: np.ndarray, addresses: np.ndarray) -> np.ndarray:
-    """Return the index array of keys in any order; of equal ones the lowest address stays: uint64[3, K or less]."""
+    """Return the index array of keys in any order: uint64[3, K or less].
+
+    Of equal ones the lowest address stays.
+    """
     # keys (5 2) (3 1) (5 2), addresses 8 7 6 → in order of key, then address: 1, 2, 0
     # index_3K  [3 5 5]  is_first [1 1 0] →  [3 5]
     #           [1 2 2]                      [1 2]
@@ -124,7 +127,7 @@ def sorted_array(keys_K2: np.ndarray, addresses: np.ndarray) -> np.ndarray:
 
 
 def match_keys(index_3K: np.ndarray, keys: np.ndarray) -> tuple[list[int], list[int]]:
-    """Return which of N keys (uint64[2 N], half after half) an index array holds, and their addresses."""
+    """Return which of N keys (uint64[2 N], half after half) an index array holds, with addresses."""
     # index_3K  [3 5 5 9]   keys (5 8) (4 1) → columns [1 1], the first whose first half is not smaller
     #           [1 2 8 1]   turn 1: (5 8) meets (5 2), so it tries column 2; (4 1) meets a 5: it is not there
     #           [0 1 2 3]   turn 2: (5 8) meets (5 8): key 0 is at address 2

@@ -58,7 +58,7 @@ class Model:
 
 
 def requests(batch: pa.RecordBatch, model: Model, step: str, seed: int, member: str = "") -> dict[int, Request]:
-    """Return the requests of a batch by row number: of rows with a `prompt` and without a mark.
+    """Return the requests of a batch by row number, for rows with a `prompt` and without a mark.
 
     With `member`, only of the rows whose column `member` says so. A row's `max_tokens`, where the column is there and
     says more than the sampling, is its limit. A row's seed comes from its id, the step, its `draw` (0 without such a

@@ -96,7 +96,10 @@ class ResponseCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write down all completions that were put; StageError where that fails."""
+        """Write down all completions that were put.
+
+        Raises StageError where that fails.
+        """
         with self._write_lock:
             with self._changed:
                 rows = dict(self._unwritten)

@@ -120,9 +120,10 @@ def parse_questions(batch: pa.RecordBatch, *, always_drop_last: bool = False) ->
 
 
 def filter_questions(batch: pa.RecordBatch, pack: Pack, *, english: bool) -> pa.RecordBatch:
-    """Mark questions by Self-Instruct's rules: 4 to 150 words, no punctuation first, no word the pack bans.
+    """Mark questions by Self-Instruct's rules.
 
-    `english` adds: ASCII first, no word that asks for what text cannot give, no request for a program.
+    They have 4 to 150 words, no punctuation first, and no word that the pack bans. `english` adds: ASCII first, no word
+    that asks for what text cannot give, no request for a program.
     """
     questions = batch.column("question")
     for reason, pattern in QUESTION_RULES + (ENGLISH_QUESTION_RULES if english else ()):

@@ -135,7 +135,7 @@ def balance_topics(topics: pa.Table, *, at_most: int | None = None) -> pa.Table:
 
 
 def completion_lines(completion: str | None) -> tuple[list[str], bool]:
-    """Return the lines that have text, stripped, and whether the last one ended in a line break."""
+    """Return the lines that have text, stripped, and whether the last one was ended."""
     text = (completion or "").replace("\r\n", "\n").replace("\r", "\n")
     return [line.strip() for line in text.split("\n") if line.strip()], text.rstrip(" \t").endswith("\n")
 

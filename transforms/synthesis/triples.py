@@ -70,11 +70,12 @@ def parse_triples(batch: pa.RecordBatch, pack: Pack) -> pa.RecordBatch:
 
 
 def clean_triples(batch: pa.RecordBatch, pack: Pack, *, english: bool) -> pa.RecordBatch:
-    """Mark triples that would teach nothing or the wrong thing; `english` adds the paper's rules for plain English.
+    """Mark triples that would teach nothing or the wrong thing.
 
-    Reasons: empty_text, unreadable_character, none_text, banned_word, unchanged_correction (although the critique finds
-    fault), copied_question, vague_critique; in English also nothing_in_correction, leaked_keyword, markup,
-    code_question, non_ascii. Identity triples pass the rules of IDENTITY_PASSES.
+    `english` adds the paper's rules for plain English. Reasons: empty_text, unreadable_character, none_text,
+    banned_word, unchanged_correction (although the critique finds fault), copied_question, vague_critique; in English
+    also nothing_in_correction, leaked_keyword, markup, code_question, non_ascii. Identity triples pass the rules of
+    IDENTITY_PASSES.
     """
     is_kept = kept(batch)
     is_changing = pc.and_(is_kept, pc.invert(pc.fill_null(batch.column("identity"), False)))
@@ -175,7 +176,7 @@ def _identity_critiques(pack: Pack) -> list[str]:
 
 
 def _faults(batch: pa.RecordBatch, pack: Pack, english: bool) -> Iterator[tuple[str, pa.BooleanArray]]:
-    """Yield (drop reason, rows that deserve it), identity apart, in the order in which reasons are given."""
+    """Yield (drop reason, rows that deserve it), identity apart, in the order of reasons."""
     texts = {name: batch.column(name) for name in ("question", "response", "critique", "correction")}
     question, response, correction = (even_spaces(texts[name]) for name in ("question", "response", "correction"))
     for text in (question, response, correction):

@@ -16,8 +16,10 @@ Keyed = tuple[int, pa.RecordBatch]  # a shard or a bucket, and rows of hashes, p
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows [first_row, first_row + rows) of a shard, as they stand now: a transform may change the batch, never
-    the range of input rows it accounts for."""
+    """Rows [first_row, first_row + rows) of a shard, as they stand now.
+
+    A transform may change the batch, never the range of input rows it accounts for.
+    """
 
     shard: int
     first_row: int

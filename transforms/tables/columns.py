@@ -23,7 +23,10 @@ def set_aside(batch: pa.RecordBatch, used: Collection[str]) -> pa.RecordBatch:
 
 
 def bring_back(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Undo `set_aside`: each column has its own name again, in place of what a step called so."""
+    """Undo `set_aside`: each column has its own name again.
+
+    It replaces what a step called so.
+    """
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     aside = {name.removeprefix(ASIDE): columns.pop(name) for name in list(columns) if name.startswith(ASIDE)}
     columns |= aside
@@ -35,7 +38,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def check_texts(path: str, schema: pa.Schema, needed: Collection[str]) -> None:
-    """Raise UsageError naming the columns that the table at `path` lacks, or one that is not text."""
+    """Raise UsageError naming columns that are missing from the table at `path`, or not text."""
     if missing := [name for name in needed if name not in schema.names]:
         raise UsageError(f"{path}: has no column {', '.join(map(repr, missing))}; it has {', '.join(schema.names)}")
     for name in needed:
@@ -44,7 +47,7 @@ def check_texts(path: str, schema: pa.Schema, needed: Collection[str]) -> None:
 
 
 def check_free(path: str, schema: pa.Schema, added: Iterable[str], adds: str) -> None:
-    """Raise UsageError naming the columns of the table at `path` that `adds` (a stage) is to add."""
+    """Raise UsageError naming the table's columns that `adds` (a stage) is to add."""
     if taken := [name for name in added if name in schema.names]:
         raise UsageError(
             f"{path}: has {', '.join(map(repr, taken))} already, which {adds} adds; rename or drop such columns"

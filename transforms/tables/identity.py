@@ -14,5 +14,8 @@ def content_id(*parts: str) -> str:
 
 
 def sampling_seed(row_id: str, step: str, draw: int, seed: int) -> int:
-    """Return the 31-bit seed of draw number `draw` of `step` for a row, under the recipe's integer `seed`."""
+    """Return the 31-bit seed of a row's draw number `draw` of `step`.
+
+    `seed` is the recipe's integer.
+    """
     return int(content_id(row_id, step, str(draw), str(seed))[:8], 16) & 0x7FFFFFFF

@@ -84,7 +84,10 @@ class ShardFile:
 
 
 def _bytes_of(values: pa.Array) -> int:
-    """Count the bytes of an array's values; unlike `nbytes`, they add up however the array is cut."""
+    """Count the bytes of an array's values.
+
+    Unlike `nbytes`, they add up however the array is cut.
+    """
     if isinstance(values, pa.StructArray):
         return sum(map(_bytes_of, values.flatten()))
     if isinstance(values, pa.MapArray):

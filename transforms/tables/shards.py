@@ -35,7 +35,10 @@ class Shard:
 
     @cached_property
     def mark(self) -> str:
-        """Return what changes with its rows: the manifest's digest, else the file's size and time of change."""
+        """Return what changes with its rows.
+
+        It is the manifest's digest, else the file's size and time of change.
+        """
         return content_id(str(self.rows), self.digest or storage.mark(self.path))
 
 
@@ -59,8 +62,10 @@ def rows_and_schema(path: str) -> tuple[int, pa.Schema]:
 def read_shard(
     shard: Shard, columns: list[str] | None, row_group: int | None, chunk_rows: int | None = None
 ) -> Iterator[Chunk]:
-    """Return the chunks of a shard, or of one row group: at most `chunk_rows` (default CHUNK_ROWS) rows and about
-    CHUNK_BYTES each."""
+    """Return the chunks of a shard, or of one row group.
+
+    A chunk has at most `chunk_rows` (default CHUNK_ROWS) rows and about CHUNK_BYTES.
+    """
     fs, local = storage.filesystem(shard.path)
     with fs.open(local, "rb") as file:
         parquet = pq.ParquetFile(file)

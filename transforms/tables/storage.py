@@ -71,10 +71,10 @@ def open_output(path: str) -> Iterator[BinaryIO]:
 
 
 def open_lock(path: str) -> BinaryIO:
-    """Open a local file to lock it and write into it, made empty where it is absent.
+    """Open a local file to lock it and write into it.
 
-    In a folder that others can write to, the name may be a link to a file of the user's, which would be emptied.
-    UsageError where it is anything but a plain file of one name.
+    It is made empty where it is absent. In a folder that others can write to, the name may be a link to a file of the
+    user's, which would be emptied. UsageError where it is anything but a plain file of one name.
     """
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     try:

@@ -56,7 +56,10 @@ class Table:
         return Table(self.path, tuple(shards), self.schema)
 
     def sample(self, rows: int, columns: list[str]) -> pa.Table:
-        """Return about so many rows, in stretches from the first row to the last; their row groups are read."""
+        """Return about so many rows, in stretches from the first to the last.
+
+        The row groups that hold them are read.
+        """
         # 6 of 100 rows: 6 stretches of 1 → [0 19 39 59 79 99]
         # 20 of 100 rows: 16 stretches of 2, starts [0 6 13 … 98] → [0 1 6 7 13 14 … 98 99], 32 of them
         stretches = min(rows, SAMPLE_STRETCHES)

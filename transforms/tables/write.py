@@ -50,7 +50,10 @@ class SplitMarks:
 def write_tables(
     directory: str, tables: dict[str, pa.Table], about: dict, shard_rows: int, counts: dict | None = None
 ) -> None:
-    """Write tables that are in memory, cut into shards of `shard_rows`, and the manifest; for what a driver makes."""
+    """Write tables that are in memory, cut into shards of `shard_rows`, and the manifest.
+
+    It is for what a driver makes.
+    """
     listed = {}
     for name, table in tables.items():
         shards = []
@@ -215,7 +218,7 @@ class _WriteParts(beam.DoFn):
         self.files, self.reasons = {}, {"drops": Counter(), "rejects": Counter()}
 
     def _part(self, table: str) -> str:
-        """Return a name for one attempt alone, because one that was given up may still be writing."""
+        """Return a name for one attempt alone, because an abandoned one may still be writing."""
         name = f"{table}-{self.shard:05d}-{self.first_row:012d}-{uuid.uuid4().hex[:8]}.parquet"
         return storage.join(self.tables.directory, "parts", name)
 

@@ -13,7 +13,10 @@ F = TypeVar("F", bound=Callable)
 
 
 def kernel(function: F) -> F:
-    """Return the function compiled at its first call, in every process anew where no folder is writable."""
+    """Return the function compiled at its first call.
+
+    Every process compiles it anew where no folder is writable.
+    """
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # read-only file systems of containers

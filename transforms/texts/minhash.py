@@ -32,9 +32,10 @@ class Bands:
 
 
 def bands_for(jaccard: float) -> Bands:
-    """Return bands that miss at most one in a hundred pairs at `jaccard`, and let fewest unlike ones through.
+    """Return bands that miss at most one in a hundred pairs at `jaccard`.
 
-    For a `jaccard` so low that 160 hashes do not reach that, 160 bands of one row.
+    Of these they let fewest unlike pairs through. For a `jaccard` so low that 160 hashes do not reach that, 160 bands
+    of one row.
     """
     for rows in range(MAX_HASHES, 0, -1):
         for bands in range(1, MAX_HASHES // rows + 1):
@@ -55,7 +56,10 @@ def band_keys(shingles: Shingles, bands: Bands) -> ndarray:
 
 
 def _permutations(hashes: int) -> tuple[ndarray, ndarray]:
-    """Return flips and odd factors; x -> (x ^ flip) * factor permutes the 32-bit numbers: two of uint32[H]."""
+    """Return flips and odd factors: two of uint32[H].
+
+    x -> (x ^ flip) * factor permutes the 32-bit numbers.
+    """
     flips, factors = scrambled(2 * hashes, seed=2).astype(np.uint32).reshape(2, hashes)
     return flips, factors | np.uint32(1)
 

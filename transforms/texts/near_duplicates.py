@@ -36,7 +36,10 @@ class Similarity:
 
 @kernel
 def connect(parents: ndarray, left: ndarray, right: ndarray) -> None:
-    """Join the groups of these pairs of nodes. `parents` says for every node a smaller one of its group, or itself."""
+    """Join the groups of these pairs of nodes.
+
+    `parents` says for every node a smaller one of its group, or itself.
+    """
     for pair in range(len(left)):
         left_root, right_root = left[pair], right[pair]
         while parents[left_root] != left_root:
@@ -58,10 +61,10 @@ def connected(parents: ndarray) -> ndarray:
 
 
 def kept_neighbours(sets: Shingles, groups: ndarray, threshold: float) -> ndarray:
-    """Return for every set an earlier one that it repeats, or -1 where it is kept: int64[N].
+    """Return for every set an earlier one that it repeats, or -1: int64[N].
 
-    `groups`, ascending, says which sets may be near each other. A set repeats a kept one of its group whose Jaccard
-    similarity to it reaches the threshold; in a large group, one that shares a band with it too.
+    A set with -1 is kept. `groups`, ascending, says which sets may be near each other. A set repeats a kept one of its
+    group whose Jaccard similarity to it reaches the threshold; in a large group, one that shares a band with it too.
     """
     # groups [3 3 4 8 8 8] → starts [0 2 3], sizes [2 1 3]; were 2 the limit of small ones: large [3 4 5].
     # Among these three the second repeats the first, [-1 0 -1]; as numbers of all sets that is [-1 3 -1].
@@ -80,7 +83,10 @@ def kept_neighbours(sets: Shingles, groups: ndarray, threshold: float) -> ndarra
 
 @inlined
 def _may_reach(size: np.int64, earlier_size: np.int64, threshold: float) -> np.bool_:
-    """Return whether two sets of these sizes can be so similar: of 3 and 10, at most 3 in 10 are shared."""
+    """Return whether two sets of these sizes can be so similar.
+
+    Of 3 and 10, at most 3 in 10 are shared.
+    """
     return min(size, earlier_size) >= threshold * max(size, earlier_size) - 1e-9  # of rounding
 
 
@@ -116,7 +122,7 @@ def _slot(key: np.uint64, slot_keys: ndarray, newest: ndarray) -> np.int64:
 
 @kernel
 def _kept_among_many(values: ndarray, offsets: ndarray, keys_NB: ndarray, threshold: float) -> ndarray:
-    """Compare every set with the kept ones before it that share a band, the last one first."""
+    """Compare every set with kept ones before it that share a band, the last first."""
     # One band, in which the sets 0, 1 and 2 have the same key; 0 and 1 are unlike.
     #   0 is kept: newest[slot] = 0, before_NB[0] = -1
     #   1 meets 0 and is kept: newest[slot] = 1, before_NB[1] = 0
@@ -175,7 +181,7 @@ def near_duplicate_groups(sets: Shingles, threshold: float) -> ndarray:
 
 
 def _runs(keys_NB: ndarray) -> tuple[ndarray, ndarray]:
-    """Return the sets that share a key, run after run (int64[M]), and the sizes of the runs."""
+    """Return the sets that share a key, run after run (int64[M]), and the runs' sizes."""
     # keys_NB [7 1]   flat 7 1 7 2 9 1, ascending 1 1 | 2 | 7 7 | 9: order [1 5 3 0 2 4]
     #         [7 2]   sets are positions // 2 bands: [0 2 | 1 | 0 1 | 2]
     #         [9 1]   ends [2 3 5 6], sizes [2 1 2 1]
@@ -204,7 +210,10 @@ def _unsettled(members: ndarray, sizes: ndarray, labels: ndarray) -> tuple[ndarr
 
 
 def _pairs(members: ndarray, sizes: ndarray, pivots: int, labels: ndarray) -> tuple[ndarray, ndarray]:
-    """Return the distinct pairs of each run's first `pivots` members with those behind, where not connected yet."""
+    """Return the distinct pairs of each run's first `pivots` members with those behind.
+
+    Pairs that are connected already are left out.
+    """
     # members [0 2 5 | 1 4] of 6 sets, 2 pivots, nothing connected
     #   pivot 0: behind [2 1], ours [0 0 1], theirs [2 5 4]; pivot 1: behind [1 0], ours [2], theirs [5]
     #   one number a pair, low * 6 + high: [2 5 10 17] → low [0 0 1 2], high [2 5 4 5]

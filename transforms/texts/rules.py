@@ -95,9 +95,10 @@ def banned_pattern(words: Sequence[str]) -> str:
 
 
 def says_nothing_wrong(critiques: pa.Array, phrases: Collection[str] = ()) -> pa.BooleanArray:
-    """Return where a critique finds no fault: it is one of `phrases`, or says so in English and cites no principle.
+    """Return where a critique finds no fault.
 
-    White space does not tell phrases apart; English words are looked for with one space between them.
+    It is one of `phrases`, or says so in English and cites no principle. White space does not tell phrases apart;
+    English words are looked for with one space between them.
     """
     is_phrase = pc.is_in(even_spaces(critiques), even_spaces(pa.array(phrases, critiques.type)))
     says_so = pc.match_substring_regex(critiques, NOTHING_WRONG)

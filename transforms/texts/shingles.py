@@ -44,7 +44,7 @@ def scrambled(count: int, seed: int) -> ndarray:
 
 
 def offsets_of(sizes: ndarray) -> ndarray:
-    """Return where runs of these sizes begin, laid end to end, and where the last one ends: int64[N + 1]."""
+    """Return where runs of these sizes begin and the last one ends, laid end to end: int64[N + 1]."""
     # sizes [2 0 3] → [0 2 2 5]
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
@@ -59,7 +59,10 @@ def expand(starts: ndarray, sizes: ndarray) -> ndarray:
 
 
 def shingles(words: Words, n: int) -> Shingles:
-    """Return hashes of all runs of n words in each text; of fewer words one, of none none."""
+    """Return hashes of all runs of n words in each text.
+
+    A text of fewer words has one, a text of none has none.
+    """
     # n = 2, words [a b c | d | ] → counts [3 1 0], runs [2 1 0]: [ab bc | d | ], offsets [0 2 3 3]
     counts = np.diff(words.offsets)
     runs = np.where(counts > 0, np.maximum(counts - n + 1, 1), 0)

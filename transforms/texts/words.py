@@ -70,7 +70,10 @@ class Words:
 
 @inlined
 def mix(value: np.uint64) -> np.uint64:
-    """Scramble a uint64 so that every bit of the result depends on every bit of it (splitmix64's finaliser)."""
+    """Scramble a uint64 (splitmix64's finaliser).
+
+    Every bit of the result depends on every bit of it.
+    """
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
@@ -125,9 +128,9 @@ def words_of_row(batch: pa.RecordBatch, columns: Sequence[str]) -> Words:
 
 
 def utf8(texts: pa.Array) -> tuple[ndarray, ndarray]:
-    """Return the bytes of N texts, where each begins, and where the last one ends; null is empty.
+    """Return the bytes of N texts, where each begins, and where the last one ends.
 
-    uint8[all bytes], int64[N + 1]; of a slice, the bounds begin above 0.
+    A null is empty. uint8[all bytes], int64[N + 1]; of a slice, the bounds begin above 0.
     """
     if texts.null_count:
         texts = pc.fill_null(texts, "")
@@ -139,7 +142,7 @@ def utf8(texts: pa.Array) -> tuple[ndarray, ndarray]:
 
 
 def _parted_by_ascii(texts: pa.Array) -> pa.Array:
-    """Return the texts with those that are not ASCII normalised, so that only ASCII parts their words."""
+    """Return the texts, non-ASCII ones normalised, so that only ASCII parts their words."""
     series = pl.from_arrow(texts).fill_null("")
     foreign = series.str.contains(FOREIGN).arg_true()
     return series.scatter(foreign, _normalised(series.gather(foreign))).to_arrow().cast(pa.large_string())

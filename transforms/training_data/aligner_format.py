@@ -15,7 +15,10 @@ SEPARATORS = (INIT, ALIGNED, END)
 
 
 def _without_separators(text: str) -> str:
-    """Return `text` stripped, each separator in it broken by a space: content must not end its own field."""
+    """Return `text` stripped, each separator in it broken by a space.
+
+    Content must not end its own field.
+    """
     for separator in SEPARATORS:
         text = text.replace(separator, f"[ {separator[1:]}")
     return text.strip()

@@ -36,9 +36,10 @@ def aligner_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def inspector_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return two rows a triple, one after the other: its response with label 0, its correction with label 1.
+    """Return two rows a triple, one after the other.
 
-    Their ids are the triple's with `:response` and `:correction` behind.
+    They are its response with label 0, and its correction with label 1. Their ids are the triple's with `:response` and
+    `:correction` behind.
     """
     # two triples: responses, then corrections [y1, y2, z1, z2] → order [0, 2, 1, 3] → [y1, z1, y2, z2]
     order = pa.array(np.arange(2 * batch.num_rows).reshape(2, -1).T.ravel())
