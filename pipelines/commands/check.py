@@ -77,7 +77,7 @@ def check_criterion(path: str) -> int:
 
 
 def check_corpus(path: str, kind: Kind) -> int:
-    """Print columns, and subject is wrong with the first 10,000 rows of each file."""
+    """Print columns, and what is wrong with the first 10,000 rows of each file."""
     rejects = 0
     for file in records.find_files(path):
         look = look_at(file, kind, {}, CORPUS_ROWS)
@@ -111,7 +111,7 @@ def check_table(path: str) -> int:
 
 
 def check(path: str, kind: Kind) -> int:
-    """Tell subject `path` is, and check it as that."""
+    """Tell what `path` is, and check it as that."""
     if storage.exists(storage.join(path, MANIFEST)):
         return check_table(path)
     if not path.endswith((".yaml", ".yml")):

@@ -131,5 +131,5 @@ def decide_step(batch: pa.RecordBatch, refusals: pa.StringArray, is_same: pa.Boo
 
 
 def is_same_text(text: pa.StringArray, rewrite: pa.StringArray) -> pa.BooleanArray:
-    """Tell where two texts differ at most by space around them; false where one is missing."""
+    """Return where two texts differ at most by space around them; false where one is missing."""
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(text), pc.utf8_trim_whitespace(rewrite)), False)

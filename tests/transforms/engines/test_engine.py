@@ -229,3 +229,7 @@ def test_whether_a_folder_has_a_chat_template(tmp_path):
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     assert has_chat_template(str(folder))
     assert has_chat_template("some-one/some-model")
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"tokenizer_config\.json: expected a JSON object"):
+        has_chat_template(str(folder))
