@@ -303,21 +303,21 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="runs of each, of which the median counts (default 3)")
     parser.add_argument("--write", action="store_true", help="write the table to docs/benchmarks.md")
     parser.add_argument("--run", nargs=3, metavar=("TOOL", "CORPUS", "OUTPUT"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.run:
-        run_one(given.run[0], Path(given.run[1]), Path(given.run[2]))
+    flags = parser.parse_args()
+    if flags.run:
+        run_one(flags.run[0], Path(flags.run[1]), Path(flags.run[2]))
         return
     table, rates = [], {}
     with tempfile.TemporaryDirectory(prefix="alignbeam-dedup-") as scratch:
         write_held_out(Path(scratch, "held_out.parquet"))
-        plan = [(rows, ("near", "curate")) for rows in given.rows]
-        plan += [(given.others, ("near", *given.tools))] if given.tools else []
+        plan = [(rows, ("near", "curate")) for rows in flags.rows]
+        plan += [(flags.others, ("near", *flags.tools))] if flags.tools else []
         for rows, tools in plan:
             corpus = Path(scratch, f"corpus-{rows}")
             if not corpus.exists():
                 write_corpus(corpus, rows)
             measured: dict[str, list[dict[str, float]]] = {tool: [] for tool in tools}
-            for run in range(given.runs):
+            for run in range(flags.runs):
                 for tool in tools:
                     output = Path(scratch, f"{tool}-{rows}-{tools[-1]}-{run}")
                     measured[tool].append(measure(tool, corpus, output))
@@ -328,14 +328,14 @@ def main() -> None:
                 rates[tool, rows] = rate
                 output = Path(scratch, f"near-{rows}-{tools[-1]}-0")
                 found = quality(corpus, output) if tool == "near" else ""
-                if tool in given.tools:
+                if tool in flags.tools:
                     ratio = rates["near", rows] / rate
                     found = f"near is {ratio:.1f} times as fast" + (f" (bar {BARS[tool]})" if tool in BARS else "")
                 table.append([tool, f"{rows:,}", f"{rate:,.0f}", f"{1e6 / rate:.1f}", f"{peak:,.0f}", found])
     headings = ["", "records", "records/s", "µs a record", "peak MB", "recall / precision, or ratio"]
-    if given.write:
+    if flags.write:
         bars = f"near {BARS['near']:,} and curate {BARS['curate']:,} records/s at 1M"
-        record("Curation", f"{__doc__}\nMedians of {given.runs} runs. Bars: {bars}.", headings, table)
+        record("Curation", f"{__doc__}\nMedians of {flags.runs} runs. Bars: {bars}.", headings, table)
     else:
         print(headings, *table, sep="\n")
 

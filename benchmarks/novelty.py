@@ -53,10 +53,10 @@ def main() -> None:
     parser.add_argument("--column", default="question")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="write the table to docs/benchmarks.md")
-    given = parser.parse_args()
-    questions = read_questions(given.questions, given.column)
+    flags = parser.parse_args()
+    questions = read_questions(flags.questions, flags.column)
     seconds = []
-    for _ in range(given.runs):
+    for _ in range(flags.runs):
         started = time.monotonic()
         similar = similar_kept(words_of(pa.array(questions)), THRESHOLD)
         seconds.append(time.monotonic() - started)
@@ -71,8 +71,8 @@ def main() -> None:
         f"{BAR_SECONDS}",
         f"{same:.2%}",
     ]
-    if given.write:
-        record("Novelty", f"{__doc__}\nMedian of {given.runs} runs, one thread.", headings, [row])
+    if flags.write:
+        record("Novelty", f"{__doc__}\nMedian of {flags.runs} runs, one thread.", headings, [row])
     else:
         print(headings, row, sep="\n")
 

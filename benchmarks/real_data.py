@@ -65,12 +65,12 @@ def main() -> None:
     parser.add_argument("--aligner", required=True)
     parser.add_argument("--base", required=True, help="folder of MiniLM-L6")
     parser.add_argument("--work", type=Path, default=Path("runs/real_data"))
-    given = parser.parse_args()
-    work = given.work
-    command("import", given.data / "hh_rlhf" / "harmless_base_1600.jsonl.gz", "-o", work / "hh", "--kind", "triples")
+    flags = parser.parse_args()
+    work = flags.work
+    command("import", flags.data / "hh_rlhf" / "harmless_base_1600.jsonl.gz", "-o", work / "hh", "--kind", "triples")
     command("curate", work / "hh", "-o", work / "curated")
     (shards,) = (work / "curated" / "curate").glob("*/inspector")
-    judge = ["--two-way", str(given.data / "hhh_alignment" / "honest_other.jsonl.gz")]
+    judge = ["--two-way", str(flags.data / "hhh_alignment" / "honest_other.jsonl.gz")]
     tests: dict[str, list[dict]] = {"trained": [], "shuffled labels": []}
     two_way: dict[str, list[dict]] = {"trained": [], "shuffled labels": []}
     aligned: dict[str, list[dict]] = {system: [] for system in SYSTEMS}
@@ -79,13 +79,13 @@ def main() -> None:
         shuffle_labels(shards, shuffled, seed)
         for kind, data in (("trained", shards), ("shuffled labels", shuffled)):
             model = work / f"{kind.replace(' ', '-')}-{seed}"
-            settings = ["--base", given.base, "--seed", str(seed), *TRAINING]
+            settings = ["--base", flags.base, "--seed", str(seed), *TRAINING]
             command("train", "inspector", "--data", data, "--output", model, *settings)
             tests[kind].append(json.loads((model / "metrics.json").read_text())["test"])
             for system in SYSTEMS if kind == "trained" else SYSTEMS[:1]:
                 run = work / f"{system}-{model.name}"
-                corpus = given.data / "alpaca_eval" / "outputs" / f"{system}.json.gz"
-                models = ["--aligner", given.aligner, "--inspector", model, "--criterion", "harmless"]
+                corpus = flags.data / "alpaca_eval" / "outputs" / f"{system}.json.gz"
+                models = ["--aligner", flags.aligner, "--inspector", model, "--criterion", "harmless"]
                 command("align", corpus, *models, "--guard-margin", str(MARGIN), "-o", run)
                 command("evaluate", run, "--inspector", f"inspector={model}", *judge, "-o", run)
                 metrics = json.loads((results(run, "evaluate") / "metrics.json").read_text())

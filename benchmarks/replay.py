@@ -217,15 +217,15 @@ def read_replay(directory: str) -> pl.DataFrame:
     """
     steps = read_table(directory, "trajectories").to_arrow().to_pylist()
     rows = []
-    for given, proposed in zip(steps[::2], steps[1::2], strict=True):  # one member, so steps 0 and 1
+    for start, proposed in zip(steps[::2], steps[1::2], strict=True):  # one member, so steps 0 and 1
         if proposed["decision"] == "failed":
             raise SystemExit(f"{directory}: row {proposed['row']} failed; see its rejects")
-        ((_, before),), ((_, after),) = given["candidate_scores"], proposed["candidate_scores"]
+        ((_, before),), ((_, after),) = start["candidate_scores"], proposed["candidate_scores"]
         rows.append(
             {
                 "decision": proposed["decision"],
                 "reason": proposed["reason"],
-                "before": words(given["text"]),
+                "before": words(start["text"]),
                 "proposed": words(proposed["text"]),
                 "gain": 0.0 if proposed["decision"] == "unchanged" else after - before,
             }
@@ -326,41 +326,41 @@ def main() -> None:
     parser.add_argument("--max-tokens", default="256", help="of question and answer; what is beyond is not inspected")
     parser.add_argument("--rows", type=int, help="replay only so many")
     parser.add_argument("--write", action="store_true", help="write the tables to docs/benchmarks.md")
-    given = parser.parse_args()
-    shards = prepare(given.data, given.work)
+    flags = parser.parse_args()
+    shards = prepare(flags.data, flags.work)
     tested = [{row["question"] for row in test_pairs(shards[source])} for source in ("baseline", "systems")]
     replayed = [
         {"question": row["instruction"], "response": row["original_output"], "published": row["output"]}
-        for row in read_json(given.data / "alpaca_eval/outputs" / f"{ALIGNED}.json.gz")
+        for row in read_json(flags.data / "alpaca_eval/outputs" / f"{ALIGNED}.json.gz")
         if all(row["instruction"] in questions for questions in tested)
-    ][: given.rows]
-    rows = given.work / "replayed.jsonl"
+    ][: flags.rows]
+    rows = flags.work / "replayed.jsonl"
     write_lines(rows, replayed)
     inspectors, guards = [], []
-    for source, labels in itertools.product(given.sources, LABELS):
+    for source, labels in itertools.product(flags.sources, LABELS):
         measured = []
-        for seed in range(1, given.seeds + 1):
+        for seed in range(1, flags.seeds + 1):
             data = shards[source]
             if labels == "shuffled":
-                data = given.work / f"{source}-labels-{seed}"
+                data = flags.work / f"{source}-labels-{seed}"
                 shuffle_labels(shards[source], data, seed)
-            training = ["--base", given.base, "--seed", str(seed), "--epochs", given.epochs]
-            training += ["--max-tokens", given.max_tokens]
-            measured.append(measure(given.work / f"{source}-{labels}-{seed}", data, rows, training))
+            training = ["--base", flags.base, "--seed", str(seed), "--epochs", flags.epochs]
+            training += ["--max-tokens", flags.max_tokens]
+            measured.append(measure(flags.work / f"{source}-{labels}-{seed}", data, rows, training))
         name = f"{source}, {labels} labels"
         inspectors.append([name, *inspector_cells(shards[source], measured)])
         guards += [[name, guard, *guard_cells([one.replays[guard] for one in measured])] for guard in GUARDS]
     before, proposed = (statistics.mean(words(row[name]) for row in replayed) for name in ("response", "published"))
-    seeds = "one seed" if given.seeds == 1 else f"mean ± standard deviation over {given.seeds} seeds"
+    seeds = "one seed" if flags.seeds == 1 else f"mean ± standard deviation over {flags.seeds} seeds"
     note = (
         f"{len(replayed)} rows replayed, {before:.0f} words before and {proposed:.0f} proposed; {seeds}, "
-        f"{given.epochs} epochs; inspectors read {given.max_tokens} tokens. "
-        f"{leaderboard(given.data)} Its judge is GPT-4, as is that of baseline and systems. The first table says how "
+        f"{flags.epochs} epochs; inspectors read {flags.max_tokens} tokens. "
+        f"{leaderboard(flags.data)} Its judge is GPT-4, as is that of baseline and systems. The first table says how "
         "each inspector tells its own test pairs apart, and how it scores the corrections; the second, what became of "
         "these."
     )
     after = table(GUARD_HEADINGS, guards)
-    if given.write:
+    if flags.write:
         record("Replayed corrections", f"{__doc__}\n{note}", INSPECTOR_HEADINGS, inspectors, after=after)
     else:
         print(note, table(INSPECTOR_HEADINGS, inspectors), after, sep="\n\n")

@@ -81,11 +81,11 @@ def main() -> None:
     parser.add_argument("--completions", type=int, default=10_000_000)
     parser.add_argument("--write", action="store_true", help="write the section of docs/benchmarks.md")
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.step:
-        name, directory, *more = given.step
+    flags = parser.parse_args()
+    if flags.step:
+        name, directory, *more = flags.step
         return start(directory) if name == "start" else work(directory, int(more[0]))
-    segments = given.completions // SEGMENT_ROWS
+    segments = flags.completions // SEGMENT_ROWS
     with tempfile.TemporaryDirectory() as folder:
         for segment in range(segments):
             write_completions(Path(folder), segment, SEGMENT_ROWS)
@@ -104,7 +104,7 @@ def main() -> None:
         ["file pages mapped in the worker, which the system may drop", f"{mapped:.0f} MB"],
     ]
     note = f"{count:,.0f} completions in {segments} segments, {size_mb:,.0f} MB on disk (benchmarks/resume.py)."
-    if given.write:
+    if flags.write:
         record("Going on with a large response cache", note, ["", "measured"], rows)
     else:
         print(note, *rows, sep="\n")

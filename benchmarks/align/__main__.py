@@ -42,16 +42,16 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help="write the tables to docs/benchmarks.md")
     parser.add_argument("--run", nargs=2, metavar=("SETTINGS", "RESULT"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    flags = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # read when transformers is imported
-    if given.run:
-        settings, result = given.run
-        Path(result).write_text(json.dumps(PARTS[given.part[0]].run_one(json.loads(settings))))
+    if flags.run:
+        settings, result = flags.run
+        Path(result).write_text(json.dumps(PARTS[flags.part[0]].run_one(json.loads(settings))))
         return
-    if given.data is None and given.part != ["scale"]:
+    if flags.data is None and flags.part != ["scale"]:
         parser.error("DATA: the folder with alpaca_eval/outputs is missing; only --part scale needs none")
-    for part in given.part:
-        PARTS[part].compare(given)
+    for part in flags.part:
+        PARTS[part].compare(flags)
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ def run_one(settings: Result) -> Result:
     return {"seconds": seconds}
 
 
-def compare(given: argparse.Namespace) -> None:
-    responses = read_responses(given.data, given.rows)
+def compare(flags: argparse.Namespace) -> None:
+    responses = read_responses(flags.data, flags.rows)
     with tempfile.TemporaryDirectory(prefix="alignbeam-inspect-") as scratch:
         corpus, inspector = Path(scratch, "corpus.parquet"), Path(scratch, "inspector")
         pq.write_table(responses.append_column("id", responses["row"].cast(pa.string())), corpus)
@@ -122,7 +122,7 @@ def compare(given: argparse.Namespace) -> None:
                 )
                 for way in SCORE
             },
-            given.runs,
+            flags.runs,
         )
         scores = {way: np.load(file) for way, file in files.items()}
     table = []
@@ -134,5 +134,5 @@ def compare(given: argparse.Namespace) -> None:
             [way, rates(results, len(responses)), f"{ratio:.2f}{bar}", f"{apart.max():.1e}", f"{apart.mean():.1e}"]
         )
     headings = ["", "rows/s (lowest–highest)", "pipeline / this", "largest difference from bare", "mean"]
-    note = f"{__doc__}\n{len(responses):,} responses of four systems, medians of {given.runs} runs."
-    record("Align, inspection", note, headings, table, write=given.write)
+    note = f"{__doc__}\n{len(responses):,} responses of four systems, medians of {flags.runs} runs."
+    record("Align, inspection", note, headings, table, write=flags.write)

@@ -221,24 +221,24 @@ def run_one(settings: Result) -> Result:
     return run_reference(**settings) if settings.pop("reference") else run_alignbeam(**settings)
 
 
-def compare_model(name: str, given: argparse.Namespace) -> None:
-    base = TEACHER if name == "tiny" else given.cache / "llama-100m-plain"
+def compare_model(name: str, flags: argparse.Namespace) -> None:
+    base = TEACHER if name == "tiny" else flags.cache / "llama-100m-plain"
     if not (base / "config.json").is_file():
         write_random_model(base, plain=True)
     with tempfile.TemporaryDirectory(prefix="alignbeam-reference-") as scratch:
-        responses = cut(read_responses(given.data, given.rows), base)
+        responses = cut(read_responses(flags.data, flags.rows), base)
         corpus = Path(scratch, "corpus.parquet")
         pq.write_table(responses, corpus)
         write_squad(Path(scratch), base, responses)
         run = partial(
             run_alone, "benchmarks.align", "--part", "reference", squad=f"{scratch}/squad.yaml", corpus=str(corpus)
         )
-        variants = VARIANTS if given.variants else {"alignbeam": VARIANTS["alignbeam"]}
+        variants = VARIANTS if flags.variants else {"alignbeam": VARIANTS["alignbeam"]}
         files = {variant: f"{scratch}/{variant}.parquet" for variant in ("reference", *variants)}
         runs = {"reference": partial(run, reference=True, output=files["reference"])}
         for variant, changed in variants.items():
             runs[variant] = partial(run, reference=False, output=files[variant], **changed)
-        measured = take_turns(runs, given.runs)
+        measured = take_turns(runs, flags.runs)
         texts = {variant: np.array(pq.read_table(file)["aligned"].to_pylist()) for variant, file in files.items()}
     given_texts = np.array([text.strip() for text in responses["response"].to_pylist()])
     changed_rows = {variant: np.char.strip(found) != given_texts for variant, found in texts.items()}
@@ -247,7 +247,7 @@ def compare_model(name: str, given: argparse.Namespace) -> None:
         ratio = middle(measured["reference"], "seconds") / middle(results, "seconds")
         both = changed_rows[variant] & changed_rows["reference"]
         equal = (texts[variant] == texts["reference"])[both].mean() if both.any() else 0
-        is_main = variant == "alignbeam" and not given.variants
+        is_main = variant == "alignbeam" and not flags.variants
         table.append(
             [
                 variant,
@@ -266,17 +266,17 @@ def compare_model(name: str, given: argparse.Namespace) -> None:
         "same text, of those that both rewrote",
         "load s",
     ]
-    times = "one run" if given.runs == 1 else f"medians of {given.runs} runs"
-    title = f"Align, {'variants' if given.variants else 'reference'} ({name})"
+    times = "one run" if flags.runs == 1 else f"medians of {flags.runs} runs"
+    title = f"Align, {'variants' if flags.variants else 'reference'} ({name})"
     about = __doc__ if title == EXPLAINED else f"The ways are explained in *{EXPLAINED}*.\n"
     note = f"{about}\n{len(responses):,} responses of four systems to AlpacaEval, {times}."
-    record(title, note, headings, table, write=given.write)
+    record(title, note, headings, table, write=flags.write)
 
 
 def bar(value: float, least: float) -> str:
     return f"bar {least:g}: {'met' if value >= least else 'MISSED'}"
 
 
-def compare(given: argparse.Namespace) -> None:
-    for name in given.models:
-        compare_model(name, given)
+def compare(flags: argparse.Namespace) -> None:
+    for name in flags.models:
+        compare_model(name, flags)

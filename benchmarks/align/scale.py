@@ -87,20 +87,20 @@ def run_one(settings: Result) -> Result:
         return run_align(output=output, **settings)
 
 
-def runners(given: argparse.Namespace) -> dict[str, list[str]]:
+def runners(flags: argparse.Namespace) -> dict[str, list[str]]:
     """Beam's arguments by the runner's name; Flink where its jar, and a cluster where its address, is given."""
     found = {"local, 2 workers": ["--direct_num_workers=2"]}
-    if given.flink_jar:
-        flink = ["--runner=FlinkRunner", f"--flink_job_server_jar={given.flink_jar}", "--parallelism=2"]
+    if flags.flink_jar:
+        flink = ["--runner=FlinkRunner", f"--flink_job_server_jar={flags.flink_jar}", "--parallelism=2"]
         found["Flink in process"] = [*flink, "--environment_type=LOOPBACK"]
-        if given.flink_master:
-            cluster = [f"--flink_master={given.flink_master}", "--flink_submit_uber_jar"]
-            workers = ["--environment_type=EXTERNAL", f"--environment_config={given.flink_pool}"]
+        if flags.flink_master:
+            cluster = [f"--flink_master={flags.flink_master}", "--flink_submit_uber_jar"]
+            workers = ["--environment_type=EXTERNAL", f"--environment_config={flags.flink_pool}"]
             found["Flink cluster, 2 slots"] = [*flink, *cluster, *workers]
     return found
 
 
-def compare(given: argparse.Namespace) -> None:
+def compare(flags: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="alignbeam-corpora-") as scratch:
 
         def corpus(rows: int, name: str) -> str:
@@ -115,47 +115,47 @@ def compare(given: argparse.Namespace) -> None:
             )
 
         sizes = {
-            f"{name} {rows}": partial(alone, rows, name) for rows in (START_ROWS, *given.sizes) for name in WORKLOADS
+            f"{name} {rows}": partial(alone, rows, name) for rows in (START_ROWS, *flags.sizes) for name in WORKLOADS
         }
-        by_size = take_turns(sizes, given.runs)
+        by_size = take_turns(sizes, flags.runs)
         by_runner = take_turns(
             {
                 f"{name} {rows}": partial(alone, rows, "half", *extra)
-                for name, extra in runners(given).items()
-                for rows in (START_ROWS, given.runner_rows)
+                for name, extra in runners(flags).items()
+                for rows in (START_ROWS, flags.runner_rows)
             },
-            given.runs,
+            flags.runs,
         )
     table = [
         size_row(name, rows, smaller, by_size)
-        for smaller, rows in zip((None, *given.sizes), given.sizes, strict=False)
+        for smaller, rows in zip((None, *flags.sizes), flags.sizes, strict=False)
         for name in WORKLOADS
     ]
     note = (
-        f"{__doc__}\nMedians of {given.runs} runs. Bars at 1,000,000 rows: {BARS['rate']:,} rows/s, "
+        f"{__doc__}\nMedians of {flags.runs} runs. Bars at 1,000,000 rows: {BARS['rate']:,} rows/s, "
         f"{BARS['cost']} times the cost a row at 10,000, {BARS['memory']} times the memory at 100,000."
     )
     headings = ["corpus", "rows", "rows/s (lowest–highest)", "µs a row", "peak MB", "× the size before"]
-    record("Align, scale", note, headings, table, write=given.write)
-    names = list(runners(given))
+    record("Align, scale", note, headings, table, write=flags.write)
+    names = list(runners(flags))
     start = {name: middle(by_runner[f"{name} {START_ROWS}"], "seconds") for name in names}
-    net = {name: middle(by_runner[f"{name} {given.runner_rows}"], "seconds") - start[name] for name in names}
+    net = {name: middle(by_runner[f"{name} {flags.runner_rows}"], "seconds") - start[name] for name in names}
     table = [
         [
             name,
-            rates(by_runner[f"{name} {given.runner_rows}"], given.runner_rows),
+            rates(by_runner[f"{name} {flags.runner_rows}"], flags.runner_rows),
             f"{start[name]:.1f} s",
             f"{net[names[0]] / net[name]:.2f}",
-            f"{middle(by_runner[f'{name} {given.runner_rows}'], 'peak_mb'):,.0f}",
+            f"{middle(by_runner[f'{name} {flags.runner_rows}'], 'peak_mb'):,.0f}",
         ]
         for name in names
     ]
     note = (
-        f"Corpus (half) of the scale benchmark, {given.runner_rows:,} rows; start-up is what {START_ROWS} rows take. "
-        f"Medians of {given.runs} runs. Bar: {BARS['runner']} times the local runner on the cluster."
+        f"Corpus (half) of the scale benchmark, {flags.runner_rows:,} rows; start-up is what {START_ROWS} rows take. "
+        f"Medians of {flags.runs} runs. Bar: {BARS['runner']} times the local runner on the cluster."
     )
     headings = ["runner", "rows/s (lowest–highest)", "start-up", "× local, start-up apart", "peak MB"]
-    record("Align, runners", note, headings, table, write=given.write)
+    record("Align, runners", note, headings, table, write=flags.write)
 
 
 def size_row(name: str, rows: int, smaller: int | None, measured: dict[str, list[Result]]) -> list[str]:

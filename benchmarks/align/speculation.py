@@ -124,11 +124,11 @@ def run_one(settings: Result) -> Result:
     return found
 
 
-def compare(given: argparse.Namespace) -> None:
+def compare(flags: argparse.Namespace) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(find_minilm())
-    pairs = read_outputs(given.data, CORRECTIONS)[: given.rows]
+    pairs = read_outputs(flags.data, CORRECTIONS)[: flags.rows]
     prompts = [aligner_prompt(pair["instruction"], pair["original_output"]) for pair in pairs]
     corrections = [pair["output"] for pair in pairs]
     ids = [tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, corrections)]
@@ -136,11 +136,11 @@ def compare(given: argparse.Namespace) -> None:
     for proposed in PROPOSED:
         each = [count_steps(prompt, output, proposed) for prompt, output in zip(*ids, strict=True)]
         accepted[proposed] = Steps(*(sum(counts) for counts in zip(*each, strict=True)))
-    model = given.cache / "llama-100m-echo"
+    model = flags.cache / "llama-100m-echo"
     if not (model / "config.json").is_file():
         write_echo_model(model)
     run = partial(run_alone, "benchmarks.align", "--part", "speculation", model=str(model))
-    costs = take_turns({str(proposed): partial(run, proposed=proposed) for proposed in (0, *PROPOSED)}, given.runs)
+    costs = take_turns({str(proposed): partial(run, proposed=proposed) for proposed in (0, *PROPOSED)}, flags.runs)
     table, gains = [], {}
     for proposed, counts in accepted.items():
         share, rate = counts.proposing / counts.steps, counts.tokens / counts.steps
@@ -173,5 +173,5 @@ def compare(given: argparse.Namespace) -> None:
         + (f"worth it (bar {PAYS})." if gain >= PAYS else f"not worth it (bar {PAYS}), so it is off unless asked for.")
         + " `engine: {args: {speculative_config: {method: ngram, …}}}` turns it on."
     )
-    note = f"{__doc__}\n{len(pairs):,} corrections; costs are medians of {given.runs} runs."
-    record("Align, speculation", note, headings, table, after=after, write=given.write)
+    note = f"{__doc__}\n{len(pairs):,} corrections; costs are medians of {flags.runs} runs."
+    record("Align, speculation", note, headings, table, after=after, write=flags.write)
