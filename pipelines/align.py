@@ -95,7 +95,7 @@ def check_corpus_is_same(config: Config) -> None:
 def estimate(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
     """Return one estimate per member, as if every row were rewritten.
 
-    How many will be rewritten is known only later. How many will be is known only later.
+    How many will be rewritten is known only later.
     """
     sample = corpus.sample(SAMPLE_ROWS, ["question", "response"]).to_batches()
     estimates = []
@@ -118,8 +118,7 @@ def estimate(corpus: Table, members: Sequence[Member]) -> list[Estimate]:
 def estimated_prompts(batch: pa.RecordBatch, member: Member) -> list[str]:
     """Return what a member's model would be sent for each row.
 
-    A row that a prompted model is not asked about is left out. A row that a prompted one is not asked about is left
-    out. Yields nothing where a prompted one is not asked.
+    A row that a prompted model is not asked about is left out.
     """
     if member.pack is not None:
         return list(filter(None, rewrite_prompts(batch, member.pack).column("prompt").to_pylist()))

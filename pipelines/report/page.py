@@ -113,7 +113,7 @@ def read_aligned(align: RecordedStage | None, samples: int) -> tuple[Corpus, Tra
 def environment() -> jinja2.Environment:
     """Return templates in which all is escaped unless they say otherwise.
 
-    A missing name is an error. A missing name is an error.
+    A missing name is an error.
     """
     made = jinja2.Environment(loader=jinja2.FileSystemLoader(PARTS), autoescape=True, undefined=jinja2.StrictUndefined)
     made.filters |= {"cell": formats.cell, "spaced": formats.spaced}

@@ -26,8 +26,7 @@ def take_accelerator(options: PipelineOptions) -> dict[str, bytes]:
 def place_accelerator(root: beam.Pipeline, hint: dict[str, bytes]) -> None:
     """Give the hint to every step that takes or makes chunks.
 
-    Steps through which its input comes unshuffled have it too. Steps that its input comes through unshuffled have it
-    too.
+    Steps through which its input comes unshuffled have it too.
     """
     root.visit(_HintChunkSteps(hint))
 

@@ -219,8 +219,9 @@ class Record:
     ) -> None:
         """Write down how a stage stands: running, complete, partial or failed.
 
-        A stage has one entry, the newest. inputs: the stages that it read; None keeps what its entry says, where that
-        is of the same digest.
+        A stage has one entry, the newest.
+
+        inputs: the stages that it read; None keeps what its entry says, where that is of the same digest.
         """
         content = self._content()
         names = [entry["stage"] for entry in content["stages"]]

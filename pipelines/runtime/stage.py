@@ -171,10 +171,11 @@ def complete(
 ) -> None:
     """Do what is left of a stage that makes a shard of each of `inputs`.
 
-    Nothing is left where it is complete, unless its failed rows are to be tried again. build: puts the pipeline
-    together that makes all shards but those of these indices. left_to_others: shards that other tasks do at the same
-    time; where there are some, the directory is not locked. rows: how many every step reads, where it is not those of
-    the shards that are left.
+    Nothing is left where it is complete, unless its failed rows are to be tried again.
+
+    build: puts the pipeline together that makes all shards but those of these indices. left_to_others: shards that
+    other tasks do at the same time; where there are some, the directory is not locked. rows: how many every step reads,
+    where it is not those of the shards that are left.
     """
     if stage.is_done() and not retry_failed:
         return

@@ -49,8 +49,8 @@ class Reader:
     def fields_of(self, kind: type) -> dict[str, Any] | None:
         """Return the values of a dataclass's fields.
 
-        In lists, None stands for an item that could not be read. None where the file cannot be read, is no YAML or
-        holds no fields at all.
+        In lists, None stands for an item that could not be read. The whole is None where the file cannot be read, is no
+        YAML or holds no fields at all.
         """
         node = self._root()
         return None if node is None else self._mapping(node, "", kind)

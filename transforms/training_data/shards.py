@@ -48,8 +48,7 @@ def count_rows(curated: Table, column: str) -> dict[str, dict[RowGroup, int]]:
 def plan_shards(counts: dict[str, dict[RowGroup, int]], triples_per_shard: int) -> list[list[Piece]]:
     """Plan the pieces of every training shard, from the rows of each split in each row group.
 
-    `rows` are those of each split in each curated row group. A split of n triples takes ⌈n / triples_per_shard⌉ shards
-    whose sizes differ by at most one triple.
+    A split of n triples takes ⌈n / triples_per_shard⌉ shards whose sizes differ by at most one triple.
     """
     shards: list[list[Piece]] = []
     for split, of_group in counts.items():
