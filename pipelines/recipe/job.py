@@ -265,7 +265,7 @@ def models_of(config: Config) -> dict[str, str]:
 def changes(before: dict[str, Any] | None, now: dict[str, Any]) -> Iterator[str]:
     """Yield what differs between a stage's identities.
 
-    It is `name: old → new`, or `name changed` where that is long (digests). There is nothing where there was none before.
+    It is `name: old → new`, or `name changed` where that is long (digests). Without one before there is nothing.
     """
     if not before:
         return
