@@ -5,7 +5,7 @@
     alignbeam show out --diff                                before, after, scores
     alignbeam status out ; alignbeam report out
     alignbeam check mine.yaml                                a criterion pack, a recipe or a corpus; loads no model
-    alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --limit 50
+    alignbeam run recipe.yaml --model Qwen/Qwen3-8B -o runs/mine --limit 50
     alignbeam train inspector|aligner|squad ... ; alignbeam evaluate ... ; alignbeam import ... ; alignbeam curate ...
 
 `alignbeam COMMAND --help` explains each. Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with rejects.

@@ -2,9 +2,9 @@
 
 Rows that cannot be used are rejects with file, line and reason.
 
-alignbeam import answers.jsonl.gz -o data/answers
-alignbeam import 'hh/*.jsonl.gz' -o data/hh --kind triples
-python -m pipelines.ingest answers.csv -o data/answers --question-column prompt -- --runner=FlinkRunner ...
+    alignbeam import answers.jsonl.gz -o data/answers
+    alignbeam import 'hh/*.jsonl.gz' -o data/hh --kind triples
+    python -m pipelines.ingest answers.csv -o data/answers --question-column prompt -- --runner=FlinkRunner ...
 """
 
 import sys

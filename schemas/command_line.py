@@ -89,6 +89,9 @@ def exit_code(
     except StageError as error:
         messages.print(Text("failed:", "red"), str(error), soft_wrap=True)
         return FAILED
+    except PermissionError as error:
+        messages.print(Text("error:", "red"), f"{error.filename}: permission denied", soft_wrap=True)
+        return WRONG_USE
     except KeyboardInterrupt:
         messages.print(Text("interrupted:", "yellow"), interrupted, soft_wrap=True)
         return INTERRUPTED

@@ -14,9 +14,8 @@ embeddings.
 With `adapter` the adapter stays apart, because a squad's adapters share one base. The tokenizer is then the base's own,
 the separators are plain text, the base's end of sequence ends a correction, and the adapter alone is trained. The
 output is a PEFT folder that names its base.
-
-Axes of tensors: V tokens of the vocabulary, D dimensions of an embedding.
 """
+# Axes of tensors: V tokens of the vocabulary, D dimensions of an embedding.
 
 import sys
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,8 @@
 """Run a recipe: from a criterion in plain text to an aligned corpus, its evaluation and a report.
 
-    alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --limit 50
-    alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --plan
-    alignbeam run mine.yaml --model Qwen/Qwen3-8B -o runs/mine --only curate
+    alignbeam run recipe.yaml --model Qwen/Qwen3-8B -o runs/mine --limit 50
+    alignbeam run recipe.yaml --model Qwen/Qwen3-8B -o runs/mine --plan
+    alignbeam run recipe.yaml --model Qwen/Qwen3-8B -o runs/mine --only curate
 
 The same command again goes on where it stopped; after an edit each stage that it touches says why and is done again.
 

@@ -1,6 +1,6 @@
 """Train a squad: an inspector and a LoRA adapter for each criterion, and the file that `align --squad` takes.
 
-    alignbeam train squad --data ethical=runs/e/curate/1a2b3c --data factual=data/factual \
+    alignbeam train squad --data ethical=runs/e/curate/1a2b3c --data factual=data/factual \\
         --inspector-base bert-base-uncased --base Qwen/Qwen3-0.6B -o models/squad
 
 The adapters share their base. Models are written to OUTPUT/CRITERION/inspector and OUTPUT/CRITERION/aligner, one after

@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import (
     _BeamArgumentParser,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.resources import resource_hints_from_options
 
 from pipelines.runtime.accelerators import place_accelerator, take_accelerator
@@ -50,10 +51,21 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
         resource_hints_from_options(options)
     except ValueError as error:
         raise UsageError(f"--resource_hints: {error}") from error
+    check_runner(options.view_as(StandardOptions).runner or "")
     setup = options.view_as(SetupOptions)
     if setup.setup_file:  # Beam refuses `setup.py` without a directory before it
         setup.setup_file = os.path.abspath(setup.setup_file)
     return options
+
+
+def check_runner(name: str) -> None:
+    """Raise UsageError where Beam has no runner of this name, or lacks a package for it."""
+    if name in LOCAL_RUNNERS:
+        return
+    try:
+        create_runner(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(f"--runner={name}: {error}") from error
 
 
 def checked_options(arguments: Sequence[str]) -> PipelineOptions:

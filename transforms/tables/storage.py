@@ -251,6 +251,8 @@ def move(path: str, target: str) -> None:
 
 def check_writable(directory: str) -> None:
     """Raise UsageError where nothing can be written under `directory`, before any work starts."""
+    if not directory:
+        raise UsageError("output: is empty; give a directory, such as -o runs/mine")
     probe = join(directory, f".probe-{uuid.uuid4().hex[:8]}")
     try:
         with open_output(probe) as file:

@@ -282,3 +282,8 @@ def test_a_full_disk_is_a_stage_error(monkeypatch, tmp_path):
 def test_the_mark_of_a_missing_file_is_wrong_use(tmp_path):
     with pytest.raises(UsageError, match="absent.jsonl: no such file"):
         storage.mark(str(tmp_path / "absent.jsonl"))
+
+
+def test_an_empty_output_is_no_folder():
+    with pytest.raises(UsageError, match="output: is empty; give a directory"):
+        storage.check_writable("")
