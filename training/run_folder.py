@@ -9,7 +9,9 @@ The same command again goes on from the last whole checkpoint, or says that the 
 import fcntl
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from transforms.engines.encoder import model_config, model_digest
 from transforms.tables import storage
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+CHECKPOINT = re.compile("checkpoint-([0-9]+)")
 _locks: dict[Path, BinaryIO] = {}  # by work folder
 PATHS = ("data", "base", "output")  # where things lie decides nothing; digests of what lies there do
 
@@ -59,6 +62,41 @@ def base_digest(base: str) -> str:
     return model_digest(base)
 
 
+def output_folder(output: str) -> Path:
+    """Return where a trained model goes: where `output` leads if it is a link.
+
+    Raises UsageError where a folder cannot be renamed to it.
+    """
+    path = Path(output)
+    try:
+        path = path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{output}: leads nowhere: {error}") from error
+    if path.is_symlink():
+        raise UsageError(f"{output}: is a link that leads to itself; remove it")
+    if os.path.ismount(path) and not any(path.iterdir()):
+        raise UsageError(f"{output}: is a mount point, and no model can take its name; choose a folder in it")
+    return path
+
+
+def check_plain(work: Path) -> None:
+    """Raise UsageError where a work folder holds what a trainer could write through to another file.
+
+    All in it must be folders and plain files of one name. What is absent passes.
+    """
+    folders = [work] if os.path.lexists(work) else []
+    while folders:
+        folder = folders.pop()
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise UsageError(f"{folder}: is no folder, or a link to one; remove it")
+        for path in sorted(folder.iterdir()):
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(path)
+            elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                raise UsageError(f"{path}: is no plain file of one name, and the training would write to it; remove it")
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """One training run. `identity` holds all that decides the model: settings, and digests of data and base."""
@@ -73,7 +111,7 @@ class TrainingRun:
         Raises UsageError where the base is no model, or the output cannot be written or belongs to another run.
         """
         run = cls(
-            Path(settings["output"]),
+            output_folder(settings["output"]),
             {
                 "method": method,
                 "settings": {name: value for name, value in settings.items() if name not in PATHS},
@@ -87,7 +125,8 @@ class TrainingRun:
         )
         if run.output.exists() and (not run.output.is_dir() or any(run.output.iterdir())):
             run._check_same(run.output)
-        elif run.work.exists():
+        elif os.path.lexists(run.work):
+            check_plain(run.work)
             run._check_same(run.work)
         else:
             storage.check_writable(str(run.output.absolute().parent))
@@ -119,6 +158,7 @@ class TrainingRun:
         """Claim the work folder for this run (main process); UsageError where another process trains in it."""
         if not is_main_process():
             return
+        check_plain(self.work)
         storage.write_json(str(self.work / "run.json"), self.identity)
         if held := _locks.pop(self.work, None):
             held.close()
@@ -131,7 +171,12 @@ class TrainingRun:
 
     def last_checkpoint(self) -> str | None:
         """Return the newest checkpoint that is whole: the Trainer writes a checkpoint's state last."""
-        for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
+        steps = {
+            int(match[1]): folder
+            for folder in self.checkpoints.glob("checkpoint-*")
+            if (match := CHECKPOINT.fullmatch(folder.name))
+        }
+        for _, folder in sorted(steps.items(), reverse=True):
             try:
                 json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
             except (OSError, ValueError):
