@@ -140,13 +140,16 @@ def convert(checkpoint: str | Path, backbone: str | Path, output: str | Path) ->
     """Write a published pair-ranker checkpoint as the folder that `PairRanker` reads.
 
     `checkpoint` holds pytorch_model.bin (read as tensors only, never unpickled code) and the ranker's config.json;
-    `backbone` the config.json and the tokenizer of the encoder it was made from.
+    `backbone` the config.json and the tokenizer of the encoder it was made from. Raises UsageError where one of them
+    is not that, or `output` is a link or not an empty folder.
     """
     import torch
     from safetensors.torch import save_file
     from transformers import AutoTokenizer
 
     checkpoint, backbone, output = Path(checkpoint), Path(backbone), Path(output)
+    if output.is_symlink() or (output.exists() and not (output.is_dir() and not any(output.iterdir()))):
+        raise UsageError(f"{output}: is a link or not an empty folder; choose another output")
     ranker = read_object(checkpoint / "config.json")
     if ranker.get("ranker_type") != "pairranker":
         raise UsageError(f"{checkpoint}/config.json: ranker_type is {ranker.get('ranker_type')!r}, not 'pairranker'")

@@ -143,3 +143,15 @@ def test_conversion_refuses_another_kind_of_ranker_and_another_backbone(tmp_path
     write_checkpoint(tmp_path / "other", small)
     with pytest.raises(UsageError, match="14 embeddings for"):
         convert(tmp_path / "other", tmp_path / "backbone", tmp_path / "out")
+
+
+@pytest.mark.parametrize("output", ["full", "link", "loop", "file"])
+def test_conversion_writes_into_no_folder_that_holds_anything(tmp_path, output):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full" / "config.json").symlink_to(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match=f"{output}: is a link or not an empty folder; choose another"):
+        convert(tmp_path, tmp_path, tmp_path / output)
