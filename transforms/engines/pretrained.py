@@ -2,7 +2,7 @@
 
 A folder's settings may name Python of its own (`auto_map`), modules to import, or kernels of the hub. Such a folder is
 refused before a library sees it, also as the base of an adapter, whether or not that library would run the code: left
-to itself, transformers asks on the terminal.
+to itself, transformers asks on the terminal. Refused too are files elsewhere that a tokenizer would read as its own.
 """
 
 import json
@@ -18,6 +18,18 @@ SETTINGS = ("*config*.json", "modules.json")
 INDEX = "*.safetensors.index.json"
 # Python files of the folder, or of another; an import; consent in the name of the user.
 CODE = frozenset(("auto_map", "custom_generate", "custom_pipelines", "megatron_config", "trust_remote_code"))
+TOKENIZER_SETTINGS = "tokenizer_config.json"
+# Arguments of a tokenizer that it takes for files, beside those that end in `_file`.
+FILES = ("vocab", "merges", "tokenizer_object", "sp_model", "source_spm", "target_spm", "sudachi_config_path")
+FILE_LISTS = ("init_inputs", "fast_tokenizer_files")
+# transformers puts what lies in the folder, or nothing, in their place. Its older releases wrote absolute paths here.
+IGNORED_FILES = (
+    "added_tokens_file",
+    "chat_template_file",
+    "special_tokens_map_file",
+    "tokenizer_config_file",
+    "tokenizer_file",
+)
 IMPLEMENTATION = ("_implementation", "_implementation_internal")  # of attention and the like: a kernel of the hub
 
 
@@ -33,13 +45,16 @@ def load(loader: Any, model: str | Path, **arguments: Any) -> Any:
 
 
 def refuse_code(model: str | Path) -> None:
-    """Raise UsageError where a model folder or an adapter's base asks for code to be run.
+    """Raise UsageError where a model folder or an adapter's base asks for code to be run, or for files elsewhere.
 
     It names file and key. A hub id passes: its files are not here yet, and nothing loads it with its code.
     """
-    folder: Path | None = Path(os.path.expanduser(model))
+    folders = _folders(model)
     seen: set[Path] = set()
-    while folder and os.path.isdir(folder) and folder.resolve() not in seen:
+    while folders:
+        folder = folders.pop(0)
+        if not os.path.isdir(folder) or folder.resolve() in seen:
+            continue
         seen.add(folder.resolve())
         for path in sorted({path for pattern in SETTINGS for path in folder.glob(pattern)}):
             for key, value in _code(read_settings(path)):
@@ -47,6 +62,9 @@ def refuse_code(model: str | Path) -> None:
                     f"{path}: {key} = {json.dumps(value)[:200]} asks for code to be run, and no such model is loaded; "
                     "take the key out if transformers knows this kind of model by itself"
                 )
+        if (path := folder / TOKENIZER_SETTINGS).is_file():
+            for key, name in _named_files(read_settings(path)):
+                check_name(name, f"{path}: {key}")
         for path in sorted(folder.glob(INDEX)):
             files = read_object(path).get("weight_map")
             for name in dict.fromkeys(map(str, files.values() if isinstance(files, dict) else ())):
@@ -54,7 +72,12 @@ def refuse_code(model: str | Path) -> None:
                     raise UsageError(f"{path}: names {name!r}; weights are loaded from *.safetensors alone")
         adapter = folder / "adapter_config.json"
         base = read_object(adapter).get("base_model_name_or_path") if adapter.is_file() else None
-        folder = Path(os.path.expanduser(base)) if isinstance(base, str) else None
+        folders += _folders(base) if isinstance(base, str) else []
+
+
+def _folders(model: str | Path) -> list[Path]:
+    """Return the folders that a model may mean: transformers takes a leading `~` as it is, we expand it."""
+    return [Path(model), Path(os.path.expanduser(model))]
 
 
 def read_settings(path: Path) -> Any:
@@ -81,6 +104,17 @@ def _code(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, value
         elif isinstance(value, dict | list):
             yield from _code(value, f"{name}.")
+
+
+def _named_files(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every key under which a tokenizer's settings name a file that it may read, at any depth, with the name."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if key in FILE_LISTS and isinstance(value, list):
+            yield from ((f"{prefix}{key}", name) for name in value if isinstance(name, str))
+        elif isinstance(value, dict):
+            yield from _named_files(value, f"{prefix}{key}.")
+        elif value and isinstance(value, str) and key not in IGNORED_FILES and (key in FILES or key.endswith("_file")):
+            yield f"{prefix}{key}", value
 
 
 def _runs_code(key: str, value: Any) -> bool:

@@ -1,5 +1,6 @@
 """What a model folder holds, and the digest of all in it that decides what the model says."""
 
+import os
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -47,7 +48,9 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
     A hub id stands for itself with its revision: nothing is fetched here. Raises UsageError where there is no such
     folder, it is not a model's, or its settings ask for code to be run.
     """
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))
+    if str(folder).startswith("~"):  # `./~`: a folder of that name, which nobody after us shall expand
+        folder = folder.absolute()
     if not folder.exists():
         if not HUB_ID.fullmatch(model):
             raise UsageError(f"{model}: no such model folder")

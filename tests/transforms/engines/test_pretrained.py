@@ -19,7 +19,7 @@ from transforms.engines.embedder import Embedder
 from transforms.engines.engine import EngineConfig
 from transforms.engines.inspector import Inspector, check_inspector
 from transforms.engines.pair_ranker import PairRanker, convert
-from transforms.engines.pretrained import load, refuse_code
+from transforms.engines.pretrained import IGNORED_FILES, load, refuse_code
 from transforms.engines.running import open_engine
 from transforms.engines.weights import find_weights
 
@@ -168,6 +168,70 @@ def test_an_index_names_safetensors_of_its_folder(clean, name, message):
     (clean / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(UsageError, match=rf"index\.json: names '{name}'.*{message}"):
         refuse_code(clean)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"vocab_file": "/etc/passwd"}, "vocab_file"),
+        ({"vocab": "~/secrets"}, "vocab"),
+        ({"merges": "../secrets"}, "merges"),
+        ({"merges_file": "https://example.com/merges.txt"}, "merges_file"),
+        ({"spm_file": "a/../../b"}, "spm_file"),
+        ({"sp_model_kwargs": {"model_file": "/etc/passwd"}}, "sp_model_kwargs.model_file"),
+        ({"init_inputs": ["/etc/passwd"]}, "init_inputs"),
+        ({"fast_tokenizer_files": ["../tokenizer.4.0.json"]}, "fast_tokenizer_files"),
+    ],
+)
+def test_a_tokenizer_reads_no_file_outside_its_folder(clean, settings, key):
+    edit(clean / "tokenizer_config.json", **settings)
+    with pytest.raises(UsageError, match=rf"tokenizer_config\.json: {key}: names '.*does not lie below its folder"):
+        refuse_code(clean)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"vocab_file": None, "vocab": {"/": 0, "..": 1}, "merges": ["/ /", ". ."], "init_inputs": []},
+        {"vocab_file": "vocab.txt", "fast_tokenizer_files": ["tokenizer.4.0.json"]},
+        {"name_or_path": "/old", "tokenizer_file": "/old/tokenizer.json", "special_tokens_map_file": "/old/map.json"},
+    ],
+)
+def test_a_tokenizer_may_name_files_of_its_own_and_those_that_nothing_reads(clean, settings):
+    edit(clean / "tokenizer_config.json", **settings)
+    refuse_code(clean)
+
+
+@pytest.mark.parametrize("key", IGNORED_FILES)
+@pytest.mark.parametrize("beside", [True, False])
+def test_transformers_reads_no_file_that_is_taken_to_be_ignored(clean, tmp_path, key, beside):
+    from transformers import AutoTokenizer
+
+    (tmp_path / "secret.json").write_text((clean / "tokenizer.json").read_text().replace("kind", "secret"))
+    edit(clean / "tokenizer_config.json", **{key: str(tmp_path / "secret.json")})
+    if not beside:
+        (clean / "tokenizer.json").unlink()
+    vocabulary = {}
+    with suppress(ValueError):  # no tokenizer is made of nothing
+        vocabulary = load(AutoTokenizer, clean).get_vocab()
+    assert ("kind" in vocabulary) == beside
+    assert "secret" not in vocabulary
+
+
+def test_only_a_leading_tilde_is_the_home_folder(clean, evil, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(clean, tmp_path / "home" / "m")
+    shutil.copytree(evil, tmp_path / "~" / "m")
+    assert find_weights("~/m").model == str(tmp_path / "home" / "m")
+    with pytest.raises(UsageError, match=rf"~/m/{REFUSED}"):
+        find_weights("./~/m")
+    with pytest.raises(UsageError, match=rf"~/m/{REFUSED}"):
+        refuse_code(Path("./~/m"))
+    shutil.rmtree(tmp_path / "~" / "m")
+    shutil.copytree(clean, tmp_path / "~" / "m")
+    assert find_weights("./~/m").model == str(tmp_path / "~" / "m")
+    shutil.rmtree(tmp_path / "~")
 
 
 def test_the_base_of_an_adapter_is_looked_at_too(evil, clean, tmp_path):
