@@ -237,7 +237,10 @@ def one_device(arguments: Any) -> None:
 
 
 def quiet() -> None:
-    """Silence progress bars and load reports: this module prints what matters, a line at a time."""
+    """Silence progress bars and load reports: this module prints what matters, a line at a time.
+
+    What is still logged goes the way of `pretrained.load`.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import datasets
     import transformers
@@ -245,7 +248,6 @@ def quiet() -> None:
     # PEFT warns at every checkpoint that it saves the embeddings, as it was asked to.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"peft\.")
     transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
 
 

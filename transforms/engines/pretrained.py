@@ -6,6 +6,7 @@ to itself, transformers asks on the terminal. Refused too are files elsewhere th
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ IGNORED_FILES = (
     "tokenizer_config_file",
     "tokenizer_file",
 )
+LOUD = ("transformers", "huggingface_hub", "datasets")  # libraries that write to stderr by handlers of their own
 IMPLEMENTATION = ("_implementation", "_implementation_internal")  # of attention and the like: a kernel of the hub
 
 
@@ -39,9 +41,26 @@ def load(loader: Any, model: str | Path, **arguments: Any) -> Any:
     Raises UsageError as `refuse_code`, and what transformers raises where it cannot load the model.
     """
     refuse_code(model)
+    log_through_root()
     if "Model" in loader.__name__:  # a tokenizer would keep the argument among its settings
         arguments["use_safetensors"] = True
     return loader.from_pretrained(model, trust_remote_code=False, **arguments)
+
+
+def log_through_root() -> None:
+    """Leave the libraries' logs to Python's root logger, and switch their progress bars off.
+
+    They name tensors and settings of a folder, in which anything may stand; schemas.console shows such texts.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for name in LOUD:
+        library = logging.getLogger(name)
+        library.propagate = True
+        for handler in library.handlers[:]:
+            if type(handler) is logging.StreamHandler:
+                library.removeHandler(handler)
 
 
 def refuse_code(model: str | Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -98,6 +100,48 @@ def test_a_hub_id_is_loaded_without_its_code_and_without_a_question(evil, loader
     with suppress(ValueError):  # a tokenizer is made by what transformers itself has
         load(getattr(transformers, loader), "nobody/evil", cache_dir=tmp_path / "hub")
     assert not (tmp_path / "modules").exists()
+
+
+LOADS = """
+import sys
+from schemas.command_line import exit_code
+from training import fit
+from transforms.engines import pretrained
+import datasets, transformers
+
+def command():
+    if sys.argv[2] == "train":
+        fit.start(0)
+    pretrained.load(getattr(transformers, "AutoModelForSequenceClassification"), sys.argv[1])
+    datasets.utils.logging.get_logger("datasets.x").warning("datasets say \\x1b[31m")
+    return 0
+
+sys.exit(exit_code(command))
+"""
+
+
+def loaded_elsewhere(folder: Path, way: str) -> str:
+    """Load a model in a program of its own; return what the program said, in which nothing hidden stands."""
+    done = subprocess.run([sys.executable, "-c", LOADS, str(folder), way], capture_output=True)
+    said = (done.stdout + done.stderr).decode()
+    assert not set(said) & {"\x1b", "\u202e", "\r"}, said
+    assert r"odd\x1b[31m\u202e" in said
+    assert "Loading weights" not in said
+    return said
+
+
+def test_a_tensors_name_that_a_library_says_is_printable(clean):
+    from safetensors.torch import load_file, save_file
+
+    weights = clean / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({**tensors, "odd\x1b[31m\u202e": tensors["classifier.bias"].clone()}, weights, {"format": "pt"})
+    assert loaded_elsewhere(clean, "score").count("datasets say \\x1b[31m") == 1
+
+
+def test_a_setting_that_a_library_says_while_training_is_printable(clean):
+    edit(clean / "config.json", use_return_dict="odd\x1b[31m\u202e")
+    assert "Can't set use_return_dict" in loaded_elsewhere(clean, "train")
 
 
 def test_pickled_weights_are_not_loaded_from_a_hub_id_either(model, tmp_path):
