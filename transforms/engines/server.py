@@ -12,6 +12,7 @@ OpenAI's own (keys, organization, project, headers), and follow where an answer 
 import asyncio
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from schemas.errors import StageError, UsageError
@@ -104,6 +105,11 @@ class ServerEngine:
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
 
+    def _keyless(self, completion: Completion) -> Completion:
+        """Return a completion in which nothing repeats the key."""
+        texts = {name: getattr(completion, name) for name in ("text", "reasoning", "error")}
+        return replace(completion, **{name: text and self._without_key(text) for name, text in texts.items()})
+
     def _refusal(self, error: Any) -> str:
         """Return why no request to this server can succeed, and what to do about it."""
         if 300 <= error.status_code < 400:
@@ -137,9 +143,9 @@ class ServerEngine:
             raise UsageError(f"{where}: no server answers there: {self._short(error)}") from None
         except ValueError:
             return
-        names = [model.id for model in getattr(answer, "data", None) or []]
+        names = [str(model.id) for model in getattr(answer, "data", None) or []]
         if names and config.model not in names:
-            raise UsageError(f"engine.model = {config.model!r}: the server has {', '.join(names[:20])}")
+            raise UsageError(f"engine.model = {config.model!r}: the server has {self._without_key(', '.join(names[:20]))}")
 
     async def _answer(self, request: Request) -> Completion:
         openai, config = self._openai, self._config
@@ -153,7 +159,7 @@ class ServerEngine:
                 async with asyncio.timeout(max(DEADLINE_SECONDS, 2 * config.timeout_seconds)):
                     answer, tokens = await self._ask(request)
                 self._failed_in_a_row = 0
-                completion = _completion(answer, config.style == "chat")
+                completion = self._keyless(_completion(answer, config.style == "chat"))
                 if completion.finish_reason == "length" and tokens < request.sampling.max_tokens:
                     return Completion.failed(
                         f"prompt_too_long: cut off at {tokens} tokens, because the server had no room"

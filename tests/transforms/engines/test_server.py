@@ -276,6 +276,24 @@ def test_what_is_wrong_is_known_at_once(service, models, message):
         engine_of(service)
 
 
+def test_a_key_that_an_answer_repeats_is_left_out(service):
+    def repeat(path, body, attempt):
+        said = "sk-secret-value!"
+        return chat_answer(content=said, reasoning=said) if "chat" in path else text_answer("x", said)
+
+    service.script = repeat
+    [done] = ask(engine_of(service, style="chat"), "hi")
+    assert (done.text, done.reasoning) == ("***!", "***!")
+    [failed] = ask(engine_of(service, style="completion"), "hi")
+    assert failed.error == "finish_reason: ***!"
+
+
+def test_a_key_in_a_servers_list_of_models_is_left_out(service):
+    service.models = (200, {}, {"object": "list", "data": [{"id": "sk-secret-value", "object": "model"}]})
+    with pytest.raises(UsageError, match=r"the server has \*\*\*$"):
+        engine_of(service)
+
+
 def test_a_server_without_a_list_of_models_is_fine(service):
     service.models = failure(404, "no such page")
     assert ask(engine_of(service), "hi")[0].text == "echo hi"
