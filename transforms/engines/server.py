@@ -107,8 +107,9 @@ class ServerEngine:
 
     def _keyless(self, completion: Completion) -> Completion:
         """Return a completion in which nothing repeats the key."""
-        texts = {name: getattr(completion, name) for name in ("text", "reasoning", "error")}
-        return replace(completion, **{name: text and self._without_key(text) for name, text in texts.items()})
+        texts: dict[str, Any] = {name: getattr(completion, name) for name in ("text", "reasoning", "error")}
+        texts = {name: text and self._without_key(text) for name, text in texts.items()}
+        return replace(completion, **texts)
 
     def _refusal(self, error: Any) -> str:
         """Return why no request to this server can succeed, and what to do about it."""
@@ -145,7 +146,8 @@ class ServerEngine:
             return
         names = [str(model.id) for model in getattr(answer, "data", None) or []]
         if names and config.model not in names:
-            raise UsageError(f"engine.model = {config.model!r}: the server has {self._without_key(', '.join(names[:20]))}")
+            listed = self._without_key(", ".join(names[:20]))
+            raise UsageError(f"engine.model = {config.model!r}: the server has {listed}")
 
     async def _answer(self, request: Request) -> Completion:
         openai, config = self._openai, self._config
