@@ -22,6 +22,7 @@ from pipelines.runtime.stage import Stage, complete
 from schemas.command_line import setting
 from schemas.console import messages
 from schemas.errors import UsageError
+from schemas.urls import without_query
 from transforms.engines.encoder import model_config, model_digest
 from transforms.evaluation.judges import JUDGED, Judge, JudgeBatch
 from transforms.evaluation.text_change import text_change
@@ -67,8 +68,8 @@ def judges_of(settings: JudgeSettings) -> list[Judge]:
     judges = []
     for named in settings.inspector:
         name, equals, folder = named.partition("=")
-        if not equals:
-            folder, name = named, named.rstrip("/").rpartition("/")[2]
+        if not equals or "://" in name:  # the = of a query
+            folder, name = named, without_query(named).rstrip("/").rpartition("/")[2]
         judges.append(Judge(name, "inspector", folder))
     if settings.pair_ranker:
         judges.append(Judge("pair-ranker", "pair-ranker", settings.pair_ranker))

@@ -5,10 +5,17 @@ from typing import Any
 
 SECRET = "***"
 WEB = ("http://", "https://")
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-URL = re.compile(rf"{SCHEME.pattern}[^\s\"'<>`]*[^\s\"'<>`:;,.?)\]]")  # in a sentence
-USER = re.compile(r"(?<=://)[^/?#]*@")
-PASSWORD = re.compile(r"(?<=://)[^/?#@:]*:(?!\d+(?:/|$))[^@]*@")  # not a port; keys of S3 have slashes in them
+# A Path has one slash of the two left; a single letter before it is a drive.
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z][A-Za-z0-9+.-]+:/")
+# In a sentence. A quote ends a URL unless the URL's text goes on behind it.
+URL = re.compile(
+    rf"(?:{SCHEME.pattern})(?:[^\s/?#]*@)?"
+    r"(?:[^\s\"'<>`]|[\"'<>`]+(?=[^\s\"'<>`:;,.?)\]}\\]))*[^\s\"'<>`:;,.?)\]]"
+)
+USER = re.compile(r"^[^/?#]*@")
+PASSWORD = re.compile(r"^[^/?#@:]*:(?!\d+(?:/|$))[^@]*@")  # not a port; keys of S3 have slashes in them
+# Behind a space in a URL.
+PARAMETER = re.compile(r"(?<=[?&])([\w.%~+-]+)=([^\s&;]*[^\s&\"'<>`:;,.?)\]])")
 QUERY = re.compile(r"\?(?=[^/=]+=)")  # elsewhere than on the web a ? may be a glob's
 # Parameters that say which file is meant; of all others only the name is kept.
 PLAIN = frozenset({"id", "file", "filename", "name", "path", "page", "version", "versionId", "revision", "raw", "dl"})
@@ -22,13 +29,16 @@ def redact_urls(text: object) -> str:
     text = str(text)
     if SCHEME.match(text) and not re.search(r"\s", text):
         return _redact(text)
-    return URL.sub(lambda match: _redact(match[0]), text)
+    if not SCHEME.search(text):
+        return text
+    text = URL.sub(lambda match: _redact(match[0]), text)
+    return PARAMETER.sub(lambda match: _parameters(match[0]), text)
 
 
 def redacted(value: Any) -> Any:
     """Return a plain value, as JSON has it, with every text and name in it redacted."""
     if isinstance(value, str):
-        return redact_urls(value) if "://" in value else value
+        return redact_urls(value) if ":/" in value else value
     if isinstance(value, dict):
         return {redacted(name): redacted(item) for name, item in value.items()}
     return [redacted(item) for item in value] if isinstance(value, list | tuple) else value
@@ -41,14 +51,15 @@ def without_query(path: str) -> str:
 
 def _redact(url: str) -> str:
     """Write `https://me:word@host/a.csv?id=5&sig=x` as `https://***@host/a.csv?id=5&sig=***`."""
-    url = PASSWORD.sub(f"{SECRET}@", url)
-    if not url.lower().startswith(WEB):
+    scheme = SCHEME.match(url)[0]  # type: ignore[index]
+    url = PASSWORD.sub(f"{SECRET}@", url[len(scheme) :])
+    if not scheme.lower().startswith(("http:", "https:")):
         before, *query = QUERY.split(url, maxsplit=1)
-        return before + "".join(f"?{_parameters(text)}" for text in query)
+        return scheme + before + "".join(f"?{_parameters(text)}" for text in query)
     url = USER.sub(f"{SECRET}@", url)
     url, fragment, _ = url.partition("#")
     before, question, query_text = url.partition("?")
-    return before + (question and f"?{_parameters(query_text)}") + (fragment and f"#{SECRET}")
+    return scheme + before + (question and f"?{_parameters(query_text)}") + (fragment and f"#{SECRET}")
 
 
 def _parameters(query: str) -> str:

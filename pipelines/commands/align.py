@@ -26,6 +26,7 @@ from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
 from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.squads import PROMPTED, Rules, Squad, SquadMember, load_squad, squad_of
+from schemas.urls import without_query
 from transforms.alignment.align import Align
 from transforms.alignment.members import criteria_of
 from transforms.tables import storage
@@ -85,7 +86,9 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 def squad_of_flags(config: Config) -> Squad:
     """Return the squad of --aligner and --inspector: each criterion once, in the order given."""
     packs = iter(config.pack)
-    names = config.criterion or tuple(folder.rstrip("/").rpartition("/")[2] for folder in config.inspector)
+    names = config.criterion or tuple(
+        without_query(folder).rstrip("/").rpartition("/")[2] for folder in config.inspector
+    )
     if len(set(names)) < len(names):
         raise ValueError(f"criterion: two share a name: {', '.join(names)}; name them with --criterion")
     try:

@@ -9,9 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipelines import ingest
+from pipelines import evaluate, ingest
 from pipelines.commands import align, check
 from pipelines.runtime.stage import Stage
+from schemas.errors import UsageError
 from schemas.settings import Layer, config_text, resolve
 from transforms.tables import storage
 from transforms.tables.table import read_table
@@ -112,3 +113,13 @@ def test_errors_and_printed_settings_have_no_secret(host, tmp_path, capsys):
     text = "".join(capsys.readouterr()) + printed
     assert text.count("sig=***") >= 3
     assert "secret" not in text
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@host/models/judge", "http://host/models/judge?sig=secret"])
+def test_a_model_at_a_url_is_no_folder_and_names_no_secret(url, tmp_path, capsys):
+    with pytest.raises(UsageError, match=r"^http://.*\*\*\*.*: no such model folder; .* are local folders$") as refused:
+        evaluate.judges_of(evaluate.Config(aligned="", output="", inspector=(url,)))
+    assert "secret" not in str(refused.value)
+    twice = ["--aligner", "a", "--inspector", url] * 2
+    assert align.main(["c.jsonl", "-o", str(tmp_path / "out"), *twice]) == 2
+    assert "criterion: two share a name: judge, judge;" in " ".join(capsys.readouterr().err.split())

@@ -23,6 +23,12 @@ from schemas.urls import redact_urls, redacted, without_query
         ("s3://bucket/?/year=5/a.parquet", "s3://bucket/?/year=5/a.parquet"),
         ("hf://datasets/a/b@main/c", "hf://datasets/a/b@main/c"),
         ("/a/b?c=d@e", "/a/b?c=d@e"),
+        ("http://me:p'word@host/a", "http://***@host/a"),
+        ("http://host/a?sig=a'word", "http://host/a?sig=***"),
+        ("http://host/no pe.jsonl?sig=word", "http://host/no pe.jsonl?sig=***"),
+        ("http:/me:word@host/a?sig=x", "http:/***@host/a?sig=***"),
+        ("s3:/key:word@bucket/a", "s3:/***@bucket/a"),
+        ("C:/me:word@host", "C:/me:word@host"),
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url, shown):
@@ -37,6 +43,24 @@ def test_urls_in_a_sentence_and_in_errors():
     assert redact_urls(text) == shown
     for kind in (UsageError, StageError):
         assert str(kind(text)) == str(pickle.loads(pickle.dumps(kind(text)))) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:p'word@h/a: no", "http://***@h/a: no"),
+        ("http://me:p',word@h/a: no", "http://***@h/a: no"),
+        ('"http://h/a?sig=a\'word": no', '"http://h/a?sig=***": no'),
+        ("'http://h/a?sig=a\\'wo\"rd', b", "'http://h/a?sig=***', b"),
+        ("no 'http://h/no pe.jsonl?id=5&sig=word&key=word'.", "no 'http://h/no pe.jsonl?id=5&sig=***&key=***'."),
+        ("['http://h/a','http://h/b'] and <https://h/c>.", "['http://h/a','http://h/b'] and <https://h/c>."),
+        ("http:/me:word@host: no such folder", "http:/***@host: no such folder"),
+        ("is a?b=c, d&e=f", "is a?b=c, d&e=f"),
+    ],
+)
+def test_quotes_spaces_and_single_slashes_hide_no_secret(text, shown):
+    assert redact_urls(text) == shown
+    assert redact_urls(shown) == shown
 
 
 def test_a_query_is_no_part_of_a_name():

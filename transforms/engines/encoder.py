@@ -33,9 +33,10 @@ def model_config(folder: str | Path) -> dict:
 
     Raises UsageError where it is no model in safetensors, or asks for code.
     """
-    folder = Path(folder)
+    typed, folder = str(folder), Path(folder)  # a Path takes one slash of a URL away
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such model folder")
+        hint = "; models that score or embed texts are local folders" if "://" in typed else ""
+        raise UsageError(f"{typed}: no such model folder{hint}")
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder}: not a model folder: it has no config.json")
     if not any(folder.glob("*.safetensors")):
