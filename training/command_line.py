@@ -1,6 +1,7 @@
 """The command line of a trainer, made from its Config; a trainer ends with the process that started it."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from schemas.console import results
 from schemas.settings import config_text
 
 LIFELINE = "ALIGNBEAM_LIFELINE"  # names the read end of a pipe; only the parent holds the other end
+DATA = "ALIGNBEAM_TRAINER_DATA"  # stands for --data, which a command line would show to everybody
 
 
 def end_with_parent() -> None:
@@ -35,7 +37,8 @@ def main(
     parser = config_parser(config_class, program=program, description=description)
 
     def command() -> int:
-        parsed = parser.parse_args(argv)
+        of_parent = ["--data", os.environ.pop(DATA)] if DATA in os.environ else []
+        parsed = parser.parse_args([*of_parent, *(sys.argv[1:] if argv is None else argv)])
         end_with_parent()
         resolved = resolve_flags(config_class, parsed)
         if parsed.print_config:

@@ -23,6 +23,7 @@ from schemas.console import messages
 from schemas.errors import UsageError
 from schemas.settings import Layer, read_yaml, resolve, to_dict
 from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
+from schemas.urls import redacted
 from training import inspector as inspector_trainer
 from training.run_folder import TrainingRun, base_digest
 from transforms.tables import storage
@@ -129,8 +130,8 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
         messages.print(of_trainer["output"], style="bold")
         path = f"{of_trainer['output']}.yaml"
         with storage.open_output(path) as file:
-            file.write(yaml.safe_dump(of_trainer).encode())
-        run_trainer(method, ["--config", path])
+            file.write(yaml.safe_dump(redacted(of_trainer)).encode())
+        run_trainer(method, ["--data", of_trainer["data"], "--config", path])
     path = storage.join(config.output, SQUAD_FILE)
     if not storage.exists(path):
         with storage.open_output(path) as file:

@@ -19,6 +19,7 @@ from schemas.criteria.pack import load_pack
 from schemas.errors import UsageError
 from schemas.settings import flatten
 from schemas.squads import Squad, SquadMember, load_squad, squad_yaml
+from schemas.urls import redacted
 from transforms.engines.encoder import model_digest
 from transforms.tables import storage
 from transforms.tables.table import MANIFEST, read_table
@@ -150,8 +151,8 @@ class Job:
             started = time.monotonic()
             path = f"{stage.directory}.yaml"
             with storage.open_output(path) as file:
-                file.write(yaml.safe_dump(settings | {"data": data, "output": stage.directory}).encode())
-            run_trainer(method, ["--config", path])
+                file.write(yaml.safe_dump(redacted(settings | {"data": data, "output": stage.directory})).encode())
+            run_trainer(method, ["--data", data, "--config", path])
             rows = storage.read_json(storage.join(stage.directory, "metrics.json"))["rows"]
             counts = {"in": sum(rows.values()), "kept": rows["train"], "drops": {}, "rejects": {}}
             manifest = {**stage.about, "tables": {}, "counts": counts, "seconds": time.monotonic() - started}

@@ -1,6 +1,8 @@
 """Training a squad from curated data: what is trained, what is written, and what is refused before anything is."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import yaml
 
 from pipelines.align import transform_of
 from pipelines.commands import align, train, train_squad
+from pipelines.runtime import trainers
 from schemas.settings import Layer, resolve
 from schemas.squads import load_squad
 from schemas.tables import TRIPLES
@@ -92,6 +95,27 @@ def test_every_criterion_gets_an_inspector_and_an_adapter_of_one_base(tmp_path, 
     assert squad["members"] == [
         {"criterion": name, "inspector": f"{name}/inspector", "aligner": f"{name}/aligner"} for name in ("kind", "calm")
     ]
+
+
+def test_the_secret_of_a_data_url_reaches_the_trainer_and_no_file(tmp_path, flags, monkeypatch):
+    url, told = "http://me:SECRET@host/data?sig=SECRET", []
+    monkeypatch.setattr(train_squad, "shards_for", lambda *_: url)
+    monkeypatch.setattr(train_squad.TrainingRun, "open", lambda *_: None)
+    monkeypatch.setattr(train_squad, "run_trainer", lambda method, arguments: told.append(arguments[:2]))
+    assert train.main(["squad", *flags]) == 0
+    assert told == [["--data", url]] * 4
+    written = "".join(path.read_text() for path in (tmp_path / "squad").rglob("*.yaml"))
+    assert written.count("http://***@host/data?sig=***") == 4
+    assert "SECRET" not in written
+
+
+def test_a_trainers_data_stands_on_no_command_line(monkeypatch, capfd):
+    commands, run = [], subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: commands.append(command) or run(command, **how))
+    url = "http://host/data?id=5&sig=SECRET"
+    trainers.run_trainer("inspector", ["--data", url, "--output", "o", "--print-config"])
+    assert commands == [[sys.executable, "-m", "training.inspector", "--output", "o", "--print-config"]]
+    assert '"http://host/data?id=5&sig=***"  # --data' in capfd.readouterr().out
 
 
 def test_a_squad_file_that_was_edited_stays(tmp_path, flags, trained):
