@@ -165,7 +165,9 @@ def find_sources(config: Config, notes: str | None = None) -> list[Source]:
     schema = schema_of(config.kind, looks)
     kept = {path: look for path, look in looks_or_errors.items() if not isinstance(look, records.EmptyFile)}
     columns = {path: look.columns if isinstance(look, Look) else looks[0].columns for path, look in kept.items()}
-    root = config.corpus if storage.is_directory(config.corpus) else storage.fixed_part(config.corpus)
+    root = config.corpus
+    if not storage.is_directory(root):
+        root = storage.fixed_part(root) if storage.is_pattern(root) else storage.folder_of(root)
     names = {
         path: check_name(storage.relative(without_query(path), root), path).removesuffix(".parquet") for path in kept
     }

@@ -189,8 +189,9 @@ def test_file_names_headers_and_what_is_wrong_with_rows(said, tmp_path):
     corpus = tmp_path / f"{NAME}.csv"
     with corpus.open("w", newline="") as file:
         csv.writer(file).writerows([["question", "response", CANARY], ["q", "r", "x"], ["q", "", "x"]])
-    said("check", tmp_path, code=3)  # the folder, because brackets in a path are a glob's
-    said("check", corpus, code=WRONG_USE)
+    said("check", tmp_path, code=3)
+    said("check", corpus, code=3)
+    said("check", tmp_path / f"no{NAME}.csv", code=WRONG_USE)
     with corpus.open("w", newline="") as file:
         csv.writer(file).writerows([[CANARY, "b"], ["q", "r"]])
     assert said("check", tmp_path, code=WRONG_USE).count("\\x1b[2J") >= 2

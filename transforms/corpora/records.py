@@ -81,7 +81,7 @@ def find_files(path: str) -> list[str]:
     """
     if storage.is_directory(path):
         files = storage.files_below(path, _is_corpus)
-    elif any(mark in path for mark in "*?["):
+    elif storage.is_pattern(path):
         files = storage.list_files(path)
     else:
         files = [path] if storage.exists(path) else []

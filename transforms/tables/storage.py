@@ -4,12 +4,14 @@ import errno
 import glob
 import json
 import os
+import re
 import stat
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 import fsspec
 import xxhash
@@ -18,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import StageError, UsageError
 from schemas.names import check_name
-from schemas.urls import redact_urls, redacted, without_query
+from schemas.urls import WEB, redact_urls, redacted, without_query
 
 T = TypeVar("T")
 THREADS = 16
@@ -26,10 +28,19 @@ NO_LOCK = "is no plain file of one name, as a lock is; remove it if nobody is at
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the store that a path lies on, and the path as that store writes it."""
+    """Return the store that a path lies on, and the path as that store writes it.
+
+    UsageError where no store takes it.
+    """
+    if path.lower().startswith(tuple(f"{scheme}[" for scheme in WEB)):
+        raise UsageError(f"{path}: an address in brackets (IPv6) cannot be opened; give the host's name")
+    if "::" in path and os.path.lexists(path):
+        raise UsageError(f"{path}: this file's name cannot be read, because :: chains stores in a path; rename it")
     try:
+        if path.lower().startswith(WEB):
+            _ = urlsplit(path).port
         return url_to_fs(path)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # every store has errors of its own
         raise UsageError(f"{path}: this kind of path cannot be opened: {error}") from error
 
 
@@ -183,12 +194,18 @@ def for_each(function: Callable[[str], T], paths: Sequence[str]) -> list[T]:
 
 
 def fixed_part(pattern: str) -> str:
-    """Return the folder below which all paths lie that match a glob pattern.
+    """Return the folder below which all paths lie that match a glob pattern."""
+    return folder_of(re.split(r"[*?\[]", pattern, maxsplit=1)[0])
 
-    Of a plain path it is the folder.
-    """
-    magic = min((start for mark in "*?[" if (start := pattern.find(mark)) >= 0), default=len(pattern))
-    folder, slash, _ = pattern[:magic].rpartition("/")
+
+def is_pattern(path: str) -> bool:
+    """Return whether a path is a glob pattern, as one is not that exists under its own name."""
+    return any(mark in path for mark in "*?[") and not exists(path)
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of a path, whose name is taken literally."""
+    folder, slash, _ = without_query(path).rpartition("/")
     return folder + slash if not folder or folder.endswith(":/") else folder  # a root keeps its slash
 
 
@@ -258,5 +275,6 @@ def check_writable(directory: str) -> None:
         with open_output(probe) as file:
             file.write(b"probe")
         remove(probe)
-    except (OSError, StageError) as error:
-        raise UsageError(f"{directory}: cannot write there: {error}") from error
+    except (OSError, StageError, NotImplementedError) as error:
+        reason = str(error) or "this kind of store can only be read"
+        raise UsageError(f"{directory}: cannot write there: {reason}") from error

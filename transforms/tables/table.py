@@ -109,10 +109,10 @@ def read_table(path: str, name: str | None = None) -> Table:
             return Table(path, (), pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(tables[name]["schema_ipc"]))))
     elif storage.is_directory(path):
         files = storage.list_in(path, "**/*.parquet")
-    elif any(mark in path for mark in "*?["):
+    elif storage.is_pattern(path):
         files, root = storage.list_files(path), storage.fixed_part(path)
     else:
-        files, root = [path] if storage.exists(path) else [], storage.fixed_part(path)
+        files, root = [path] if storage.exists(path) else [], storage.folder_of(path)
     if not files:
         raise UsageError(f"{path}: no Parquet file there")
     shards, schema = [], None

@@ -188,3 +188,28 @@ def test_a_link_counts_as_what_it_leads_to(tmp_path):
     (tmp_path / "corpus" / "latest.jsonl").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "corpus" / "b.jsonl").symlink_to(tmp_path / "elsewhere" / "b.jsonl")
     assert records.find_files(str(tmp_path / "corpus")) == [str(tmp_path / "corpus" / "b.jsonl")]
+
+
+@pytest.mark.parametrize("name", ["x[1].jsonl", "x[1]/c.jsonl", "what?.jsonl", "a*b.jsonl"])
+def test_a_file_that_exists_is_no_pattern(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"a": 1}\n')
+    assert records.find_files(str(path)) == [str(path)]
+    assert [line.values for line in records.read_lines(str(path))] == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("c::d.jsonl", "c::d.jsonl: this file's name cannot be read, because :: chains stores in a path; rename it"),
+        ("http://[::1]:8018/web/c.jsonl", r"c.jsonl: an address in brackets \(IPv6\) cannot be opened"),
+        ("http://host:port/c.jsonl", "c.jsonl: this kind of path cannot be opened: Port could not be cast"),
+        ("github://c.jsonl", "c.jsonl: this kind of path cannot be opened: .* missing"),
+    ],
+)
+def test_a_path_that_no_store_takes_is_wrong_use(tmp_path, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c::d.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match=message):
+        records.find_files(path)

@@ -287,3 +287,14 @@ def test_the_mark_of_a_missing_file_is_wrong_use(tmp_path):
 def test_an_empty_output_is_no_folder():
     with pytest.raises(UsageError, match="output: is empty; give a directory"):
         storage.check_writable("")
+def test_a_table_whose_name_looks_like_a_pattern(tmp_path):
+    folder = tmp_path / "x[1]"
+    folder.mkdir()
+    pq.write_table(pa.table({"a": [1]}), folder / "c[2].parquet")
+    table = read_table(str(folder / "c[2].parquet"))
+    assert (table.rows, table.shards[0].name) == (1, "c[2]")
+
+
+def test_a_store_that_can_only_be_read_is_no_output():
+    with pytest.raises(UsageError, match="http://host/out: cannot write there: this kind of store can only be read"):
+        storage.check_writable("http://host/out")
