@@ -287,6 +287,8 @@ def test_the_mark_of_a_missing_file_is_wrong_use(tmp_path):
 def test_an_empty_output_is_no_folder():
     with pytest.raises(UsageError, match="output: is empty; give a directory"):
         storage.check_writable("")
+
+
 def test_a_table_whose_name_looks_like_a_pattern(tmp_path):
     folder = tmp_path / "x[1]"
     folder.mkdir()
