@@ -52,9 +52,11 @@ def log_through_root() -> None:
 
     They name tensors and settings of a folder, in which anything may stand; schemas.console shows such texts.
     """
+    from transformers.utils import loading_report
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    loading_report.PALETTE.update(dict.fromkeys(loading_report.PALETTE, ""))  # else its colours are shown as escapes
     for name in LOUD:
         library = logging.getLogger(name)
         library.propagate = True

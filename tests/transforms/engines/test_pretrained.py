@@ -136,7 +136,10 @@ def test_a_tensors_name_that_a_library_says_is_printable(clean):
     weights = clean / "model.safetensors"
     tensors = load_file(weights)
     save_file({**tensors, "odd\x1b[31m\u202e": tensors["classifier.bias"].clone()}, weights, {"format": "pt"})
-    assert loaded_elsewhere(clean, "score").count("datasets say \\x1b[31m") == 1
+    said = loaded_elsewhere(clean, "score")
+    assert said.count("datasets say \\x1b[31m") == 1
+    assert "LOAD REPORT" in said
+    assert r"\x1b[1m" not in said  # the library's own colours
 
 
 def test_a_setting_that_a_library_says_while_training_is_printable(clean):
