@@ -336,12 +336,12 @@ def test_the_flag_wins_over_the_recipe():
         ),
         (
             ["{recipe}", "-o", "x", "--set", "stages.evaluate.inspector=[judge=./judge]"],
-            "stages.evaluate.inspector: judge: no such model folder",
+            "stages.evaluate.inspector: ./judge: no such model folder",
         ),
         (["{recipe}", "-o", "x", "--set", "stages.evaluate.pair_ranker=a"], "stages.evaluate.pair_ranker: a: no such"),
         (
             ["{recipe}", "-o", "x", "--set", "stages.train_aligner.base=./no"],
-            "stages.train_aligner.base: no: no such model folder",
+            "stages.train_aligner.base: ./no: no such model folder",
         ),
         (
             ["{recipe}", "-o", "x", "--set", "models.upstream={engine: vllm, model: /no}"],
