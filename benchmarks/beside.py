@@ -93,12 +93,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000, help="of align and dedup (default 200,000)")
     parser.add_argument("--prompts", type=int, default=1_000, help="of generation (default 1,000)")
     parser.add_argument("--runs", type=int, default=3, help="turns (default 3)")
+    parser.add_argument("--work", nargs="+", metavar="NAME", help="only these, such as 'align, gated'")
     parser.add_argument("--write", action="store_true", help="write the table to docs/benchmarks.md")
     flags = parser.parse_args()
     other = flags.other.resolve()
     table = []
     with tempfile.TemporaryDirectory(prefix="alignbeam-beside-corpora-") as scratch:
         for name, (rows, run) in prepare(Path(scratch), flags.rows, flags.prompts).items():
+            if flags.work and name not in flags.work:
+                continue
             before, after = take_turns(run, other, flags.runs)
             ratios = [old / new for old, new in zip(before, after, strict=True)]
             ratio = median(ratios)
