@@ -53,7 +53,8 @@ def deduplicate(tool: str, corpus: Path, checkout: Path, folder: Path) -> float:
 
 def generate(prompts: Path, checkout: Path, folder: Path) -> float:
     (folder / "prompts.parquet").symlink_to(prompts)
-    python(checkout, "benchmarks.generation", "--variant", "b", str(generation.TEACHER), str(folder))
+    teacher = checkout / generation.TEACHER.relative_to(HERE)  # by its path a checkout knows what ends its texts
+    python(checkout, "benchmarks.generation", "--variant", "b", str(teacher), str(folder))
     return json.loads((folder / "result.json").read_text())["seconds"]
 
 
