@@ -43,8 +43,7 @@ def main(output: str, log_path: str) -> None:
 
     VllmEngine.submit = logged
     response_cache.FLUSH_ROWS = FLUSH_ROWS
-    generate.WINDOW_ROWS = WINDOW_ROWS
-    generate.Generate.__dataclass_fields__["window_rows"].default = WINDOW_ROWS
+    generate.WINDOW_ROWS, generate.WINDOW_REQUESTS = WINDOW_ROWS, 0  # not as many as the engine could take at once
     config = resolve(Config, [Layer("test", SETTINGS), Layer("output", {"output": output})]).config
     job = Job(config, ())
     for name in ("questions", "triples"):
