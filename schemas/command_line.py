@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import sys
 import types
 import typing
@@ -15,14 +16,10 @@ from schemas.errors import StageError, UsageError
 from schemas.settings import Layer, Resolved, parse_assignments, read_yaml, resolve
 
 DONE, FAILED, WRONG_USE, DONE_WITH_REJECTS, INTERRUPTED = 0, 1, 2, 3, 130
-
-
-def setting(help: str, default: Any = dataclasses.MISSING, *, positional: bool = False, short: str = "") -> Any:
-    """Return a field of a Config that is also a flag.
-
-    `help` is what `--help` says of it.
-    """
-    return dataclasses.field(default=default, metadata={"help": help, "positional": positional, "short": short})
+OF_THE_SYSTEM = (  # what disks and paths refuse: no mistake of ours
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
+)
 
 
 def check_limit(limit: int | None) -> None:
@@ -44,19 +41,24 @@ class Parser(argparse.ArgumentParser):
 
 
 def config_parser(
-    config_class: type, *, program: str, description: str, file_flag: str = "--config", epilog: str = ""
+    config_class: type, *, program: str, description: str, file_flag: str | None = "--config", epilog: str = ""
 ) -> Parser:
-    """Return a parser with a flag for every field made by `setting`.
+    """Return a parser with a flag for every field of schemas.fields.
 
-    `file_flag` names the file of settings.
+    `file_flag` names the file of settings; None: there is none, and --set is for something else.
     """
     parser = Parser(program, description, epilog)
     hints = typing.get_type_hints(config_class)
     for item in _flagged(config_class):
-        names = [name for name in (item.metadata["short"], _flag(item)) if name]
+        names = [name for name in (item.metadata.get("short"), _flag(item), item.metadata.get("also")) if name]
         parser.add_argument(*names, **_argument(item, hints[item.name]))
+    about = "any setting by dotted name"
+    if unflagged := [item.name for item in dataclasses.fields(config_class) if "help" not in item.metadata]:
+        about += f"; these have no flag: {', '.join(unflagged)}"
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=about)
+    if file_flag is None:
+        return parser
     parser.add_argument(file_flag, metavar="FILE", help="settings as YAML; flags and --set win over them")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting by dotted name")
     parser.add_argument("--print-config", action="store_true", help="print every setting and its source, then stop")
     return parser
 
@@ -76,6 +78,12 @@ def resolve_flags(config_class: type, parsed: argparse.Namespace, file_flag: str
     return resolve(config_class, layers)
 
 
+def flag_values(config_class: type, parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that flags of a command line give."""
+    values = {item.name: getattr(parsed, item.name) for item in _flagged(config_class)}
+    return {name: value for name, value in values.items() if value is not None and value != []}
+
+
 def exit_code(
     command: Callable[[], int], *, interrupted: str = "what was done is kept; the same command goes on from there"
 ) -> int:
@@ -89,8 +97,11 @@ def exit_code(
     except StageError as error:
         messages.print(Text("failed:", "red"), str(error), soft_wrap=True)
         return FAILED
-    except PermissionError as error:
-        messages.print(Text("error:", "red"), f"{error.filename}: permission denied", soft_wrap=True)
+    except OSError as error:
+        if error.errno not in OF_THE_SYSTEM or not error.filename:
+            raise
+        said = "permission denied" if isinstance(error, PermissionError) else error.strerror
+        messages.print(Text("error:", "red"), f"{error.filename}: {said}", soft_wrap=True)
         return WRONG_USE
     except KeyboardInterrupt:
         messages.print(Text("interrupted:", "yellow"), interrupted, soft_wrap=True)
@@ -102,20 +113,23 @@ def _flagged(config_class: type) -> list[dataclasses.Field]:
 
 
 def _flag(item: dataclasses.Field) -> str:
-    return item.name if item.metadata["positional"] else "--" + item.name.replace("_", "-")
+    if item.metadata.get("positional"):
+        return item.name
+    return item.metadata.get("flag") or "--" + item.name.replace("_", "-")
 
 
 def _argument(item: dataclasses.Field, annotation: Any) -> dict[str, Any]:
     default = item.default
     shown = "" if default in (dataclasses.MISSING, None, (), "", False) else f" (default: {default})"
     options: dict[str, Any] = {"help": item.metadata["help"] + shown}
-    if item.metadata["positional"]:
+    if item.metadata.get("positional"):
         return options | {"nargs": "?"}
-    options["default"] = None
+    options |= {"default": None, "dest": item.name}
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(arm for arm in typing.get_args(annotation) if arm is not type(None))
     if annotation is bool:
         return options | {"action": argparse.BooleanOptionalAction}
+    metavar = item.name.strip("_").upper()
     if typing.get_origin(annotation) is tuple:
-        return options | {"action": "append", "metavar": item.name.upper()}
-    return options | {"metavar": "N" if annotation is int else "X" if annotation is float else item.name.upper()}
+        return options | {"action": "append", "metavar": metavar}
+    return options | {"metavar": "N" if annotation is int else "X" if annotation is float else metavar}

@@ -27,6 +27,7 @@ KEY_REFUSAL = (
     "server in the environment: ALIGNBEAM_KEYS='HOST:PORT=VARIABLE' (docs/security.md)"
 )
 
+Path = tuple[str, ...]
 Allowed = Callable[[Any], bool] | Mapping[str, Any]  # whether a value is allowed, or the same of what is nested
 
 
@@ -177,43 +178,46 @@ def check_settings(source: str, values: Mapping[str, Any], *, typed: bool) -> No
 
     typed: whether the user typed them (--set, a flag), and so may say what a file may not.
     """
-    if problems := list(_problems(values, "", typed)):
-        raise UsageError("\n".join(f"{source}: {problem}" for problem in problems))
+    if problems := list(settings_problems(values, typed=typed)):
+        raise UsageError("\n".join(f"{source}: {'.'.join(path)}: {message}" for path, message in problems))
 
 
-def _problems(value: Any, name: str, typed: bool) -> Iterator[str]:
-    if name.count(".") > MAX_DEPTH:
-        yield f"{name[:80]}…: nested more than {MAX_DEPTH} levels deep"
+def settings_problems(value: Any, path: Path = (), *, typed: bool) -> Iterator[tuple[Path, str]]:
+    """Yield what settings at a path may not say, each with its own path."""
+    if len(path) > MAX_DEPTH + 1:
+        yield path, f"nested more than {MAX_DEPTH} levels deep"
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _of_key(key, item, f"{name}.{key}" if name else str(key), typed)
+            yield from _of_key(key, item, (*path, str(key)), typed)
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
-            yield from _problems(item, f"{name}.{number}" if name else str(number), typed)
+            yield from settings_problems(item, (*path, str(number)), typed=typed)
     elif isinstance(value, str):
         if value.rpartition("=")[2].startswith(f"{SCRIPTED}:") and not scripted_allowed():
-            yield f"{name} = {value!r}: {SCRIPTED_REFUSAL}"
+            yield path, f"{value!r}: {SCRIPTED_REFUSAL}"
     elif not (typed or value is None or is_number(value)):
         # A set or bytes would be turned into what they look like after they were looked at here.
-        yield f"{name}: {type(value).__name__} is no plain value; write a text, a number, a list or names"
+        yield path, f"{type(value).__name__} is no plain value; write a text, a number, a list or names"
 
 
-def _of_key(key: Any, value: Any, name: str, typed: bool) -> Iterator[str]:
+def _of_key(key: Any, value: Any, path: Path, typed: bool) -> Iterator[tuple[Path, str]]:
     if not (typed or isinstance(key, str | int)):
-        yield f"{name}: {type(key).__name__} is no name; write it as a text"
+        yield path, f"{type(key).__name__} is no name; write it as a text"
         return
     if key == "api_key_env":
-        yield f"{name}: {KEY_REFUSAL}"
+        yield path, KEY_REFUSAL
     if key == "engine" and value == SCRIPTED and not scripted_allowed():
-        yield f"{name} = {SCRIPTED!r}: {SCRIPTED_REFUSAL}"
+        yield path, f"{SCRIPTED!r}: {SCRIPTED_REFUSAL}"
     if not typed and key in ("args", "extra", "chat_template_kwargs"):
-        for refused in _refused(_allowed(key), value, name):
-            hint = re.sub(r"^members\.\d+\.", "", refused)  # align has --set for all members of a squad file
+        for refused in _refused(_allowed(key), value, path):
+            # align has --set for all members of a squad file
+            hint = ".".join(refused[2:] if refused[0] == "members" else refused)
             yield (
-                f"{refused}: no file may set it so, because vLLM can load code or read files by such arguments; "
-                f"if you trust it, type it: --set {hint}=…"
+                refused,
+                "no file may set it so, because vLLM can load code or read files by such arguments; "
+                f"if you trust it, type it: --set {hint}=…",
             )
-    yield from _problems(value, name, typed)
+    yield from settings_problems(value, path, typed=typed)
 
 
 def _allowed(key: str) -> Allowed:
@@ -222,18 +226,18 @@ def _allowed(key: str) -> Allowed:
     return SAMPLING_EXTRA if key == "extra" else switches
 
 
-def _refused(allowed: Allowed, value: Any, name: str) -> Iterator[str]:
-    """Yield the names of what is not allowed, at any depth; null stands for the default."""
+def _refused(allowed: Allowed, value: Any, path: Path) -> Iterator[Path]:
+    """Yield the paths of what is not allowed, at any depth; null stands for the default."""
     if value is None:
         return
     if not isinstance(allowed, Mapping):
         if not allowed(value):
-            yield name
+            yield path
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _refused(allowed.get(key, _never), item, f"{name}.{key}")
+            yield from _refused(allowed.get(key, _never), item, (*path, str(key)))
     else:
-        yield name
+        yield path
 
 
 def _never(value: Any) -> bool:

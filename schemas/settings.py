@@ -5,9 +5,9 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TextIO, TypeVar
 
 import fsspec
 import pydantic
@@ -40,14 +40,14 @@ class Resolved(Generic[T]):
     sources: dict[str, str] = field(default_factory=dict)
 
 
-def read_yaml(path: str) -> Any:
-    """Read a YAML file.
+def read_yaml(path: str, load: Callable[[TextIO], Any] = yaml.safe_load) -> Any:
+    """Read a YAML file with `load`.
 
     UsageError names one that cannot be read, and the line where it is not YAML.
     """
     try:
         with fsspec.open(path, "r", encoding="utf-8") as file:
-            return yaml.safe_load(file)
+            return load(file)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
@@ -92,13 +92,28 @@ def resolve(config_class: type, layers: list[Layer]) -> Resolved:
         check_settings(layer.source, layer.values, typed=layer.typed)
         problems = list(_unknown_keys(config_class, layer.values, ""))
         if problems:
-            raise UsageError("\n".join(f"{layer.source}: {problem}" for problem in problems))
+            raise UsageError("\n".join(f"{layer.source}: {name}: {message}" for name, message in problems))
         _merge(values, layer.values, layer.source, sources, "")
     try:
         config: Any = pydantic.TypeAdapter(config_class).validate_python(values)
     except pydantic.ValidationError as error:
         raise UsageError("\n".join(_explain(problem, sources) for problem in error.errors())) from error
     return Resolved(config, {name: sources.get(name, "default") for name in flatten(to_dict(config))})
+
+
+def look_over(config_class: type, values: Mapping[str, Any]) -> tuple[Any, list[tuple[str, str]]]:
+    """Return the config of these values and no problem, or None and every problem as (dotted name, message).
+
+    A message about several settings has no name.
+    """
+    if unknown := list(_unknown_keys(config_class, values, "")):
+        return None, unknown
+    try:
+        return pydantic.TypeAdapter(config_class).validate_python(values), []
+    except pydantic.ValidationError as error:
+        return None, [_named_problem(problem) for problem in error.errors()]
+    except UsageError as error:
+        return None, [("", str(error))]
 
 
 def validated(config_class: type[T], source: str, values: Mapping[str, Any]) -> T:
@@ -152,7 +167,7 @@ def _merge(into: dict, values: Mapping, source: str, sources: dict[str, str], pr
             sources[prefix + name] = source
 
 
-def _unknown_keys(config_class: Any, values: Any, prefix: str) -> typing.Iterator[str]:
+def _unknown_keys(config_class: Any, values: Any, prefix: str) -> typing.Iterator[tuple[str, str]]:
     if typing.get_origin(config_class) is tuple and isinstance(values, list):
         for number, value in enumerate(values):
             yield from _unknown_keys(typing.get_args(config_class)[0], value, f"{prefix}{number}.")
@@ -168,7 +183,7 @@ def _unknown_keys(config_class: Any, values: Any, prefix: str) -> typing.Iterato
             continue
         near = difflib.get_close_matches(str(name), names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-        yield f"{prefix}{name}: unknown setting ({hint})"
+        yield f"{prefix}{name}", f"unknown setting ({hint})"
 
 
 def _dataclass_of(annotation: Any) -> type | None:
@@ -177,13 +192,26 @@ def _dataclass_of(annotation: Any) -> type | None:
     return annotation if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) else None
 
 
-def _explain(problem: Any, sources: dict[str, str]) -> str:
+def _named_problem(problem: Any) -> tuple[str, str]:
+    """Return a problem of pydantic as a dotted name, "" where none is known, and what is wrong."""
     name = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
-    source = _source(sources, name or message.partition(":")[0])
-    where = "" if source == "default" and not name else f" [{source}]"  # checks across settings may name no single one
     if problem["type"] == "missing":
-        return f"{name}: has no value; give it in the recipe, with --set {name}=… or by its flag"
+        return name, "has no value"
     value = problem["input"]
-    shown = "" if isinstance(value, Mapping) or problem["type"] == "value_error" else f" (given: {value!r})"
-    return f"{name + ': ' if name else ''}{message}{shown}{where}"
+    if not (isinstance(value, Mapping) or problem["type"] == "value_error"):
+        message = f"{message} (given: {value!r})"
+    if not name and ": " in message:  # a check of the whole that names a setting itself
+        head, _, rest = message.partition(": ")
+        return (head, rest) if head.replace("_", "").isalnum() else ("", message)
+    return name, message
+
+
+def _explain(problem: Any, sources: dict[str, str]) -> str:
+    if problem["type"] == "missing":
+        name = ".".join(str(part) for part in problem["loc"])
+        return f"{name}: has no value; give it in the recipe, with --set {name}=… or by its flag"
+    name, message = _named_problem(problem)
+    source = _source(sources, name)
+    where = "" if source == "default" and not problem["loc"] else f" [{source}]"  # checks across settings may name none
+    return f"{name + ': ' if name else ''}{message}{where}"

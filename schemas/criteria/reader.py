@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Annotated, Any, get_args
 
 import fsspec
@@ -22,6 +23,12 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.level}: {self.field + ': ' if self.field else ''}{self.message}"
+
+
+@lru_cache(maxsize=16)
+def composed(data: bytes) -> yaml.Node | None:
+    """Return YAML's node of a file's bytes; a run reads its packs again and again."""
+    return yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
 
 
 class Reader:
@@ -59,7 +66,7 @@ class Reader:
         try:
             with fsspec.open(self.file, "rb") as stream:
                 data = stream.read()
-            node = yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
+            node = composed(data)
         except UnicodeDecodeError as error:
             self.note("", f"not UTF-8: {error.reason}", line=data.count(b"\n", 0, error.start) + 1)
         except yaml.YAMLError as error:
@@ -67,6 +74,8 @@ class Reader:
             fault = getattr(error, "problem", None) or str(error).splitlines()[0]
             line = mark.line + 1 if mark else 1
             self.note("", f"not YAML: {fault} (put a text with punctuation in quotes)", line=line)
+        except FileNotFoundError:
+            self.note("", f"no such file{self.if_unreadable}")
         except (OSError, ValueError, ImportError) as error:
             self.note("", f"cannot be read: {error or type(error).__name__}{self.if_unreadable}")
         else:

@@ -7,12 +7,17 @@ import pytest
 import yaml
 
 from pipelines.commands import align, run
-from pipelines.recipe.recipe import Config
+from pipelines.recipe.graph import Told, read_graph
+from pipelines.recipe.registry import STAGES
 from schemas.errors import UsageError
 from schemas.file_settings import ENGINE_ARGS, SAMPLING_EXTRA, check_settings
-from schemas.settings import Layer, parse_assignments, resolve
+from schemas.settings import parse_assignments
 
-RECIPE = {"name": "r", "criterion": "ethical", "output": "out", "model": "m"}
+RECIPE = """\
+name: r
+models: {{teacher: {{model: m, args: {args}}}}}
+steps: {{questions: {{stage: questions, model: teacher, pack: ethical}}}}
+"""
 
 
 def refused(values: dict, typed: bool = False) -> str:
@@ -136,21 +141,23 @@ def test_nothing_hides_behind_yaml(text):
     assert "f.yaml: " in refused(yaml.safe_load(text))
 
 
-def test_layers_of_files_are_looked_at_and_what_is_typed_is_the_users_own():
-    plugin = {"models": {"teacher": {"args": {"reasoning_parser_plugin": "x.py"}}}}
+def test_files_are_looked_at_and_what_is_typed_is_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(RECIPE.format(args="{reasoning_parser_plugin: x.py}"))
     with pytest.raises(
-        UsageError, match=r"^r.yaml: models.teacher.args.reasoning_parser_plugin: no file may set it so"
+        UsageError, match=r"^r.yaml:2: models.teacher.args.reasoning_parser_plugin: no file may set it so"
     ):
-        resolve(Config, [Layer("r.yaml", RECIPE | plugin)])
+        read_graph("r.yaml", STAGES)
+    (tmp_path / "r.yaml").write_text(RECIPE.format(args="{}"))
     typed = parse_assignments(["models.teacher.args.reasoning_parser_plugin=x.py"])
-    config = resolve(Config, [Layer("r.yaml", RECIPE), Layer("--set", typed, typed=True)]).config
-    assert config.engine("teacher")["args"] == {"reasoning_parser_plugin": "x.py"}
+    [step] = read_graph("r.yaml", STAGES, Told(sets=typed)).steps
+    assert step.sources["model"].settings["args"] == {"reasoning_parser_plugin": "x.py"}
 
 
 @pytest.mark.parametrize("secret", ["{hf_token: hf_x}", "{trust_remote_code: true}", "{x: {trust_remote_code: true}}"])
 def test_some_arguments_are_refused_though_typed(tmp_path, secret, capsys):
-    (tmp_path / "r.yaml").write_text("name: r\ncriterion: ethical")
-    flags = ["-o", "out", "--model", "m", "--print-config", "--set", f"models.teacher.args={secret}"]
+    (tmp_path / "r.yaml").write_text(RECIPE.format(args="{}"))
+    flags = ["-o", "out", "--print-config", "--set", f"models.teacher.args={secret}"]
     code = run.main([str(tmp_path / "r.yaml"), *flags])
     assert code == 2
     assert "hf_x" not in (text := capsys.readouterr().err)
