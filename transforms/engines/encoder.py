@@ -4,6 +4,9 @@ Rows are sorted by length and token ids before they are cut into batches, so nei
 decides which rows are padded together. Scores of one row in two different batches agree to about 1e-6 in float32.
 """
 
+import gc
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,7 +37,7 @@ def model_config(folder: str | Path) -> dict:
     Raises UsageError where it is no model in safetensors, or asks for code.
     """
     typed, folder = str(folder), Path(folder)  # a Path takes one slash of a URL away
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # a Path raises where a name is too long
         hint = "; models that score or embed texts are local folders" if "://" in typed else ""
         raise UsageError(f"{typed}: no such model folder{hint}")
     if not (folder / "config.json").is_file():
@@ -67,6 +70,16 @@ def open_once(engine: Callable[[str], T], folder: str | Path) -> T:
         if key not in _opened:
             _opened[key] = engine(str(folder))
         return _opened[key]
+
+
+def close_models() -> None:
+    """Forget every opened model, so that its memory can be used by others; `open_once` loads anew."""
+    with _opening:
+        _opened.clear()
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def pick_device(device: str | None) -> "torch.device":

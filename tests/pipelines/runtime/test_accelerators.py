@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from apache_beam.options.pipeline_options import StandardOptions, WorkerOptions
+from one_step import do
 
 from pipelines import curate, ingest
 from pipelines.commands import align
@@ -104,7 +105,7 @@ def test_what_runs_models_has_accelerators_from_reading_to_writing_and_nothing_e
     assert align.main([*flags, "--", *DATAFLOW]) == DONE
     ((graph, options),) = submitted
     on_gpu = accelerated(graph)
-    aligning = {name for name in hints_of(graph) if name.split("/")[0] in ("SetAside", "Align")}
+    aligning = {name for name in hints_of(graph) if name.split("/")[0] in ("Answer", "SetAside", "Align")}
     assert {name.split("/")[1] for name in aligning if name.startswith("Align")} >= {"ScoreResponse", "Rewrite2"}
     spread = {name for name in on_gpu if name.startswith("Read/Spread/")}
     assert on_gpu == aligning | spread | {"Read/Read", "Write/WriteParts"}
@@ -141,9 +142,9 @@ def test_stages_without_a_model_have_no_accelerator(tmp_path, corpus, submitted)
     source = tmp_path / "rows.jsonl"
     source.write_text(json.dumps({"question": "q?", "response": "r"}))
     with pytest.raises(UsageError, match=r"manifest\.json: no such file"):  # a dry run leaves nothing behind
-        ingest.run(ingest.Config(corpus=str(source), output=str(tmp_path / "imported")), DATAFLOW)
+        ingest.import_into(ingest.Config(corpus=str(source)), str(tmp_path / "imported"), DATAFLOW)
     with pytest.raises(UsageError, match=r"manifest\.json: no such file"):
-        curate.run(curate.Config(input=corpus, output=str(tmp_path / "run")), DATAFLOW)
+        do(curate.KIND, curate.Config(table=corpus), tmp_path / "run", beam=DATAFLOW)
     assert len(submitted) == 2
     for graph, options in submitted:
         assert accelerated(graph) == set()

@@ -32,7 +32,16 @@ def start(root, tmp_path, questions):
     engine = (
         "engine={engine: scripted, args: {function: 'tests.scripted_models:teacher', delay_seconds: 0.1, threads: 2}}"
     )
-    command = ["pipelines.triples", str(questions), "--criterion", "ethical", "-o", str(tmp_path / "run")]
+    command = [
+        "pipelines.triples",
+        str(questions),
+        "--criterion",
+        "ethical",
+        "--model",
+        "m",
+        "-o",
+        str(tmp_path / "run"),
+    ]
     return subprocess.Popen(
         [sys.executable, "-m", *command, "--set", engine],
         cwd=root,
