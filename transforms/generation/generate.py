@@ -28,7 +28,7 @@ from transforms.generation.response_cache import (
     request_key,
 )
 from transforms.tables import progress
-from transforms.tables.chunks import Chunk
+from transforms.tables.chunks import Asked, Chunk
 from transforms.tables.columns import with_columns
 from transforms.tables.identity import sampling_seed
 from transforms.tables.marks import kept
@@ -94,6 +94,16 @@ def with_completions(batch: pa.RecordBatch, completions: list[Completion | None]
     if "error" in batch.schema.names:
         errors = pc.coalesce(batch.column("error"), errors)
     return with_columns(batch, error=errors)
+
+
+def asked_for(completions: list[Completion | None]) -> Asked:
+    """Return what was asked for completions, None where no model was."""
+    answers = [completion for completion in completions if completion]
+    return Asked(
+        len(answers),
+        sum(answer.prompt_tokens for answer in answers),
+        sum(answer.completion_tokens for answer in answers),
+    )
 
 
 def contexts_of(model: Model) -> Callable[[Sampling], str]:
@@ -276,10 +286,10 @@ class _GenerateFn(beam.DoFn):
         pending = self.pending.popleft()
         self._wait_for(pending.last)
         self.bytes -= pending.chunk.batch.nbytes
-        batch = with_completions(
-            pending.chunk.batch, [future.result() if future else None for future in pending.futures]
-        )
-        return WindowedValue(pending.chunk.with_batch(batch), pending.timestamp, (pending.window,))
+        completions = [future.result() if future else None for future in pending.futures]
+        batch = with_completions(pending.chunk.batch, completions)
+        asked = asked_for(completions)
+        return WindowedValue(pending.chunk.with_batch(batch, asked), pending.timestamp, (pending.window,))
 
 
 @dataclass

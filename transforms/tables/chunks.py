@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -14,9 +15,23 @@ CHUNK_BYTES = 4 << 20
 Keyed = tuple[int, pa.RecordBatch]  # a shard or a bucket, and rows of hashes, positions and marks
 
 
+class Asked(NamedTuple):
+    """What models were asked, cached answers included: requests, and the tokens of prompts and completions."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, more: "Asked") -> "Asked":
+        return Asked(*map(sum, zip(self, more, strict=True)))
+
+
+NOTHING_ASKED = Asked()
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows [first_row, first_row + rows) of a shard, as they stand now.
+    """Rows [first_row, first_row + rows) of a shard, as they stand now, and what models were asked about them.
 
     A transform may change the batch, never the range of input rows it accounts for.
     """
@@ -25,9 +40,11 @@ class Chunk:
     first_row: int
     rows: int
     batch: pa.RecordBatch
+    asked: Asked = NOTHING_ASKED
 
-    def with_batch(self, batch: pa.RecordBatch) -> "Chunk":
-        return Chunk(self.shard, self.first_row, self.rows, batch)
+    def with_batch(self, batch: pa.RecordBatch, asked: Asked = NOTHING_ASKED) -> "Chunk":
+        """Return the chunk with another batch; asked: what models were asked for it."""
+        return Chunk(self.shard, self.first_row, self.rows, batch, self.asked.plus(asked))
 
 
 def end_of_shard(shard: int, rows: int) -> Chunk:
@@ -56,21 +73,21 @@ class BatchCoder(beam.coders.Coder):
 
 
 class ChunkCoder(beam.coders.Coder):
-    """Arrow IPC as in BatchCoder, behind the rows that the chunk stands for."""
+    """Arrow IPC as in BatchCoder, behind the rows that the chunk stands for and what was asked about them."""
 
-    _rows_of_chunk = struct.Struct("<qqq")
+    _head = struct.Struct("<6q")
 
     def encode(self, chunk: Chunk) -> bytes:
         sink = pa.BufferOutputStream()
-        sink.write(self._rows_of_chunk.pack(chunk.shard, chunk.first_row, chunk.rows))
+        sink.write(self._head.pack(chunk.shard, chunk.first_row, chunk.rows, *chunk.asked))
         with pa.ipc.new_stream(sink, chunk.batch.schema) as writer:
             writer.write_batch(chunk.batch)
         return sink.getvalue().to_pybytes()
 
     def decode(self, encoded: bytes) -> Chunk:
-        shard, first_row, rows = self._rows_of_chunk.unpack_from(encoded)
-        with pa.ipc.open_stream(pa.py_buffer(encoded)[self._rows_of_chunk.size :]) as reader:
-            return Chunk(shard, first_row, rows, reader.read_next_batch())
+        shard, first_row, rows, *asked = self._head.unpack_from(encoded)
+        with pa.ipc.open_stream(pa.py_buffer(encoded)[self._head.size :]) as reader:
+            return Chunk(shard, first_row, rows, reader.read_next_batch(), Asked(*asked))
 
     def estimate_size(self, chunk: Chunk) -> int:
         return chunk.batch.nbytes  # Beam's counters would encode a chunk to learn its size

@@ -18,7 +18,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from schemas.errors import StageError
 from transforms.tables import storage
-from transforms.tables.chunks import Chunk
+from transforms.tables.chunks import Asked, Chunk
 from transforms.tables.entries import complete_entries, entry_path
 from transforms.tables.marks import kept
 from transforms.tables.shard_file import GROUP_ROWS, ShardFile, conform, join_files
@@ -124,6 +124,8 @@ class WriteTables(beam.PTransform):
                 f"{target.name}: {entry['in']:,} of its {target.rows:,} rows were read; it was changed meanwhile. "
                 "Run the same command again"
             )
+        if asked := _all_asked(part.get("tokens") for part in parts):
+            entry["tokens"] = asked
         for reasons in ("drops", "rejects"):
             entry[reasons] = dict(sum((Counter(part[reasons]) for part in parts), Counter()))
         for position, (name, schema) in enumerate(self.schemas.items()):
@@ -162,8 +164,25 @@ class WriteTables(beam.PTransform):
         }
         path = storage.join(self.directory, MANIFEST)
         storage.remove(storage.join(self.directory, "parts"))
-        storage.write_json(path, {**self.about, "tables": tables, "counts": counts, "seconds": time.time() - started})
+        about = {**self.about, "tables": tables, "counts": counts}
+        if asked := _all_asked(entry.get("tokens") for entry in entries):
+            about["tokens"] = asked
+        storage.write_json(path, {**about, "seconds": time.time() - started})
         return path
+
+
+def _all_asked(parts: Iterable[dict[str, int] | None]) -> dict[str, int]:
+    """Return the sum of what models were asked, as a manifest has it; nothing where none was."""
+    asked = sum_of_asked(parts)
+    return asked._asdict() if asked.requests else {}
+
+
+def sum_of_asked(parts: Iterable[Mapping[str, int] | None]) -> Asked:
+    """Return the sum of the `tokens` of manifests, some of which have none."""
+    total = Asked()
+    for part in parts:
+        total = total.plus(Asked(**(part or {})))
+    return total
 
 
 class _WriteParts(beam.DoFn):
@@ -175,6 +194,7 @@ class _WriteParts(beam.DoFn):
     shard: int
     first_row: int
     rows: int
+    asked: Asked
     files: dict[str, ShardFile]
     reasons: dict[str, Counter[str]]
     parts: dict[int, list[dict]]
@@ -195,6 +215,7 @@ class _WriteParts(beam.DoFn):
             self._finish_part()
             self._start_part(chunk.shard, chunk.first_row)
         self.rows += chunk.rows
+        self.asked = self.asked.plus(chunk.asked)
         for name, batch in self.tables.split(chunk).items():
             if batch.num_rows:
                 schema = self.tables.schemas[name]
@@ -214,7 +235,7 @@ class _WriteParts(beam.DoFn):
                 yield WindowedValue((shard, part), GlobalWindow().max_timestamp(), [GlobalWindow()])
 
     def _start_part(self, shard: int, first_row: int) -> None:
-        self.shard, self.first_row, self.rows = shard, first_row, 0
+        self.shard, self.first_row, self.rows, self.asked = shard, first_row, 0, Asked()
         self.files, self.reasons = {}, {"drops": Counter(), "rejects": Counter()}
 
     def _part(self, table: str) -> str:
@@ -228,7 +249,8 @@ class _WriteParts(beam.DoFn):
         for file in self.files.values():
             file.close()
         files = {name: file.path for name, file in self.files.items()}
-        part = {"first_row": self.first_row, "rows": self.rows, "files": files, **self.reasons}
+        about = {"first_row": self.first_row, "rows": self.rows, "tokens": self.asked._asdict()}
+        part = {**about, "files": files, **self.reasons}
         parts = self.parts.setdefault(self.shard, [])
         parts.append(part)
         expected = self.tables.targets[self.shard].rows

@@ -4,7 +4,7 @@ import apache_beam as beam
 import pyarrow as pa
 from copied_table import rows
 
-from transforms.tables.chunks import BatchCoder, Chunk, ChunkCoder
+from transforms.tables.chunks import Asked, BatchCoder, Chunk, ChunkCoder
 
 
 def test_batch_coder_carries_the_slice_only():
@@ -22,3 +22,11 @@ def test_chunk_coder_carries_the_slice_only():
     assert ChunkCoder().decode(encoded) == chunk
     assert len(encoded) < 1000
     assert isinstance(beam.coders.registry.get_coder(Chunk), ChunkCoder)
+
+
+def test_a_chunk_sums_up_what_models_were_asked_about_it():
+    batch = rows(0, 2).to_batches()[0]
+    chunk = Chunk(3, 10, 2, batch).with_batch(batch, Asked(2, 30, 7)).with_batch(batch)
+    chunk = chunk.with_batch(batch, Asked(1, 9, 4))
+    assert chunk.asked == Asked(3, 39, 11)
+    assert ChunkCoder().decode(ChunkCoder().encode(chunk)) == chunk
