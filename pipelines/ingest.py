@@ -4,40 +4,46 @@ Rows that cannot be used are rejects with file, line and reason.
 
     alignbeam import answers.jsonl.gz -o data/answers
     alignbeam import 'hh/*.jsonl.gz' -o data/hh --kind triples
-    python -m pipelines.ingest answers.csv -o data/answers --question-column prompt -- --runner=FlinkRunner ...
+    alignbeam import answers.csv -o data/answers --question-column prompt -- --runner=FlinkRunner ...
 """
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.runtime import entrypoint
 from pipelines.runtime.at_work import at_work
 from pipelines.runtime.beam import run_pipeline
-from pipelines.runtime.stage import Stage, identity_digest
-from schemas.command_line import check_limit, setting
+from pipelines.runtime.estimates import SAMPLE_ROWS, Outlook, Prospect, Sample
+from pipelines.runtime.stage import Stage
+from pipelines.runtime.step import Outside, Place, PlannedStep, StageKind, Step, always
+from pipelines.runtime.steps import alone, open_step
+from schemas.command_line import check_limit
 from schemas.console import messages
 from schemas.errors import StageError, UsageError
+from schemas.fields import setting
 from schemas.names import check_name
 from schemas.urls import redact_urls, without_query
-from transforms.corpora import records
-from transforms.corpora.fields import REJECTS, Kind, Look, look_at, read_chunks, schema_of
+from transforms.corpora import looks, records
+from transforms.corpora.fields import REJECTS, Kind, Look, read_chunks, schema_of
 from transforms.tables import storage
 from transforms.tables.chunks import Chunk, end_of_shard
+from transforms.tables.columns import is_text
 from transforms.tables.entries import read_entries
 from transforms.tables.identity import content_id
 from transforms.tables.shards import Target
 from transforms.tables.table import MANIFEST
 from transforms.tables.write import WriteTables
 
+COUNTED_ROWS = 100_000  # that a plan reads; of larger corpora only Parquet files say how many rows they have
 NAMED_FILES = 10  # of those that cannot be read
-LOOKS = "looks.json"  # the columns and types of the corpus's files
 CLAIM = "import.json"  # which import the shards in a directory belong to, before a manifest says so
 
 
@@ -58,14 +64,18 @@ class TripleFlags(TextFlags):
 class ResponseFlags(TextFlags):
     messages_column: str | None = setting("column of a chat, whose last assistant turn is the response", None)
     batch_input: str | None = setting(
-        "requests whose results the corpus is: a batch API's input file, folder or glob", None
+        "requests whose results the corpus is: a batch API's input file, folder or glob", None, decides=False, path=True
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ResponseFlags, TripleFlags):
-    corpus: str = setting("file, folder or glob: Parquet, JSON lines, JSON, CSV, plain or compressed", positional=True)
-    output: str = setting("directory for the table", short="-o")
+    corpus: str = setting(
+        "file, folder or glob: Parquet, JSON lines, JSON, CSV, plain or compressed",
+        positional=True,
+        decides=False,
+        path=True,
+    )
     kind: Kind = setting("questions, responses, or triples (also from preference data)", "responses")
     limit: int | None = setting("read only so many rows of each file", None)
 
@@ -83,12 +93,18 @@ class Config(ResponseFlags, TripleFlags):
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Command(Config):
+    output: str = setting("directory for the table", short="-o")
+
+
 @dataclass(frozen=True)
 class Source:
     """A corpus file, and how its rows are read."""
 
     shard: int
     path: str
+    mark: str  # of the file
     kind: Kind
     columns: dict[str, str]
     schema: pa.Schema
@@ -98,7 +114,7 @@ class Source:
 
     @cached_property
     def target(self) -> Target:
-        return Target(self.name, content_id(storage.mark(self.path), str(self.columns), redact_urls(self.batch_input)))
+        return Target(self.name, content_id(self.mark, str(self.columns), redact_urls(self.batch_input)))
 
     def chunks(self) -> Iterator[Chunk]:
         rows = 0
@@ -140,67 +156,57 @@ def find_requests(path: str) -> tuple[tuple[str, str], ...]:
     return tuple((file, storage.mark(file)) for file in files)
 
 
-def find_sources(config: Config, notes: str | None = None) -> list[Source]:
-    """Return every file with its columns.
+def find_sources(config: Config) -> list[Source]:
+    """Return every file with its columns; empty files are left out, unreadable ones become rejects.
 
-    Empty files are left out, unreadable ones become rejects; both are told.
-
-    notes: a file that keeps the columns of the corpus's files, so that a rerun of a large corpus looks into those alone
-        that are new or changed.
     Raises UsageError where a file is missing, lacks a column, or has one of another type than the others, and where not
     one file can be read.
     """
     check_flags(config)
     requests = find_requests(config.batch_input) if config.batch_input else ()
-    files = records.find_files(config.corpus)
-    looks_or_errors = look_at_all(files, config, notes)
-    looks = [look for look in looks_or_errors.values() if isinstance(look, Look)]
-    errors = [error for error in looks_or_errors.values() if isinstance(error, records.NoRecord)]
-    if not looks:
-        raise errors[0]
-    for error in errors[:NAMED_FILES]:
-        messages.print(f"left out: {error}", soft_wrap=True)
-    if len(errors) > NAMED_FILES:
-        messages.print(f"left out: {len(errors) - NAMED_FILES:,} more files without a record that can be read")
-    schema = schema_of(config.kind, looks)
-    kept = {path: look for path, look in looks_or_errors.items() if not isinstance(look, records.EmptyFile)}
-    columns = {path: look.columns if isinstance(look, Look) else looks[0].columns for path, look in kept.items()}
-    root = config.corpus
+    seen = look_at_corpus(config)
+    readable = [look for _, look in seen.values() if isinstance(look, Look)]
+    if not readable:
+        raise next(look for _, look in seen.values() if isinstance(look, records.NoRecord))
+    schema = schema_of(config.kind, readable)
+    kept = {path: file for path, file in seen.items() if not isinstance(file[1], records.EmptyFile)}
+    names = shard_names(config.corpus, list(kept))
+    return [
+        Source(shard, path, mark, config.kind, columns_of(look, readable), schema, config.limit, requests, names[path])
+        for shard, (path, (mark, look)) in enumerate(kept.items())
+    ]
+
+
+def look_at_corpus(config: Config) -> dict[str, tuple[str, looks.Seen]]:
+    return looks.look_at_all(records.find_files(config.corpus), config.kind, config.columns, config.limit)
+
+
+def columns_of(look: looks.Seen, readable: Sequence[Look]) -> dict[str, str]:
+    """Return a file's columns; one that cannot be read is tried with those of the first."""
+    return look.columns if isinstance(look, Look) else readable[0].columns
+
+
+def shard_names(corpus: str, files: Sequence[str]) -> dict[str, str]:
+    """Return the name of each file's shard; UsageError where two would have the same."""
+    root = corpus
     if not storage.is_directory(root):
         root = storage.fixed_part(root) if storage.is_pattern(root) else storage.folder_of(root)
     names = {
-        path: check_name(storage.relative(without_query(path), root), path).removesuffix(".parquet") for path in kept
+        path: check_name(storage.relative(without_query(path), root), path).removesuffix(".parquet") for path in files
     }
     for name, times in Counter(names.values()).items():
         if times > 1:
             raise UsageError(f"{root}: {name} and {name}.parquet would be one file in the output; rename one of them")
-    return [
-        Source(shard, path, config.kind, columns[path], schema, config.limit, requests, names[path])
-        for shard, path in enumerate(kept)
-    ]
+    return names
 
 
-def look_at_all(files: Sequence[str], config: Config, notes: str | None) -> dict[str, Look | records.NoRecord]:
-    """Return every file's columns, or why nothing of it can be read.
-
-    They come from the notes where they stand there.
-    """
-    noted = storage.read_json(notes) if notes and storage.exists(notes) else {}
-
-    def look(path: str) -> tuple[str, Look | records.NoRecord]:
-        key = content_id(redact_urls(path), storage.mark(path), config.kind, str(config.columns), str(config.limit))
-        if key in noted:
-            return key, Look.from_json(noted[key])
-        try:
-            return key, look_at(path, config.kind, config.columns, config.limit)
-        except records.NoRecord as error:
-            return key, error
-
-    keyed = storage.for_each(look, files)
-    to_note = {key: look.to_json() for key, look in keyed if isinstance(look, Look)}
-    if notes and to_note.keys() != noted.keys():
-        storage.write_json(notes, to_note)
-    return {path: look for path, (_, look) in zip(files, keyed, strict=True)}
+def tell_unreadable(files: Mapping[str, tuple[str, looks.Seen]]) -> None:
+    """Print which files hold no record that can be read, and why."""
+    errors = [look for _, look in files.values() if isinstance(look, records.NoRecord)]
+    for error in errors[:NAMED_FILES]:
+        messages.print(f"left out: {error}", soft_wrap=True)
+    if len(errors) > NAMED_FILES:
+        messages.print(f"left out: {len(errors) - NAMED_FILES:,} more files without a record that can be read")
 
 
 @dataclass(frozen=True)
@@ -213,20 +219,6 @@ class SplitImported:
         is_good = pc.is_null(chunk.batch.column("error"))
         rows = pa.RecordBatch.from_struct_array(chunk.batch.filter(is_good).column("row"))
         return {self.name: rows, "rejects": chunk.batch.filter(pc.invert(is_good))}
-
-
-def stage_for(config: Config, sources: list[Source], *, by_identity: bool) -> Stage:
-    identity = {
-        "corpus": storage.relative(config.corpus, config.output),
-        "kind": config.kind,
-        "columns": config.columns,
-        "schema": sources[0].schema.to_string(),
-        "limit": config.limit,
-    }
-    inputs = content_id(*(f"{source.name} {source.target.mark}" for source in sources))
-    digest = identity_digest(identity)
-    directory = storage.join(config.output, digest) if by_identity else config.output
-    return Stage(directory, "import", identity, inputs)
 
 
 def claim(stage: Stage) -> None:
@@ -257,35 +249,77 @@ def build(sources: list[Source], stage: Stage, root: beam.Pipeline) -> None:
     )
 
 
-def run(
-    config: Config,
-    beam_arguments: Sequence[str] = (),
-    *,
-    by_identity: bool = False,
-    check: Callable[[pa.Schema], None] = lambda schema: None,
-) -> Stage:
-    """Import the corpus unless that is done.
+def do(config: Config, step: Step) -> None:
+    """Import the files that are new or changed.
 
-    Raises StageError where not one row of it can be used.
-
-    by_identity: into a directory below the output, named by the input and the settings, so that an edited input is
-        imported again.
-    check: raises UsageError where the table's columns would be of no use to the caller.
+    Raises StageError where not one row of the corpus can be used.
     """
-    check_apart(config.corpus, config.output)
-    storage.check_writable(config.output)
-    with at_work(config.output):
-        sources = find_sources(config, storage.join(config.output, LOOKS))
-        check(sources[0].schema)
-        stage = stage_for(config, sources, by_identity=by_identity)
+    check_apart(config.corpus, step.place.output)
+    stage = step.stage
+    with at_work(stage.directory):
+        sources, seen = find_sources(config), look_at_corpus(config)
+        tell_unreadable(seen)
+        looks.note(storage.join(stage.directory, looks.LOOKS), seen, config.kind, config.columns, config.limit)
         if not stage.is_done():
             claim(stage)
             stage.withdraw_if_changed({source.shard: source.target for source in sources})
-            run_pipeline(lambda root: build(sources, stage, root), beam_arguments, models=False)
+            run_pipeline(lambda root: build(sources, stage, root), step.beam_arguments, models=False)
     counts = stage.read_manifest()["counts"]
     if not counts["kept"]:
         raise StageError(f"{config.corpus}: not one row could be used: {counts['rejects']}")
-    return stage
+
+
+def gives(config: Config, inputs: Mapping[str, pa.Schema]) -> dict[str, pa.Schema]:
+    """Return the schemas of the table and its rejects; nothing where the corpus cannot be read, as `check` says."""
+    try:
+        return {config.kind: find_sources(config)[0].schema, "rejects": REJECTS}
+    except UsageError:
+        return {}
+
+
+def outside(config: Config) -> Outside:
+    sources = find_sources(config)
+    return Outside(
+        {"schema": sources[0].schema.to_string()},
+        {"corpus": config.corpus} | ({"batch_input": config.batch_input} if config.batch_input else {}),
+        content_id(*(f"{source.name} {source.target.mark}" for source in sources)),
+    )
+
+
+def check(config: Config) -> None:
+    find_sources(config)
+
+
+def estimate(config: Config, prospect: Prospect) -> Outlook:
+    """Return the outlook: the rows of the corpus, where it is there and not too large to be counted."""
+    try:
+        sources = find_sources(config)
+    except UsageError:  # the run's check says what is wrong
+        return Outlook(None)
+    batches, rows = [], 0
+    for batch in (chunk.batch for source in sources for chunk in source.chunks() if chunk.rows):
+        batches.append(pa.RecordBatch.from_struct_array(batch.column("row")).filter(pc.is_null(batch.column("error"))))
+        rows += batch.num_rows
+        if rows > COUNTED_ROWS:
+            break
+    read = pa.Table.from_batches(batches, sources[0].schema)
+    spread = np.linspace(0, max(0, read.num_rows - 1), min(SAMPLE_ROWS, read.num_rows), dtype=np.int64)
+    texts = [column.name for column in read.schema if is_text(column.type)]
+    sample = Sample(read.select(texts).take(spread), is_real=True)
+    if rows <= COUNTED_ROWS:
+        return Outlook(rows, likely=read.num_rows, sample=sample)
+    if not all(records.format_of(source.path) == "parquet" for source in sources):
+        return Outlook(None, sample=sample)
+    counts = [records.read_footer(source.path)[1] for source in sources]
+    rows = sum(count if config.limit is None else min(count, config.limit) for count in counts)
+    return Outlook(rows, likely=rows, sample=sample)
+
+
+def recall(place: Place) -> None:
+    """Read what earlier imports saw in their files."""
+    imports = storage.list_in(storage.join(place.output, KIND.name), f"*/{looks.LOOKS}")
+    for path in (storage.join(place.output, looks.LOOKS), *imports):
+        looks.recall(path)
 
 
 def refuse_import_flags(path: str, settings: dict[str, str | None]) -> None:
@@ -297,8 +331,39 @@ def refuse_import_flags(path: str, settings: dict[str, str | None]) -> None:
         raise UsageError(f"{path}: is a table made by a stage and read by its own columns; leave out {' '.join(flags)}")
 
 
+KIND = StageKind(
+    name="import",
+    about="files as people have them to a table of questions, responses or triples",
+    config=Config,
+    do=do,
+    gives=gives,
+    outside=outside,
+    check=check,
+    recall=recall,
+    estimate=estimate,
+    grows=always,
+)
+
+
+def import_into(config: Config, output: str, beam_arguments: Sequence[str] = ()) -> Stage:
+    """Import a corpus into a directory, which is the table then; nothing is done where it is complete."""
+    check_apart(config.corpus, output)
+    storage.check_writable(output)
+    step = open_step(
+        alone(PlannedStep(KIND.name, KIND, config, beam_arguments=tuple(beam_arguments))), {}, Place(output)
+    )
+    step = replace(step, stage=replace(step.stage, directory=output))
+    do(config, step)
+    return step.stage
+
+
+def run(command: Command, beam_arguments: Sequence[str] = ()) -> int:
+    config = Config(**{item.name: getattr(command, item.name) for item in fields(Config)})
+    return entrypoint.report_stages(import_into(config, command.output, beam_arguments))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run, program="alignbeam import", description=__doc__)
+    return entrypoint.command_main(argv, Command, run, program="alignbeam import", description=__doc__)
 
 
 if __name__ == "__main__":

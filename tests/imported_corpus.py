@@ -10,7 +10,7 @@ from transforms.tables.identity import content_id
 
 
 def imported(path, out, **settings):
-    stage = ingest.run(ingest.Config(corpus=str(path), output=str(out), **settings))
+    stage = ingest.import_into(ingest.Config(corpus=str(path), **settings), str(out))
     kind = settings.get("kind", "responses")
     rejects = stage.table("rejects").to_arrow().select(["line", "error"]).to_pylist()
     return stage.table(kind).to_arrow().to_pylist(), [(row["line"], row["error"]) for row in rejects]

@@ -7,38 +7,55 @@
 
 A file that is no table yet is imported first. Rows that break a rule or match a held-out question go first: no good row
 is then dropped as the duplicate of one of them. The table `drops` has every dropped row with its reason, and README.md
-of the stage's directory is a data card. Triples also give the shards that the trainers read, in `aligner/` and
-`inspector/`.
+of the stage's directory is a data card. Triples also give the shards that the trainers read, in steps of their own.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields, replace
 
-from pipelines import curate, ingest
+import pyarrow as pa
+
+from pipelines import curate, ingest, shards
 from pipelines.commands.explain import explain_row
 from pipelines.runtime import entrypoint
-from pipelines.runtime.beam import on_all_processors
+from pipelines.runtime.at_work import at_work
+from pipelines.runtime.runs import Record
 from pipelines.runtime.stage import Stage
-from schemas.command_line import setting
+from pipelines.runtime.step import Place, PlannedStep, TableSource
+from pipelines.runtime.steps import Made, alone, check_outside, do_steps, open_step
+from pipelines.runtime.training_shards import TRAINERS
+from schemas.command_line import DONE
+from schemas.console import messages
 from schemas.errors import UsageError
+from schemas.fields import setting
+from schemas.tables import name_by_columns
 from transforms.corpora import records
 from transforms.corpora.fields import Kind, choose_columns
 from transforms.curation.validity import rules_for
 from transforms.tables import storage
 from transforms.tables.table import MANIFEST, read_table
+from transforms.training_data.shards import count_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ingest.TripleFlags, curate.Config):
+class Config(ingest.TripleFlags, curate.Rules):
     input: str = setting("table of triples, responses or questions, or a file to import", positional=True)
+    output: str = setting("run directory", short="-o")
+    heldout: tuple[str, ...] = setting("questions to keep out: a table, file or folder; may be given again", ())
+    previous: str | None = setting("curated table whose questions keep their splits; newcomers join them", None)
+    rows_per_shard: int = setting("rows in a training shard", 10_000)
     kind: Kind | None = setting("what to import the file as (default: by its columns)", None)
     explain: str | None = setting("say what every rule sees in the row of this id and what became of it; no more", None)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rows_per_shard < 1:
+            raise ValueError(f"rows_per_shard: must be at least 1, not {self.rows_per_shard}")
 
-def import_input(config: Config, beam_arguments: Sequence[str]) -> Stage | None:
-    """Import the input under the output, unless it is a table with `id` and `question`."""
+
+def import_config(config: Config) -> ingest.Config | None:
+    """Return how the input is imported, None where it is a table with `id` and `question`."""
     flags = {item.name: getattr(config, item.name) for item in fields(ingest.TripleFlags)}
     columns = {name.removesuffix("_column"): column for name, column in flags.items()}
     if storage.exists(storage.join(config.input, MANIFEST)):
@@ -48,10 +65,8 @@ def import_input(config: Config, beam_arguments: Sequence[str]) -> Stage | None:
     as_it_is = all(records.format_of(file) == "parquet" for file in files) and not any(columns.values())
     if as_it_is and {"id", "question"} <= set(read_table(config.input).schema.names):
         return None
-    kind = config.kind or guess_kind(files[0], columns)
-    settings = ingest.Config(corpus=config.input, output=storage.join(config.output, "input"), kind=kind, **flags)
-    check = partial(curate.check_columns, config.input, config=config)
-    return ingest.run(settings, beam_arguments, by_identity=True, check=check)
+    ingest.check_apart(config.input, config.output)
+    return ingest.Config(corpus=config.input, kind=config.kind or guess_kind(files[0], columns), **flags)
 
 
 def guess_kind(path: str, columns: dict[str, str | None]) -> Kind:
@@ -65,33 +80,78 @@ def guess_kind(path: str, columns: dict[str, str | None]) -> Kind:
     return "questions"
 
 
-def stage_config(config: Config, imported: Stage | None) -> curate.Config:
-    """Return the stage's own settings, with the imported table as its input where there is one."""
-    settings = {item.name: getattr(config, item.name) for item in fields(curate.Config)}
-    return curate.Config(**settings | ({"input": imported.directory} if imported else {}))
+def curate_config(config: Config) -> curate.Config:
+    """Return the settings of the step, the held-out questions being read as they are."""
+    rules = {item.name: getattr(config, item.name) for item in fields(curate.Rules)}
+    return curate.Config(table=config.input, heldout_files=config.heldout, previous=config.previous, **rules)
 
 
-def curate_input(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
-    """Import the input where it is no table yet, and curate it; return the stages done.
+def input_schema(config: Config, imported: ingest.Config | None) -> pa.Schema:
+    """Return the columns of the table to curate, imported or not; UsageError where a file has none of use."""
+    if imported is None:
+        return read_table(config.input).schema
+    return ingest.find_sources(imported)[0].schema
 
-    With `explain` one row is explained instead.
+
+def planned_steps(config: Config, place: Place, beam_arguments: Sequence[str] = ()) -> list[PlannedStep]:
+    """Return the steps: the import of a file, curating, and the shards of each trainer for triples.
+
+    Raises UsageError where the input's columns are of no use, before anything is imported.
     """
-    storage.check_writable(config.output)
-    references = curate.read_references(config)
-    imported = import_input(config, on_all_processors(beam_arguments))
-    settings = stage_config(config, imported)
-    if config.explain is None:
-        stage = curate.run(settings, beam_arguments, references)
-        return [imported, stage] if imported else [stage]
-    table = curate.open_table(settings)
-    stage = curate.stage_for(settings, table, references)
-    explain_row(config.explain, table, rules_for(config.validity), references.held_out, stage)
-    return []
+    arguments = tuple(beam_arguments)
+    own = curate_config(config)
+    imported = import_config(config)
+    ingest.KIND.recall(place)
+    schema = input_schema(config, imported)
+    curate.check_columns(config.input, schema, own)
+    steps = []
+    curating = alone(PlannedStep("curate", curate.KIND, own, beam_arguments=arguments))
+    if imported:
+        steps.append(PlannedStep("import", ingest.KIND, imported, beam_arguments=arguments))
+        curating = replace(curating, sources={**curating.sources, "table": TableSource(step="import")})
+    steps.append(curating)
+    for trainer in TRAINERS if name_by_columns(schema) == "triples" else ():
+        settings = shards.Config(data="curate", trainer=trainer, rows_per_shard=config.rows_per_shard)
+        sources = {"data": TableSource(step="curate")}
+        steps.append(PlannedStep(f"shards-{trainer}", shards.KIND, settings, sources, beam_arguments=arguments))
+    return steps
+
+
+def with_rows(stage: Stage, steps: Sequence[PlannedStep]) -> set[str]:
+    """Return the names of those steps that make shards of a curated table and have a row to train on."""
+    table, names = stage.table().head(None), set()
+    for step in steps:
+        if step.kind is not shards.KIND:
+            continue
+        column = TRAINERS[step.config.trainer].column
+        if any(count_rows(table, column)["train"].values()):
+            names.add(step.name)
+        else:
+            messages.print(f"{step.name}: left out, because no row has the {column} train", soft_wrap=True)
+    return names
+
+
+def explain(row: str, steps: Sequence[PlannedStep], place: Place, stages: dict[str, Stage]) -> None:
+    """Print what curating does to a row; the input's import is done."""
+    curating = next(step for step in steps if step.kind is curate.KIND)
+    step = open_step(curating, {name: Made(stage) for name, stage in stages.items()}, place)
+    held_out = curate.references_of(curating.config, step).held_out
+    explain_row(row, step.table("table"), rules_for(curating.config.validity), held_out, step.stage)
 
 
 def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
     """Curate the input, or explain one row; return the exit code."""
-    return entrypoint.report_stages(*curate_input(config, beam_arguments))
+    place, record = Place(config.output), Record(config.output, seed=config.seed)
+    storage.check_writable(config.output)
+    steps = planned_steps(config, place, beam_arguments)
+    check_outside(steps, place)
+    with at_work(config.output):
+        if config.explain is not None:
+            explain(config.explain, steps, place, do_steps(steps, record, place, chosen={"import"}))
+            return DONE
+        stages = do_steps(steps, record, place, chosen={"import", "curate"})
+        stages = do_steps(steps, record, place, chosen=with_rows(stages["curate"], steps))
+    return entrypoint.report_stages(*stages.values())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,15 +8,19 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from one_step import do
 from triples_to_curate import BAD, GOOD, HELD_OUT, write, write_held_out
 
-from pipelines import curate
+from pipelines import curate, shards
+from pipelines.runtime import entrypoint
+from pipelines.runtime.stage import Stage
+from schemas.command_line import WRONG_USE
 from schemas.errors import StageError, UsageError
 from schemas.settings import Layer, resolve
-from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS
+from schemas.tables import ALIGNER_ROWS, INSPECTOR_ROWS, TRIPLES
 from transforms.tables.chunks import BatchCoder, ChunkCoder
 from transforms.tables.identity import content_id
-from transforms.tables.table import read_manifest, read_table
+from transforms.tables.table import read_table
 
 
 @pytest.fixture
@@ -24,10 +28,18 @@ def held_out(tmp_path) -> str:
     return write_held_out(tmp_path)
 
 
-def config(tmp_path, source: str, **settings) -> curate.Config:
-    settings = {"similarity": {"words": 2, "jaccard": 0.7}, "overlap_words": 9, "rows_per_shard": 50} | settings
-    values = {"input": source, "output": str(tmp_path / "run"), **settings}
-    return resolve(curate.Config, [Layer("test", values)]).config
+def config(source: str, **settings) -> curate.Config:
+    settings = {"similarity": {"words": 2, "jaccard": 0.7}, "overlap_words": 9} | settings
+    return resolve(curate.Config, [Layer("test", {"table": source, **settings})]).config
+
+
+def curated(tmp_path, source: str, beam=(), **settings) -> Stage:
+    return do(curate.KIND, config(source, **settings), tmp_path / "run", beam=beam)
+
+
+def shards_of(tmp_path, stage: Stage, trainer: str) -> Stage:
+    settings = shards.Config(data=stage.directory, trainer=trainer, rows_per_shard=50)
+    return do(shards.KIND, settings, tmp_path / "run")
 
 
 def rows_of(stage, name: str) -> list[dict]:
@@ -36,7 +48,7 @@ def rows_of(stage, name: str) -> list[dict]:
 
 def test_triples_come_out_curated_with_every_drop_named(tmp_path, held_out):
     rows = [*GOOD, *BAD.values()]
-    stage = curate.run(config(tmp_path, write(rows, tmp_path / "in"), heldout=(held_out,)))
+    stage = curated(tmp_path, write(rows, tmp_path / "in"), heldout_files=(held_out,))
     assert stage.read_manifest()["counts"] == {"in": 294, "kept": 288, "drops": dict.fromkeys(BAD, 1), "rejects": {}}
     drops = {row["drop_reason"]: row for row in rows_of(stage, "drops")}
     assert {reason: row["id"] for reason, row in drops.items()} == {reason: row["id"] for reason, row in BAD.items()}
@@ -55,15 +67,15 @@ def test_triples_come_out_curated_with_every_drop_named(tmp_path, held_out):
         clusters.setdefault(row["cluster"], set()).add((row["split"], row["identity"] or row["inspector_split"]))
     assert all(len({split for split, _ in members}) == 1 for members in clusters.values())
 
-    aligner = f"{stage.directory}/aligner"
+    aligner = shards_of(tmp_path, stage, "aligner")
     for split in ("train", "validation", "test"):
         expected = sorted(row["id"] for row in kept if row["split"] == split)
-        assert sorted(read_table(aligner, split).to_arrow().column("id").to_pylist()) == expected
-    assert read_table(aligner, "train").schema == ALIGNER_ROWS
-    sizes = [shard["rows"] for shard in read_manifest(aligner)["tables"]["train"]["shards"]]
+        assert sorted(aligner.table(split).to_arrow().column("id").to_pylist()) == expected
+    assert aligner.table("train").schema == ALIGNER_ROWS
+    sizes = [shard["rows"] for shard in aligner.read_manifest()["tables"]["train"]["shards"]]
     assert len(sizes) > 3
     assert max(sizes) <= min(min(sizes) + 1, 50)
-    pairs = read_table(f"{stage.directory}/inspector", "train").to_arrow()
+    pairs = shards_of(tmp_path, stage, "inspector").table("train").to_arrow()
     assert pairs.schema == INSPECTOR_ROWS
     assert sorted({name.split(":")[0] for name in pairs.column("id").to_pylist()}) == sorted(
         row["id"] for row in kept if row["inspector_split"] == "train"
@@ -88,15 +100,16 @@ def on_flink(flink):
 def test_shards_order_workers_and_runner_decide_nothing(tmp_path, held_out, flink_jar, arguments):
     rows = [*GOOD[::3], *BAD.values(), *(GOOD[n] | {"id": f"y{n}", "response": "Perhaps."} for n in range(0, 90, 7))]
     source = write(rows, tmp_path / "one", shards=1)
-    one = curate.run(config(tmp_path, source, heldout=(held_out,)), ["--direct_num_workers=1"])
+    one = curated(tmp_path, source, ["--direct_num_workers=1"], heldout_files=(held_out,))
     random.Random(4).shuffle(rows)
     source = write(rows, tmp_path / "many", shards=4, row_group=9)
-    many = curate.run(config(tmp_path, source, heldout=(held_out,)), arguments(flink_jar))
+    many = curated(tmp_path, source, arguments(flink_jar), heldout_files=(held_out,))
     assert one.directory != many.directory
     for name in ("triples", "drops"):
         assert rows_of(one, name) == rows_of(many, name)
     for trainer, split in itertools.product(("aligner", "inspector"), ("train", "validation", "test")):
-        tables = [read_table(f"{stage.directory}/{trainer}", split).to_arrow().to_pylist() for stage in (one, many)]
+        made = [shards_of(tmp_path, stage, trainer) for stage in (one, many)]
+        tables = [stage.table(split).to_arrow().to_pylist() for stage in made]
         assert sorted(tables[0], key=str) == sorted(tables[1], key=str)
 
 
@@ -108,7 +121,7 @@ def test_near_duplicate_questions_never_straddle(tmp_path):
         question = GOOD[number % 20]["question"] + (" please", "", " thanks")[number % 3]
         rows.append(row | {"question": question})
     source = write(rows, tmp_path / "in")
-    stage = curate.run(config(tmp_path, source, similarity={"words": 2, "jaccard": 0.85}))
+    stage = curated(tmp_path, source, similarity={"words": 2, "jaccard": 0.85})
     kept = rows_of(stage, "triples")
     assert len(kept) == 200
     sides: dict[str, set] = {}
@@ -130,7 +143,7 @@ def test_rows_that_are_not_novel_name_one_that_stays(tmp_path):
     schema = pa.schema({"id": pa.string(), "question": pa.string()})
     for number, order in enumerate([rows, rows[::-1]]):
         source = write(order, tmp_path / f"in{number}", shards=number + 1, schema=schema)
-        stage = curate.run(config(tmp_path, source, similarity={"words": 2, "jaccard": 0.9}, max_rouge_l=0.7))
+        stage = curated(tmp_path, source, similarity={"words": 2, "jaccard": 0.9}, max_rouge_l=0.7)
         drops = {row["id"]: (row["drop_reason"], row["duplicate_of"]) for row in rows_of(stage, "drops")}
         assert drops == {"b": ("not_novel", "a")}  # 2 * 8 / 18; d with a: 2 * 7 / 22
 
@@ -150,7 +163,7 @@ def test_which_of_alike_rows_stays_is_a_choice(tmp_path, keep, kept):
         question(2, "May I ask who is there at the old, old door???"),
     ]
     source = write(rows, tmp_path / "in", schema=QUESTIONS)
-    stage = curate.run(config(tmp_path, source, keep=keep, minimum_yield=0.0))
+    stage = curated(tmp_path, source, keep=keep, minimum_yield=0.0)
     assert [row["id"] for row in rows_of(stage, "questions")] == [kept]
     assert kept in {row["duplicate_of"] for row in rows_of(stage, "drops")}
 
@@ -160,13 +173,13 @@ def test_quotas_hold_for_every_value_and_draw_the_same_whatever_the_order(tmp_pa
     found = []
     for number, order in enumerate([rows, rows[::-1]]):
         source = write(order, tmp_path / f"in{number}", shards=number + 1, schema=QUESTIONS)
-        stage = curate.run(config(tmp_path, source, quotas={"topic": 5}))
+        stage = curated(tmp_path, source, quotas={"topic": 5})
         assert stage.read_manifest()["counts"]["drops"] == {"over_quota": 30}
         found.append([row["id"] for row in rows_of(stage, "questions")])
         assert Counter(row["topic"] for row in rows_of(stage, "questions")) == {None: 20, "cats": 5, "dogs": 5}
     assert found[0] == found[1]
     source = write(rows[:30], tmp_path / "less", schema=QUESTIONS)
-    fewer = [row["id"] for row in rows_of(curate.run(config(tmp_path, source, quotas={"topic": 5})), "questions")]
+    fewer = [row["id"] for row in rows_of(curated(tmp_path, source, quotas={"topic": 5}), "questions")]
     assert {name for name in found[0] if int(name) < 30} <= set(fewer)  # a row that was out stays out
 
 
@@ -184,30 +197,29 @@ def test_no_text_crosses_a_shuffle_whatever_is_asked_for(tmp_path, monkeypatch, 
         for n in range(60)
     ]
     asked = {"max_rouge_l": 0.9, "max_cosine": 0.99, "embedder": str(minilm), "quotas": {"topic": 5}, "keep": "longest"}
-    stage = curate.run(config(tmp_path, write(rows, tmp_path / "in", schema=QUESTIONS), minimum_yield=0.0, **asked))
+    stage = curated(tmp_path, write(rows, tmp_path / "in", schema=QUESTIONS), minimum_yield=0.0, **asked)
     assert stage.read_manifest()["counts"]["kept"] == 5
     assert len(encoded) > 20
     assert not any(b"marmalade" in message for message in encoded)
 
 
 def test_added_rows_leave_splits_as_they_were(tmp_path):
-    first = curate.run(config(tmp_path, write(GOOD[::2], tmp_path / "in")))
-    settings = config(tmp_path, write(GOOD, tmp_path / "more"), previous=first.directory)
-    second = curate.run(settings)
+    first = curated(tmp_path, write(GOOD[::2], tmp_path / "in"))
+    second = curated(tmp_path, write(GOOD, tmp_path / "more"), previous=first.directory)
     sides = ("id", "split", "inspector_split", "cluster")
     now = {row["id"]: [row[side] for side in sides] for row in rows_of(second, "triples")}
     assert [now[row["id"]] for row in rows_of(first, "triples")] == [
         [row[side] for side in sides] for row in rows_of(first, "triples")
     ]
     with pytest.raises(UsageError, match=r"was split with other shares or another seed"):
-        curate.run(config(tmp_path, write(GOOD, tmp_path / "again"), previous=first.directory, seed=5))
-    with pytest.raises(UsageError, match="no column 'cluster'"):
-        curate.run(config(tmp_path, write(GOOD, tmp_path / "other"), previous=str(tmp_path / "in")))
+        curated(tmp_path, write(GOOD, tmp_path / "again"), previous=first.directory, seed=5)
+    with pytest.raises(UsageError, match="no column .*'cluster'"):
+        curated(tmp_path, write(GOOD, tmp_path / "other"), previous=str(tmp_path / "in"))
 
 
 def test_the_data_card_counts_and_shows_what_was_dropped(tmp_path, held_out):
     hostile = GOOD[0] | {"id": "x|`y", "question": "`</code><script>\n# a", "response": ""}
-    stage = curate.run(config(tmp_path, write([*GOOD, *BAD.values(), hostile], tmp_path / "in"), heldout=(held_out,)))
+    stage = curated(tmp_path, write([*GOOD, *BAD.values(), hostile], tmp_path / "in"), heldout_files=(held_out,))
     card = (tmp_path / "run" / "curate" / stage.digest / "README.md").read_text()
     assert "295 rows came in, 288 were kept" in card
     splits = Counter(row["split"] for row in rows_of(stage, "triples"))
@@ -221,60 +233,98 @@ def test_the_data_card_counts_and_shows_what_was_dropped(tmp_path, held_out):
 def test_the_papers_rules_are_switched_on_in_its_recipe_alone(tmp_path):
     rows = [*GOOD[:20], GOOD[20] | {"correction": "Use a <b> naïve method."}]
     source = write(rows, tmp_path / "in")
-    assert curate.run(config(tmp_path, source)).read_manifest()["counts"]["drops"] == {}
+    assert curated(tmp_path, source).read_manifest()["counts"]["drops"] == {}
     english = {"english_plain_text": True}
-    drops = curate.run(config(tmp_path, source, validity=english)).read_manifest()["counts"]["drops"]
+    drops = curated(tmp_path, source, validity=english).read_manifest()["counts"]["drops"]
     assert drops == {"markup": 1}
 
 
-def test_a_complete_stage_is_left_alone_and_lost_shards_are_written_again(tmp_path):
-    settings = config(tmp_path, write(GOOD[:40], tmp_path / "in"))
-    stage = curate.run(settings)
+def test_a_complete_stage_is_left_alone_and_stays_below_its_floor(tmp_path):
+    source = write([GOOD[0], *(GOOD[0] | {"id": f"{n}"} for n in range(4))], tmp_path / "in")
+    stage = curated(tmp_path, source)
     manifest = tmp_path / "run" / "curate" / stage.digest / "manifest.json"
     before = manifest.stat().st_mtime_ns
-    (manifest.parent / "aligner" / "manifest.json").unlink()
-    curate.run(settings)
+    assert curated(tmp_path, source).directory == stage.directory
+    for _ in range(2):
+        with pytest.raises(StageError, match="1 of 5 rows survived, under the floor of 20%: 4 exact_duplicate"):
+            curated(tmp_path, source, minimum_yield=0.2)
     assert manifest.stat().st_mtime_ns == before
-    assert (manifest.parent / "aligner" / "manifest.json").exists()
 
 
-def test_bad_input_is_refused_before_any_work(tmp_path):
+def test_held_out_questions_may_be_tables_and_count_by_what_they_say(tmp_path, held_out):
+    table = pa.table({"id": ["h1", "h2"], "question": HELD_OUT})
+    pq.write_table(table, tmp_path / "tests.parquet")
+    source = write([*GOOD[:20], BAD["leaked_overlap"]], tmp_path / "in")
+    stage = curated(tmp_path, source, heldout=(str(tmp_path / "tests.parquet"),))
+    assert [row["leaked_from"] for row in rows_of(stage, "drops")] == ["h2"]
+    of_file = curated(tmp_path, source, heldout_files=(held_out,))
+    assert [row["leaked_from"] for row in rows_of(of_file, "drops")] == ["held_out.jsonl:2"]
+    assert curated(tmp_path, source).directory not in (stage.directory, of_file.directory)
+    (tmp_path / "elsewhere").mkdir()
+    assert curated(tmp_path, source, heldout_files=(write_held_out(tmp_path / "elsewhere"),)) == of_file
+
+
+def test_columns_are_known_before_and_checked(tmp_path):
+    schema = pa.schema(
+        {"id": pa.string(), "question": pa.string(), "topic": pa.string(), "scores": pa.map_("str", "f8")}
+    )
+    tables = curate.KIND.gives(config("t"), {"table": schema})
+    assert {name: table.names for name, table in tables.items()} == {
+        "questions": ["id", "question", "topic", "scores", "split", "inspector_split", "cluster"],
+        "drops": [
+            *("id", "question", "topic", "scores"),
+            *("drop_reason", "duplicate_of", "leaked_from", "leaked_question"),
+        ],
+    }
+    assert curate.KIND.gives(config("t"), {}) == {}
+    with pytest.raises(UsageError, match="table: quotas: column 'scores' holds no plain values"):
+        curate.KIND.gives(config("t", quotas={"scores": 1}), {"table": schema})
+    stage = curated(tmp_path, write(GOOD[:12], tmp_path / "in"))
+    assert {name: stage.table(name).schema for name in ("triples", "drops")} == curate.KIND.gives(
+        config("t"), {"table": TRIPLES}
+    )
+
+
+def test_bad_input_is_refused_before_any_work(tmp_path, capsys):
     source = write(GOOD[:3], tmp_path / "in")
     with pytest.raises(UsageError, match=r"no rule 'ascii'.*non_ascii"):
-        config(tmp_path, source, validity={"skip": ("ascii",)})
+        config(source, validity={"skip": ("ascii",)})
     with pytest.raises(UsageError, match="quotas.topic: must be at least 1, not 0"):
-        config(tmp_path, source, quotas={"topic": 0})
+        config(source, quotas={"topic": 0})
     with pytest.raises(UsageError, match="no column 'score'"):
-        curate.run(config(tmp_path, source, keep="score"))
+        curated(tmp_path, source, keep="score")
     with pytest.raises(UsageError, match="keep: column 'topic' holds no numbers but string"):
-        curate.run(config(tmp_path, source, keep="topic"))
+        curated(tmp_path, source, keep="topic")
     with pytest.raises(UsageError, match="no column 'words'"):
-        curate.run(config(tmp_path, source, validity={"words": {"words": (1, 2)}}))
+        curated(tmp_path, source, validity={"words": {"words": (1, 2)}})
     with pytest.raises(UsageError, match=r"shares: must be three shares that make 1"):
-        config(tmp_path, source, shares=(0.7, 0.15, 0.1))
+        config(source, shares=(0.7, 0.15, 0.1))
     with pytest.raises(UsageError, match="max_pair_similarity: needs an encoder"):
-        config(tmp_path, source, max_pair_similarity=0.9)
+        config(source, max_pair_similarity=0.9)
     with pytest.raises(UsageError, match="no column 'answer'"):
-        curate.run(config(tmp_path, source, duplicate_columns=("answer",)))
+        curated(tmp_path, source, duplicate_columns=("answer",))
     with pytest.raises(UsageError, match="absent"):
-        curate.run(config(tmp_path, str(tmp_path / "absent")))
+        curated(tmp_path, str(tmp_path / "absent"))
     pq.write_table(pa.table({"id": ["1"], "question": ["Why?"], "split": ["x"]}), tmp_path / "taken.parquet")
     with pytest.raises(UsageError, match="'split' already"):
-        curate.run(config(tmp_path, str(tmp_path / "taken.parquet")))
+        curated(tmp_path, str(tmp_path / "taken.parquet"))
     pq.write_table(pa.table({"id": ["1"], "question": [["Why?"]]}), tmp_path / "lists.parquet")
     with pytest.raises(UsageError, match="'question' is not text but list"):
-        curate.run(config(tmp_path, str(tmp_path / "lists.parquet")))
+        curated(tmp_path, str(tmp_path / "lists.parquet"))
     with pytest.raises(UsageError, match="heldout: .* is the input itself"):
-        curate.run(config(tmp_path, source, heldout=(source,)))
+        curate.KIND.check(config(source, heldout_files=(source,)))
+    with pytest.raises(UsageError, match="absent.jsonl: no such file"):
+        curate.KIND.check(config(source, heldout_files=(str(tmp_path / "absent.jsonl"),)))
     shutil.copytree(source, tmp_path / "copy")
     with pytest.raises(StageError, match="0 of 3 rows survived, .* 3 leaked_near_duplicate"):
-        curate.run(config(tmp_path, source, heldout=(str(tmp_path / "copy"),)))
-    with pytest.raises(UsageError, match="cannot write there"):
-        curate.run(curate.Config(input=str(tmp_path / "lists.parquet"), output=str(tmp_path / "lists.parquet")))
+        curated(tmp_path, source, heldout_files=(str(tmp_path / "copy"),))
+    taken = str(tmp_path / "lists.parquet")
+    assert entrypoint.main(curate.KIND, None, [source, "-o", taken]) == WRONG_USE
+    assert "lists.parquet: cannot write there" in capsys.readouterr().err
 
 
 def test_three_rows_and_none(tmp_path):
-    stage = curate.run(config(tmp_path, write(GOOD[:3], tmp_path / "three")))
+    stage = curated(tmp_path, write(GOOD[:3], tmp_path / "three"))
     assert len(rows_of(stage, "triples")) == 3
-    stage = curate.run(config(tmp_path, write([], tmp_path / "none", shards=1)))
-    assert stage.read_manifest()["counts"] == {"in": 0, "kept": 0, "drops": {}, "rejects": {}}
+    with pytest.raises(StageError, match="curate: not one of 0 rows is left: the inputs have none"):
+        curated(tmp_path, write([], tmp_path / "none", shards=1))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import evaluate, questions
-from pipelines.commands import align, check, run
+import alignbeam
+from pipelines.commands import align, check, evaluate, run
 from schemas.errors import UsageError
 from transforms.engines.engine import EngineConfig
 from transforms.engines.inspector import inspector_digest, open_inspector
@@ -53,7 +53,8 @@ def squad_file(inspector: str, engine: str = "{}") -> str:
 
 
 def recipe_file(**settings: str) -> str:
-    lines = {"name": "r", "criterion": "ethical", "models": "{teacher: {model: m}, upstream: {model: m}}", **settings}
+    questions = "questions: {stage: questions, model: teacher, pack: ethical}"
+    lines = {"name": "r", "models": "{teacher: {model: m}}", "steps": f"{{{questions}}}", **settings}
     return write("recipe.yaml", "\n".join(f"{name}: {text}" for name, text in lines.items()))
 
 
@@ -76,25 +77,26 @@ def test_a_squad_file_calls_no_function(song, function, kind, capsys):
     for command in (check.main, lambda args: align.main(["corpus.jsonl", "--squad", *args, "-o", "out"])):
         assert command([squad]) == 2
         text = " ".join(capsys.readouterr().err.split())
-        assert f"squad.yaml: {key} = " in text
+        assert f"squad.yaml: {key}: 'scripted" in text
         assert "ALIGNBEAM_SCRIPTED=1" in text
     assert not song.exists()
 
 
 def test_a_recipe_calls_no_function(song, function, capsys):
     for settings in (
-        {"models": f"{{teacher: {scripted(function)}, upstream: {{model: m}}}}"},
-        {"models": f"{{teacher: {{model: m}}, upstream: {scripted(function)}}}"},
-        {"stages": f"{{evaluate: {{inspector: ['judge=scripted:{function}']}}}}"},
-        {"stages": f"{{evaluate: {{pair_ranker: 'scripted:{function}'}}}}"},
-        {"stages": f"{{curate: {{embedder: 'scripted:{function}'}}}}"},
+        {"models": f"{{teacher: {scripted(function)}}}"},
+        {"models": f"{{teacher: {{model: m}}, judge: {{model: 'scripted:{function}'}}}}"},
+        {"models": "{teacher: {model: '{function}'}}", "values": f"{{function: 'scripted:{function}'}}"},
+        {"models": "{teacher: '{engine}'}", "values": f"{{engine: {scripted(function)}}}"},
+        {"steps": f"{{evaluation: {{stage: evaluate, aligned: a, pair_ranker: 'scripted:{function}'}}}}"},
     ):
         recipe = recipe_file(**settings)
         assert check.main([recipe]) == 2
         assert run.main([recipe, "-o", "out"]) == 2
         text = capsys.readouterr().err
-        assert text.count("ALIGNBEAM_SCRIPTED=1") == 2
-        assert "recipe.yaml: " in text
+        assert text.count("error: recipe.yaml:") == 2
+        assert "ALIGNBEAM_SCRIPTED=1" in text
+        assert "recipe.yaml:" in text
     assert not song.exists()
 
 
@@ -107,7 +109,7 @@ def test_flags_and_a_stages_own_file_call_no_function(song, function, tmp_path, 
         (align.main, ["corpus.jsonl", "--aligner", "a", "--inspector", "i", "--set", f"engine={scripted(function)}"]),
         (evaluate.main, ["aligned", "--inspector", f"judge=scripted:{function}"]),
         (evaluate.main, ["aligned", "--pair-ranker", f"scripted:{function}"]),
-        (questions.main, ["--criterion", "ethical", "--config", settings]),
+        (alignbeam.main, ["questions", "--criterion", "ethical", "--model", "m", "--config", settings]),
     ):
         assert command([*arguments, "-o", "out"]) == 2
         assert "ALIGNBEAM_SCRIPTED=1" in capsys.readouterr().err
@@ -140,24 +142,24 @@ def flags(root) -> list[str]:
 def test_a_file_loads_no_code_into_vllm(song, function, flags, capsys):
     plugin = f"{function.partition(':')[0]}.py"
     settings = f"engine: {{style: chat, args: {{dtype: float32, reasoning_parser_plugin: {plugin}}}}}"
-    assert questions.main([*flags, "--config", write("settings.yaml", settings)]) == 2
+    assert alignbeam.main(["questions", *flags, "--config", write("settings.yaml", settings)]) == 2
     assert "settings.yaml: engine.args.reasoning_parser_plugin: no file may set it so" in capsys.readouterr().err
     assert not song.exists()
 
 
 def test_a_squad_file_and_a_recipe_load_no_code_into_vllm(song, function, capsys):
     args = f"{{args: {{speculative_config: {{method: custom_class, model: {function.partition(':')[0]}}}}}}}"
-    squad, recipe = squad_file("i", args), recipe_file(models=f"{{teacher: {{model: m}}, aligner: {args}}}")
+    squad, recipe = squad_file("i", args), recipe_file(models=f"{{teacher: {args}}}")
     assert check.main([squad]) == align.main(["corpus.jsonl", "--squad", squad, "-o", "out"]) == 2
     assert check.main([recipe]) == run.main([recipe, "-o", "out"]) == 2
     text = capsys.readouterr().err
     assert text.count("squad.yaml: members.0.engine.args.speculative_config.method: no file may set it so") == 2
-    assert text.count("recipe.yaml: models.aligner.args.speculative_config.model: no file may set it so") == 2
+    assert text.count("recipe.yaml:2: models.teacher.args.speculative_config.model: no file may set it so") == 2
 
 
 @pytest.mark.slow
 def test_the_canary_sings_in_vllm_where_it_was_typed(song, function, flags):
     pytest.importorskip("vllm")
     plugin = f"{function.partition(':')[0]}.py"
-    questions.main([*flags, "--set", f"engine.args={{dtype: float32, reasoning_parser_plugin: {plugin}}}"])
+    alignbeam.main(["questions", *flags, "--set", f"engine.args={{dtype: float32, reasoning_parser_plugin: {plugin}}}"])
     assert song.read_text() == "imported"

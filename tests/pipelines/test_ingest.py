@@ -2,16 +2,18 @@
 
 import json
 import re
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from imported_corpus import ROWS, imported, lines, write_folder
+from one_step import do
 
 from pipelines import ingest
 from schemas.command_line import DONE_WITH_REJECTS
 from schemas.errors import StageError, UsageError
-from transforms.corpora import fields
+from transforms.corpora import fields, looks
 from transforms.tables.table import read_table
 
 
@@ -132,3 +134,63 @@ def test_files_that_cannot_be_read_are_told_and_the_others_are_done(tmp_path, ca
         ("damaged.parquet", "unreadable_from_here"),
     ]
     assert read_table(str(tmp_path / "out")).to_arrow()["question"].to_pylist() == ["a?"]
+
+
+def write_lines(path, *questions: str) -> None:
+    path.write_text("\n".join(json.dumps({"question": text, "response": "x"}) for text in questions))
+
+
+@pytest.fixture
+def looked(monkeypatch) -> list[str]:
+    """The files that are looked into, by name; nothing is remembered of other tests."""
+    looks.forget()
+    names, look_at = [], fields.look_at
+    monkeypatch.setattr(looks, "look_at", lambda path, *rest: names.append(Path(path).name) or look_at(path, *rest))
+    return names
+
+
+def test_a_step_continues_with_a_corpus_that_grew_and_looks_into_each_file_once(tmp_path, looked):
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    for name in "ab":
+        write_lines(folder / f"{name}.jsonl", f"{name}?")
+    config = ingest.Config(corpus=str(folder))
+    ingest.KIND.check(config)
+    schemas = ingest.KIND.gives(config, {})
+    stage = do(ingest.KIND, config, tmp_path / "run")
+    assert {name: stage.table(name).schema for name in ("responses", "rejects")} == schemas
+    assert sorted(looked) == ["a.jsonl", "b.jsonl"]
+    looks.forget()  # as another process knows nothing
+    assert do(ingest.KIND, config, tmp_path / "run") == stage
+    assert sorted(looked) == ["a.jsonl", "b.jsonl"]
+    write_lines(folder / "c.jsonl", "c?")
+    looks.forget()
+    grown = do(ingest.KIND, config, tmp_path / "run")
+    assert looked[2:] == ["c.jsonl"]
+    assert grown.directory == stage.directory
+    assert stage.table().to_arrow().column("question").to_pylist() == ["a?", "b?", "c?"]
+
+
+def test_what_lies_in_the_run_directory_is_moved_with_it(tmp_path, monkeypatch):
+    home = tmp_path / "first"
+    home.mkdir()
+    for name in ("a", "b"):
+        write_lines(home / f"{name}.jsonl", f"{name}?")
+    config = ingest.Config(corpus=str(home / "a.jsonl"))
+    stage = do(ingest.KIND, config, home)
+    assert do(ingest.KIND, ingest.Config(corpus=str(home / "b.jsonl")), home).directory != stage.directory
+    home.rename(tmp_path / "second")
+    monkeypatch.chdir(tmp_path)
+    for corpus, output in ((str(tmp_path / "second" / "a.jsonl"), tmp_path / "second"), ("second/a.jsonl", "second")):
+        moved = do(ingest.KIND, ingest.Config(corpus=corpus), output)
+        assert (moved.digest, moved.inputs) == (stage.digest, stage.inputs)
+
+
+def test_a_corpus_that_cannot_be_read_is_told_by_its_check(tmp_path):
+    config = ingest.Config(corpus=str(tmp_path / "absent.jsonl"))
+    assert ingest.KIND.gives(config, {}) == {}
+    with pytest.raises(UsageError, match="absent.jsonl: no such file"):
+        ingest.KIND.check(config)
+    write_lines(tmp_path / "a.jsonl", "a?")
+    with pytest.raises(UsageError, match="run: lies in the corpus .*, of which it would be a part"):
+        do(ingest.KIND, ingest.Config(corpus=str(tmp_path)), tmp_path / "run")

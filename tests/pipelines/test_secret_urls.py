@@ -12,6 +12,8 @@ import pytest
 from pipelines import evaluate, ingest
 from pipelines.commands import align, check
 from pipelines.runtime.stage import Stage
+from pipelines.runtime.step import Place, PlannedStep
+from pipelines.runtime.steps import alone, check_outside
 from schemas.errors import UsageError
 from schemas.settings import Layer, config_text, resolve
 from transforms.tables import storage
@@ -93,7 +95,7 @@ def test_it_is_read_and_written_down_without_them(host, kind, tmp_path, capfd, m
 def test_a_url_that_is_signed_anew_is_the_same_corpus(host, tmp_path):
     def imported(signature: str, **settings: str) -> Stage:
         url = f"http://{host}/data/corpus.jsonl.gz?sig=secret/{signature}"
-        return ingest.run(ingest.Config(corpus=url, output=str(tmp_path / "out"), **settings))
+        return ingest.import_into(ingest.Config(corpus=url, **settings), str(tmp_path / "out"))
 
     first = imported("1")
     before = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
@@ -117,8 +119,10 @@ def test_errors_and_printed_settings_have_no_secret(host, tmp_path, capsys):
 
 @pytest.mark.parametrize("url", ["http://me:secret@host/models/judge", "http://host/models/judge?sig=secret"])
 def test_a_model_at_a_url_is_no_folder_and_names_no_secret(url, tmp_path, capsys):
-    with pytest.raises(UsageError, match=r"^http://.*\*\*\*.*: no such model folder; .* are local folders$") as refused:
-        evaluate.judges_of(evaluate.Config(aligned="", output="", inspector=(url,)))
+    planned = PlannedStep("evaluation", evaluate.KIND, evaluate.Config(aligned="", inspectors={"judge": url}))
+    said = r": inspectors\.judge: http://.*\*\*\*.*: no such model folder; .* are local folders$"
+    with pytest.raises(UsageError, match=said) as refused:
+        check_outside([alone(planned)], Place(str(tmp_path)))
     assert "secret" not in str(refused.value)
     twice = ["--aligner", "a", "--inspector", url] * 2
     assert align.main(["c.jsonl", "-o", str(tmp_path / "out"), *twice]) == 2

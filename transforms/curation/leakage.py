@@ -23,7 +23,7 @@ from transforms.tables import storage
 from transforms.tables.columns import check_texts
 from transforms.tables.identity import content_id
 from transforms.tables.marks import drop_where, kept
-from transforms.tables.table import MANIFEST, read_table
+from transforms.tables.table import MANIFEST, Table, read_table
 from transforms.texts.near_duplicates import Similarity
 from transforms.texts.shingles import Shingles, expand, jaccard, shingles
 from transforms.texts.words import words_of
@@ -90,9 +90,7 @@ def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str
             table = read_table(path)
             chosen = column if column and column in table.schema.names else "question"
             has_column |= chosen == column
-            check_texts(path, table.schema, ["id", chosen])
-            for batch in table.batches(["id", chosen]):
-                questions |= zip(*(array.to_pylist() for array in batch.columns), strict=True)
+            questions |= questions_of(table, chosen)
             continue
         for file in records.find_files(path):
             named = column if column in records.column_names(file) else None
@@ -105,6 +103,15 @@ def read_held_out(paths: tuple[str, ...], column: str | None = None) -> dict[str
         raise UsageError(f"heldout_column: none of {', '.join(paths)} has a column {column!r}")
     if paths and not questions:
         raise UsageError(f"{', '.join(paths)}: no held-out question could be read there")
+    return questions
+
+
+def questions_of(table: Table, column: str = "question") -> dict[str, str]:
+    """Return a table's questions by id; UsageError where it has none, or no ids."""
+    check_texts(table.path, table.schema, ["id", column])
+    questions: dict[str, str] = {}
+    for batch in table.batches(["id", column]):
+        questions |= zip(*(array.to_pylist() for array in batch.columns), strict=True)
     return questions
 
 

@@ -45,9 +45,9 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def join(directory: str, *names: str) -> str:
-    """Return a path below a directory; the query of a URL stays its end."""
+    """Return a path below a directory; the query of a URL stays its end. Below no directory it is the names alone."""
     bare = without_query(directory)
-    return "/".join([bare.rstrip("/"), *names]) + directory[len(bare) :]
+    return "/".join([bare.rstrip("/"), *names] if bare else names) + directory[len(bare) :]
 
 
 @contextmanager
@@ -143,10 +143,14 @@ def is_directory(path: str) -> bool:
 def list_files(pattern: str) -> list[str]:
     """Return the paths that match a glob pattern, sorted; none if there are none.
 
-    Each is usable wherever `pattern` was.
+    Each is usable wherever `pattern` was. Raises UsageError where the store cannot be asked.
     """
     fs, local = filesystem(pattern)
-    return _usable(fs, fs.glob(local), fixed_part(local), pattern)
+    try:
+        paths = fs.glob(local)
+    except Exception as error:  # every store has errors of its own
+        raise UsageError(f"{pattern}: cannot be looked at: {error}") from error
+    return _usable(fs, paths, fixed_part(local), pattern)
 
 
 def is_inside(path: str, directory: str) -> bool:
@@ -160,6 +164,18 @@ def is_inside(path: str, directory: str) -> bool:
 def list_in(directory: str, pattern: str) -> list[str]:
     """List the files below a directory that match a pattern; the directory's name is taken literally."""
     return list_files(join(glob.escape(directory), pattern))
+
+
+def list_directory(directory: str) -> list[str]:
+    """List the files and directories in a directory, sorted; there are none where it is absent."""
+    fs, local = filesystem(directory)
+    return sorted(_usable(fs, fs.ls(local, detail=False), local, directory)) if fs.isdir(local) else []
+
+
+def size_of(path: str) -> int:
+    """Return the bytes of a file, or of all files below a directory."""
+    fs, local = filesystem(path)
+    return fs.du(local)
 
 
 def files_below(directory: str, is_wanted: Callable[[str], bool]) -> list[str]:
@@ -213,12 +229,18 @@ def relative(path: str, directory: str) -> str:
     """Return the path as seen from a directory that holds it.
 
     Of any other it is the whole path, with the name of its store. It is for names and records, so that no URL's secret
-    is in it.
+    is in it, and a local path is the same wherever it is seen from.
     """
-    (fs, local), (_, home) = filesystem(path), filesystem(directory or ".")
+    (fs, local), (_, home) = map(_normal, (path, directory or "."))
     if local.startswith(inside := home.rstrip("/") + "/"):
         return local.removeprefix(inside)
     return local if isinstance(fs, LocalFileSystem) else redact_urls(fs.unstrip_protocol(local))
+
+
+def _normal(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the store of a path, and the path there without `..` if it is local."""
+    fs, local = filesystem(path)
+    return fs, os.path.normpath(local) if isinstance(fs, LocalFileSystem) else local
 
 
 def content_digest(path: str) -> tuple[str, int]:

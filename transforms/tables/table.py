@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,13 @@ from transforms.tables import storage
 from transforms.tables.identity import content_id
 from transforms.tables.shards import Shard, Target, read_shard, rows_and_schema, rows_at
 
+if TYPE_CHECKING:
+    import datasets
+    import polars
+
 SAMPLE_STRETCHES = 16
 MANIFEST = "manifest.json"
+MEND = "remove this file, and the command that wrote it goes on from what is there"
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,18 @@ class Table:
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
         return pa.Table.from_batches(self.batches(columns), schema)
 
+    def to_polars(self, columns: list[str] | None = None) -> "polars.DataFrame":
+        """Return the whole table in memory as a polars data frame."""
+        import polars
+
+        return polars.DataFrame(polars.from_arrow(self.to_arrow(columns)))
+
+    def to_datasets(self, columns: list[str] | None = None) -> "datasets.Dataset":
+        """Return the whole table in memory as a Hugging Face dataset."""
+        import datasets
+
+        return datasets.Dataset(datasets.table.InMemoryTable(self.to_arrow(columns)))
+
 
 def read_table(path: str, name: str | None = None) -> Table:
     """Return the table at `path`: a stage directory, a Parquet file, a folder or a glob.
@@ -127,7 +145,18 @@ def read_table(path: str, name: str | None = None) -> Table:
 
 
 def read_manifest(directory: str) -> dict:
-    return storage.read_json(storage.join(directory, MANIFEST))
+    """Return what a stage wrote about its results; UsageError where the file is missing or damaged."""
+    path = storage.join(directory, MANIFEST)
+    try:
+        manifest = storage.read_json(path)
+    except UsageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise UsageError(f"{error}; {MEND}") from error
+    for name in ("tables", "counts", "identity"):
+        if not isinstance(manifest.get(name, {}), dict):
+            raise UsageError(f"{path}: {name}: expected names and values; {MEND}")
+    return manifest
 
 
 def _difference(ours: pa.Schema, theirs: pa.Schema) -> str:

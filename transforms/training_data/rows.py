@@ -31,7 +31,12 @@ class TrainerRows:
 
 
 def aligner_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the aligner's columns of curated triples, identity triples included."""
+    """Return the aligner's columns of curated triples, identity triples included.
+
+    Where a table does not say which are, those are that have one text twice.
+    """
+    if "identity" not in batch.schema.names:
+        batch = batch.append_column("identity", pc.equal(batch.column("response"), batch.column("correction")))
     return batch.select([*ALIGNER_ROWS.names, "split"])
 
 

@@ -31,7 +31,7 @@ def test_equal_rows_without_ids_both_stay(tmp_path):
 def test_other_columns_keep_their_types_and_mixed_ones_become_json(tmp_path):
     table = pa.table({"question": ["a?"], "response": ["b"], "n": pa.array([1], pa.int16()), "tags": [["x", "y"]]})
     pq.write_table(table, tmp_path / "rows.parquet")
-    stage = ingest.run(ingest.Config(corpus=str(tmp_path / "rows.parquet"), output=str(tmp_path / "out")))
+    stage = ingest.import_into(ingest.Config(corpus=str(tmp_path / "rows.parquet")), str(tmp_path / "out"))
     assert stage.table("responses").schema.field("n").type == pa.int16()
     assert stage.table("responses").to_arrow()["tags"].to_pylist() == [["x", "y"]]
     path = tmp_path / "mixed.jsonl"
@@ -127,7 +127,7 @@ def test_other_columns_may_be_called_as_a_reject_calls_its_own(tmp_path):
     path = tmp_path / "rows.jsonl"
     row = {"question": "a?", "response": "b", "error": "E1", "line": "first", "raw": 7, "source": [1]}
     path.write_text(json.dumps(row) + '\n{"question": "cut')
-    stage = ingest.run(ingest.Config(corpus=str(path), output=str(tmp_path / "out")))
+    stage = ingest.import_into(ingest.Config(corpus=str(path)), str(tmp_path / "out"))
     found = stage.table("responses").to_arrow().to_pylist()
     assert found == [row | {"id": found[0]["id"]}]
     assert stage.table("rejects").to_arrow().to_pylist() == [
@@ -259,7 +259,7 @@ def test_parquet_types_pass_through_exactly(tmp_path):
     )
     path = tmp_path / "rows.parquet"
     pq.write_table(others.append_column("question", [["a?", "b?"]]).append_column("response", [["c", "d"]]), path)
-    stage = ingest.run(ingest.Config(corpus=str(path), output=str(tmp_path / "out")))
+    stage = ingest.import_into(ingest.Config(corpus=str(path)), str(tmp_path / "out"))
     found = stage.table("responses").to_arrow().select(others.column_names)
     assert found.equals(pq.read_table(path, columns=others.column_names))
 

@@ -14,7 +14,8 @@ import pytest
 
 from pipelines import ingest
 from pipelines.commands import evaluate, status
-from pipelines.recipe.recipe import Config, parted
+from pipelines.recipe.graph import read_graph
+from pipelines.recipe.registry import STAGES
 from pipelines.runtime import runs
 from pipelines.runtime.at_work import at_work
 from pipelines.runtime.runs import open_run
@@ -125,11 +126,10 @@ def test_a_caches_index_maps_no_file_outside(tmp_path, field, caplog):
     assert f"index cannot be read and is made anew ({tmp_path}/index.json: names '../" in caplog.text
 
 
-@pytest.mark.parametrize("changed", [{"stages": [{"stage": "align", "directory": "../t"}]}, {"criteria": ["../t"]}])
-def test_run_json_names_no_folder_outside(tmp_path, changed):
+def test_run_json_names_no_folder_outside(tmp_path):
     folder = str(tmp_path / "run")
-    storage.write_json(f"{folder}/run.json", {"name": "r", "criterion": "", "stages": [], **changed})
-    readers = [open_run, status.print_status, evaluate.find_alignment, lambda path: runs.Record(path).identities()]
+    storage.write_json(f"{folder}/run.json", {"name": "r", "stages": [{"stage": "align", "directory": "../t"}]})
+    readers = [open_run, status.print_status, evaluate.find_alignments, lambda path: runs._read(path)]
     for read in readers:
         with pytest.raises(UsageError, match=rf"run/run\.json: \S+: names '\.\./t', {OUTSIDE}"):
             read(folder)
@@ -140,18 +140,11 @@ def test_a_stages_name_from_a_settings_file_stays_below_the_output(tmp_path):
         Stage.under(str(tmp_path / "out"), "../../x", {})
 
 
-def test_a_packs_name_stays_below_the_output(tmp_path, root):
-    pack = (root / "schemas" / "criteria" / "ethical.yaml").read_text().replace("name: ethical", "name: ../../x")
-    (tmp_path / "evil.yaml").write_text(pack)
-    recipe = Config(
-        name="r",
-        criterion=("factual", str(tmp_path / "evil.yaml")),
-        heldout="heldout.jsonl",
-        model="m",
-        output=str(tmp_path / "a" / "b"),
-    )
-    with pytest.raises(UsageError, match=rf"evil\.yaml: names '\.\./\.\./x', {OUTSIDE}"):
-        list(parted(recipe, ["factual", "../../x"]))
+def test_a_steps_name_stays_below_the_output(tmp_path):
+    step = {"stage": "questions", "model": "m", "pack": "ethical"}
+    recipe = {"name": "r", "models": {"m": {"model": "m"}}, "steps": {"../../x": step}}
+    with pytest.raises(UsageError, match=r"steps\.\.\./\.\./x: "):
+        read_graph(recipe, STAGES)
 
 
 @pytest.fixture
@@ -190,14 +183,14 @@ def test_a_servers_listing_leads_to_no_file_outside(listing, pattern, tmp_path):
     output = tmp_path / "a" / "b" / "out"
     arguments = [listing + pattern, "-o", str(output), "--kind", "responses"]
     with pytest.raises(UsageError, match=rf"/data.*: names '\.\..*secret\.jsonl', {OUTSIDE}"):
-        ingest.run(ingest.Config(corpus=listing + pattern, output=str(output)))
+        ingest.import_into(ingest.Config(corpus=listing + pattern), str(output))
     assert ingest.main(arguments) == WRONG_USE
     assert sorted(path.name for path in tmp_path.rglob("*secret*")) == []
 
 
 @pytest.mark.parametrize("listing", [[]], indirect=True)
 def test_a_servers_honest_listing_is_read(listing, tmp_path):
-    stage = ingest.run(ingest.Config(corpus=listing, output=str(tmp_path / "out")))
+    stage = ingest.import_into(ingest.Config(corpus=listing), str(tmp_path / "out"))
     assert stage.table("responses").to_arrow(["question", "response"]).to_pylist() == [
         {"question": "q", "response": "r"}
     ]
@@ -300,3 +293,31 @@ def test_a_table_whose_name_looks_like_a_pattern(tmp_path):
 def test_a_store_that_can_only_be_read_is_no_output():
     with pytest.raises(UsageError, match="http://host/out: cannot write there: this kind of store can only be read"):
         storage.check_writable("http://host/out")
+
+
+def test_a_path_is_the_same_from_wherever_it_is_seen(tmp_path, monkeypatch):
+    for name in ("run", "data"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    inside = ["../run/a/b", "../run/./a/b", str(tmp_path / "run/a/b"), f"file://{tmp_path}/run/a/b"]
+    for directory in ("../run", str(tmp_path / "run"), f"{tmp_path}/data/../run/"):
+        assert {storage.relative(path, directory) for path in inside} == {"a/b"}
+        assert {
+            storage.relative(path, directory) for path in ("q.jsonl", "../data/q.jsonl", "../run/../data/q.jsonl")
+        } == {str(tmp_path / "data" / "q.jsonl")}
+    assert storage.relative("../runner/a", "../run") == str(tmp_path / "runner" / "a")
+
+
+def test_a_store_that_cannot_be_asked_is_wrong_use(monkeypatch):
+    def refuse(self, path):
+        raise TimeoutError("the host said nothing")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.glob", refuse)
+    with pytest.raises(UsageError, match=r"^runs/\*\.json: cannot be looked at: the host said nothing$"):
+        storage.list_files("runs/*.json")
+
+
+def test_below_no_directory_is_not_below_the_root():
+    assert storage.join("", "run.json") == "run.json"
+    assert storage.join("/", "run.json") == "/run.json"
+    assert storage.join("http://host/a?b=c", "run.json") == "http://host/a/run.json?b=c"

@@ -33,6 +33,13 @@ def test_an_inspector_gets_both_answers_of_a_triple():
     ]
 
 
+def test_an_aligner_is_told_which_triples_have_one_text_twice():
+    same = triple(2) | {"correction": "y2"}
+    assert aligner_rows(batch_of([triple(1), same])).column("identity").to_pylist() == [False, False]  # as they say
+    unmarked = batch_of([triple(1), same]).drop_columns(["identity"])
+    assert aligner_rows(unmarked).column("identity").to_pylist() == [False, True]
+
+
 @settings(deadline=None)
 @given(st.integers(0, 6), st.integers(0, 6))
 def test_cuts_never_matter(rows, cut):
