@@ -1,13 +1,13 @@
 """Have an upstream model answer questions with no principles: the responses that an aligner is to improve.
 
-    python -m pipelines.respond runs/mine/curate/1a2b3c --model Qwen/Qwen3-0.6B -o runs/mine
+    alignbeam respond runs/mine/curate/1a2b3c --model Qwen/Qwen3-0.6B -o runs/mine
 
 Paper 000, section 3 and app. C. The answers make a table that `alignbeam align` reads.
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import apache_beam as beam
@@ -15,38 +15,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.runtime import entrypoint
-from pipelines.runtime.generating import GenerateFlags
-from pipelines.runtime.stage import Stage, check_yield, complete
-from schemas.command_line import setting
+from pipelines.runtime.estimates import Outlook, Prospect, one_prompt_a_row, with_answers
+from pipelines.runtime.step import Outside, Schemas, StageKind, Step, always, complete_step
+from schemas.fields import setting, takes, uses
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, PromptStyle, Sampling
-from transforms.engines.identity import engine_digest
 from transforms.generation.generate import Generate, Model
 from transforms.prompts import render, template_digest
-from transforms.tables import storage
 from transforms.tables.chunks import MapBatches
-from transforms.tables.columns import check_texts
 from transforms.tables.marks import drop_where
 from transforms.tables.read import ReadTable
-from transforms.tables.table import Table, read_table
-from transforms.tables.write import SplitMarks, WriteTables
 
 ANSWER_STOP = ("\nQuestion:",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a recipe may set. The paper's own: 256 tokens, repetition penalty 1.5 (app. C)."""
+class Config:
+    """The paper's own: 256 tokens, repetition penalty 1.5 (app. C)."""
 
+    questions: str = takes("table with a column `question`", "id", "question", positional=True)
+    model: str = uses("generator", "upstream model: a folder or a hub id")
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=256, stop=ANSWER_STOP))
-    limit: int | None = setting("only the first N questions", None)
-    minimum_yield: float = setting("stop if a smaller share of the rows survives", 0.1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(GenerateFlags, Settings):
-    questions: str = setting("table with a column `question`", positional=True)
-    model: str = setting("upstream model: a folder or a hub id", "")
+    limit: int | None = setting("only the first N questions", None, limits="questions")
+    minimum_yield: float = setting("stop if a smaller share of the rows survives", 0.1, decides=False)
+    seed: int = setting("integer seed of everything that is sampled", 0)
 
 
 def answer_prompts(batch: pa.RecordBatch, style: PromptStyle) -> pa.RecordBatch:
@@ -69,60 +61,54 @@ def read_answers(batch: pa.RecordBatch) -> pa.RecordBatch:
     return drop_where(batch, pc.equal(pc.utf8_length(responses), 0), "empty_response")
 
 
-def stage_for(config: Config, engine: EngineConfig, questions: Table) -> Stage:
-    identity = {
-        "questions": questions.digest,
-        "template": template_digest("answer"),
-        "model": engine_digest(engine),
-        "sampling": asdict(config.sampling),
-        "seed": config.seed,
-    }
-    return Stage.under(config.output, "respond", identity)
+def tables_of(config: Config, inputs: Mapping[str, pa.Schema]) -> Schemas:
+    """Return the tables: the columns of questions that there are, and the response; none where these are not known."""
+    if "questions" not in inputs:
+        return {}
+    kept = [column for column in inputs["questions"] if column.name in QUESTIONS.names]
+    responses = pa.unify_schemas([RESPONSES, pa.schema(kept)])
+    return {"responses": responses, "drops": with_drop_reason(responses), "rejects": with_error(responses)}
 
 
-def build(
-    config: Config,
-    engine: EngineConfig,
-    questions: Table,
-    stage: Stage,
-    root: beam.Pipeline,
-    skip: frozenset[int],
-) -> None:
+def build(config: Config, step: Step, root: beam.Pipeline, skip: frozenset[int]) -> None:
+    questions, engine = step.table("questions"), step.engine("model")
+    columns = [name for name in questions.schema.names if name in QUESTIONS.names]
     model = Model(engine=engine, sampling=config.sampling)
-    kept_columns = [column for column in questions.schema if column.name in QUESTIONS.names]
-    responses = pa.unify_schemas([RESPONSES, pa.schema(kept_columns)])
-    schemas = {"responses": responses, "drops": with_drop_reason(responses), "rejects": with_error(responses)}
     (
         root
-        | "Read" >> ReadTable(questions, [column.name for column in kept_columns], skip)
-        | "Prompt" >> MapBatches(lambda batch: answer_prompts(batch, engine.style))
-        | "Generate" >> Generate(model, "respond", config.seed, config.cache_directory)
+        | "Read" >> ReadTable(questions, columns, skip)
+        | "Prompt" >> MapBatches(partial(answer_prompts, style=engine.style))
+        | "Generate" >> Generate(model, "respond", config.seed, step.place.cache_directory)
         | "ReadAnswers" >> MapBatches(read_answers)
-        | "Write" >> WriteTables(stage.directory, schemas, SplitMarks("responses"), questions.targets, stage.about)
+        | "Write" >> step.write(tables_of(config, {"questions": questions.schema}), questions)
     )
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
-    """Write the responses that are not there yet."""
-    engine = config.engine_config()
-    storage.check_writable(config.output)
-    questions = read_table(config.questions).head(config.limit)
-    check_texts(config.questions, questions.schema, ("id", "question"))
-    stage = stage_for(config, engine, questions)
-    complete(
-        stage,
-        questions,
-        partial(build, config, engine, questions, stage),
-        beam_arguments,
-        retry_failed=config.retry_failed,
+def estimate(config: Config, prospect: Prospect) -> Outlook:
+    engine = prospect.models["model"]
+    assert isinstance(engine, EngineConfig)
+    return one_prompt_a_row(
+        prospect,
+        "questions",
+        lambda batch: answer_prompts(batch, engine.style).column("prompt").to_pylist(),
+        config.sampling.max_tokens,
+        needs=("question",),
+        made=with_answers(prospect, "questions", config.sampling.max_tokens),
     )
-    check_yield(stage, config.minimum_yield)
-    return stage
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run, program="python -m pipelines.respond", description=__doc__)
-
+KIND = StageKind(
+    name="respond",
+    about="an upstream model answers questions",
+    config=Config,
+    do=partial(complete_step, build=build, over="questions"),
+    gives=tables_of,
+    answer="response",
+    outside=lambda config: Outside({"template": template_digest("answer")}),
+    estimate=estimate,
+    runs_models=always,
+    grows=always,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entrypoint.main(KIND, __doc__))
