@@ -26,8 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from schemas.command_line import setting
-from schemas.settings import to_dict
+from schemas.fields import setting, takes, uses
 from schemas.tables import ALIGNER_ROWS
 from training import command_line
 from training.card import Card
@@ -45,6 +44,7 @@ from training.causal import (
     weights_note,
 )
 from training.fit import check_positive, finished_metrics, fit, parameters, say, slices, start, training_arguments
+from training.reporting import check_installed
 from training.run_folder import TrainingRun, base_name
 from training.shards import read_splits
 from transforms.training_data.aligner_format import END, SEPARATORS, aligner_completion, aligner_prompt
@@ -54,9 +54,12 @@ MAX_RANK = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Config(CausalSettings):
-    data: str = setting("folder of curated aligner shards, with train/, validation/ and perhaps test/")
-    output: str = setting("folder of the trained aligner; it appears when training has ended")
-    base: str = setting("causal model to start from: a folder or a hub id", "gpt2-large")
+    data: str = takes(
+        "folder of curated aligner shards, with train/, validation/ and perhaps test/",
+        *("id", "question", "response", "correction", "split"),
+    )
+    output: str = setting("folder of the trained aligner; it appears when training has ended", short="-o", of_run=True)
+    base: str = uses("base", "causal model to start from: a folder or a hub id", "gpt2-large")
     learning_rate: float = setting("peak learning rate; it falls along a cosine", 1e-5)
     batch_size: int = setting("rows per device and forward pass", 1)
     gradient_accumulation: int = setting("forward passes per optimizer step", 16)
@@ -141,8 +144,9 @@ def arguments(config: Config, run: TrainingRun, rows: int) -> Any:
 
 def train(config: Config) -> dict:
     """Train an aligner, publish its folder, return its metrics; a finished run is not trained again."""
+    check_installed(config.report_to)
     splits = read_splits(config.data, ALIGNER_ROWS)
-    run = TrainingRun.open("aligner", to_dict(config))
+    run = TrainingRun.open("aligner", config)
     if (metrics := finished_metrics(run)) is not None:
         return metrics
 

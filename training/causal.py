@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
+from schemas.fields import setting, uses
 from training.fit import TrainerSettings, check_max_tokens, load, tokenized_dataset
 
 IGNORED = -100  # a label that takes no part in the loss
@@ -23,7 +23,7 @@ CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers names the models tha
 class CausalSettings(TrainerSettings):
     """The settings that all trainers of causal models have."""
 
-    base: str = setting("causal model to start from: a folder or a hub id")
+    base: str = uses("base", "causal model to start from: a folder or a hub id")
     gradient_checkpointing: bool = setting("compute activations twice, for less memory", False)
     lora_rank: int = setting("rank of LoRA adapters on all linear layers; 0 trains all weights", 0)
     lora_alpha: int = setting("scale of the adapters, as a multiple of 1 / rank", 32)

@@ -4,25 +4,33 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from schemas.command_line import DONE, FAILED, config_parser, exit_code, resolve_flags
 from schemas.console import results
 from schemas.settings import config_text
 
-LIFELINE = "ALIGNBEAM_LIFELINE"  # names the read end of a pipe; only the parent holds the other end
+LIFELINE = "ALIGNBEAM_LIFELINE"  # names a pipe; only the parent holds the end that is written to
 DATA = "ALIGNBEAM_TRAINER_DATA"  # stands for --data, which a command line would show to everybody
 
 
 def end_with_parent() -> None:
-    """End this process when its parent ends, if the parent set LIFELINE."""
+    """End this process when the command that started it ends, if that set LIFELINE.
+
+    The pipe has a name, because what starts the trainer, such as torchrun, hands no open file on. Where it is not
+    there, on another machine or once the command has ended, nothing is waited for.
+    """
 
     def wait(lifeline: int) -> None:
         os.read(lifeline, 1)
         os._exit(FAILED)
 
-    if LIFELINE in os.environ:
-        threading.Thread(target=wait, args=(int(os.environ[LIFELINE]),), daemon=True).start()
+    if path := os.environ.get(LIFELINE):
+        with suppress(OSError):
+            lifeline = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else it waits for ever for a parent that is gone
+            os.set_blocking(lifeline, True)
+            threading.Thread(target=wait, args=(lifeline,), daemon=True).start()
 
 
 def main(

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from schemas.command_line import setting
 from schemas.console import results
 from schemas.errors import StageError, UsageError
+from schemas.fields import setting, takes, uses
 from training.card import Card, model_card
+from training.reporting import ReportTo, put_logs_beside
 from training.run_folder import TrainingRun, is_main_process, processes, versions
 from transforms.engines import pretrained
 
@@ -39,9 +40,9 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class TrainerSettings:
     """The settings that all trainers have; a trainer's Config adds its own, and its own defaults."""
 
-    data: str = setting("folder of curated shards, with train/, validation/ and perhaps test/")
-    output: str = setting("folder of the trained model; it appears when training has ended")
-    base: str = setting("model to start from: a folder or a hub id")
+    data: str = takes("folder of curated shards, with train/, validation/ and perhaps test/")
+    output: str = setting("folder of the trained model; it appears when training has ended", short="-o", of_run=True)
+    base: str = uses("base", "model to start from: a folder or a hub id")
     learning_rate: float = setting("peak learning rate")
     batch_size: int = setting("rows per device and forward pass", 8)
     gradient_accumulation: int = setting("forward passes per optimizer step", 1)
@@ -51,6 +52,7 @@ class TrainerSettings:
     max_tokens: int = setting("tokens of a row")
     bf16: bool | None = setting("bfloat16 autocast (default: where a GPU supports it)", None)
     seed: int = setting("of dropout and row order", 42)
+    report_to: ReportTo = setting("where losses are sent: none, tensorboard or wandb", "none", decides=False)
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate", "batch_size", "gradient_accumulation", "eval_batch_size", "max_tokens")
@@ -91,9 +93,11 @@ def fit(
     """
     rows = {split: len(dataset) for split, dataset in datasets.items()}
     tokens_per_step = rows_per_step(trainer.args) * tokens_per_row
+    put_logs_beside(trainer, run)
     print_quantities(trainer, rows, tokens_per_step, card.base, description)
     run.begin()
     train_to_end(trainer, run)
+    history = list(trainer.state.log_history)  # without what measuring the splits logs, the test split among them
     metrics = {
         "method": run.identity["method"],
         **{split: measure(trainer, dataset) for split, dataset in datasets.items() if split != "train"},
@@ -104,7 +108,7 @@ def fit(
         "parameters": parameters(trainer.model)[0],
         **facts,
         "versions": versions(),
-        "history": trainer.state.log_history,
+        "history": history,
     }
     if is_main_process():
         model = to_publish(trainer.accelerator.unwrap_model(trainer.model))
@@ -217,7 +221,7 @@ def training_arguments(arguments_class: Any, run: TrainingRun, settings: Trainer
         "dataloader_pin_memory": has_cuda,
         "load_best_model_at_end": True,
         "save_total_limit": 2,
-        "report_to": "none",
+        "report_to": settings.report_to,
         "disable_tqdm": True,
     }
     arguments = arguments_class(**shared | own)
@@ -313,10 +317,14 @@ def progress_callback() -> Any:
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):
-        """Print losses every few seconds, and every evaluation."""
+        """Print losses every few seconds, and every evaluation while the model learns."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.started, self.first_step, self.printed = time.monotonic(), state.global_step, 0.0
+            self.is_training = True
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.is_training = False
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             now = time.monotonic()
@@ -331,6 +339,8 @@ def progress_callback() -> Any:
             )
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+            if not self.is_training:  # the splits are measured, the test split too
+                return
             shown = ("eval_loss", "eval_accuracy", "eval_auc", "eval_mean_token_accuracy")
             values = "  ".join(f"{name.removeprefix('eval_')} {metrics[name]:.4f}" for name in shown if name in metrics)
             say(f"step {state.global_step}/{state.max_steps}  validation  {values}")

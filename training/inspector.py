@@ -18,9 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.command_line import setting
 from schemas.errors import StageError, UsageError
-from schemas.settings import to_dict
+from schemas.fields import setting, takes, uses
 from schemas.tables import INSPECTOR_ROWS
 from training import command_line
 from training.card import Card
@@ -37,6 +36,7 @@ from training.fit import (
     tokenized_dataset,
     training_arguments,
 )
+from training.reporting import check_installed
 from training.run_folder import TrainingRun, base_name
 from training.shards import read_splits
 from transforms.engines.inspector import encode_pairs
@@ -48,9 +48,14 @@ TIE_BREAK = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Config(TrainerSettings):
-    data: str = setting("folder of curated inspector shards, with train/, validation/ and perhaps test/")
-    output: str = setting("folder of the trained inspector; it appears when training has ended")
-    base: str = setting("encoder to start from: a folder or a hub id", "bert-base-uncased")
+    data: str = takes(
+        "folder of curated inspector shards, with train/, validation/ and perhaps test/",
+        *("id", "question", "response", "correction", "inspector_split"),
+    )
+    output: str = setting(
+        "folder of the trained inspector; it appears when training has ended", short="-o", of_run=True
+    )
+    base: str = uses("encoder", "encoder to start from: a folder or a hub id", "bert-base-uncased")
     learning_rate: float = setting("peak learning rate", 2e-5)
     eval_batch_size: int = setting("rows per device when evaluating", 32)
     epochs: float = setting("passes over the training rows", 4.0)
@@ -143,9 +148,10 @@ def arguments(config: Config, run: TrainingRun, rows: int) -> Any:
 
 def train(config: Config) -> dict:
     """Train an inspector, publish its folder, return its metrics; a finished run is not trained again."""
+    check_installed(config.report_to)
     splits = read_splits(config.data, INSPECTOR_ROWS)
     check_labels(splits)
-    run = TrainingRun.open("inspector", to_dict(config))
+    run = TrainingRun.open("inspector", config)
     if (metrics := finished_metrics(run)) is not None:
         return metrics
 

@@ -2,6 +2,7 @@
 
     <output>.training/    run.json, checkpoints/                             while it trains
     <output>/             weights, tokenizer, README.md, metrics.json, run.json   when it is done
+    <output>.logs/        what TensorBoard shows, if the settings ask for it; stays
 
 The same command again goes on from the last whole checkpoint, or says that the model is there.
 """
@@ -13,11 +14,13 @@ import re
 import shutil
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from schemas.errors import StageError, UsageError
+from schemas.fields import decisive
+from schemas.settings import to_dict
 from schemas.versions import installed_versions
 from training.shards import data_digest, manifest_digest
 from transforms.engines.encoder import model_config, model_digest
@@ -26,7 +29,6 @@ from transforms.tables import storage
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 CHECKPOINT = re.compile("checkpoint-([0-9]+)")
 _locks: dict[Path, BinaryIO] = {}  # by work folder
-PATHS = ("data", "base", "output")  # where things lie decides nothing; digests of what lies there do
 
 
 def is_main_process() -> bool:
@@ -57,7 +59,7 @@ def base_digest(base: str) -> str:
 
     Raises UsageError where the base is a folder that holds no model.
     """
-    if Path(base).exists() or base.startswith((".", "/", "~")):
+    if os.path.exists(base) or base.startswith((".", "/", "~")):
         model_config(base)
     return model_digest(base)
 
@@ -97,6 +99,13 @@ def check_plain(work: Path) -> None:
                 raise UsageError(f"{path}: is no plain file of one name, and the training would write to it; remove it")
 
 
+def decisive_settings(config: Any) -> dict[str, Any]:
+    """Return the settings that decide a model; where data and base lie does not, but what lies there."""
+    references = {item.name for item in fields(config) if "edge" in item.metadata}
+    values = to_dict(config)
+    return {name: values[name] for name in decisive(config, lambda path: None) if name not in references}
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """One training run. `identity` holds all that decides the model: settings, and digests of data and base."""
@@ -105,20 +114,20 @@ class TrainingRun:
     identity: dict = field(hash=False)
 
     @classmethod
-    def open(cls, method: str, settings: dict) -> "TrainingRun":
-        """Return the run of these settings, checked before any work.
+    def open(cls, method: str, config: Any) -> "TrainingRun":
+        """Return the run of a trainer's Config, checked before any work.
 
         Raises UsageError where the base is no model, or the output cannot be written or belongs to another run.
         """
         run = cls(
-            output_folder(settings["output"]),
+            output_folder(config.output),
             {
                 "method": method,
-                "settings": {name: value for name, value in settings.items() if name not in PATHS},
-                "base": base_digest(settings["base"]),
+                "settings": decisive_settings(config),
+                "base": base_digest(config.base),
                 "data": {
-                    "digest": data_digest(settings["data"]),
-                    "manifest_digest": manifest_digest(settings["data"]),
+                    "digest": data_digest(config.data),
+                    "manifest_digest": manifest_digest(config.data),
                 },
                 "processes": processes(),
             },
@@ -135,6 +144,10 @@ class TrainingRun:
     @property
     def work(self) -> Path:
         return self.output.with_name(f"{self.output.name}.training")
+
+    @property
+    def logs(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.logs")
 
     @property
     def checkpoints(self) -> Path:

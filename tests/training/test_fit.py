@@ -121,6 +121,13 @@ def test_what_is_published_is_what_was_trained_and_measured(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["line"]
 
 
+def test_only_evaluations_while_training_are_printed_and_kept_as_history(tmp_path, capsys):
+    _, metrics, _ = train_line(tmp_path / "line")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "  validation  " in line]
+    assert [line.partition("  ")[0] for line in lines] == ["step 2/6", "step 4/6", "step 6/6"]
+    assert [entry["step"] for entry in metrics["history"] if "eval_loss" in entry] == [2, 4, 6]
+
+
 def test_a_finished_run_is_said_to_be_one(tmp_path, capsys):
     run, metrics, _ = train_line(tmp_path / "line")
     capsys.readouterr()
@@ -207,7 +214,7 @@ def test_a_trainers_own_arguments_win(tmp_path):
     assert (arguments.learning_rate, arguments.logging_steps) == (1e-3, 3)
 
 
-SHARED = {"data": "d", "output": "o", "weight_decay": 0.01, "bf16": None, "seed": 42}
+SHARED = {"data": "d", "output": "o", "weight_decay": 0.01, "bf16": None, "seed": 42, "report_to": "none"}
 
 
 def test_the_defaults_by_which_a_finished_training_is_known():

@@ -10,6 +10,7 @@ import pytest
 from schemas.command_line import FAILED
 from schemas.errors import UsageError
 from training.command_line import LIFELINE
+from training.inspector import Config
 from training.run_folder import TrainingRun, output_folder
 
 HOLD = """
@@ -38,16 +39,17 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     other.begin()
 
 
-def test_a_trainer_ends_when_its_parent_has_gone():
-    lifeline, held = os.pipe()
-    trainer = subprocess.Popen(
-        [sys.executable, "-c", WAIT], env=os.environ | {LIFELINE: str(lifeline)}, pass_fds=[lifeline]
-    )
+def test_a_trainer_ends_when_its_parent_has_gone(tmp_path):
+    os.mkfifo(tmp_path / "lifeline")
+    held = os.open(tmp_path / "lifeline", os.O_RDWR)
+    environment = os.environ | {LIFELINE: str(tmp_path / "lifeline")}
+    trainer = subprocess.Popen([sys.executable, "-c", WAIT], env=environment)
     with pytest.raises(subprocess.TimeoutExpired):
         trainer.wait(3)
     os.close(held)
     assert trainer.wait(60) == FAILED
-    os.close(lifeline)
+    late = subprocess.run([sys.executable, "-c", WAIT], env=environment, timeout=60)  # its parent has gone already
+    assert late.returncode == FAILED
 
 
 def test_a_training_writes_through_no_link(tmp_path):
@@ -119,10 +121,34 @@ def test_links_are_followed_or_refused_before_any_work(tmp_path, monkeypatch):
         monkeypatch.setattr(f"training.run_folder.{name}", lambda path: "digest")
     (tmp_path / "disk").mkdir()
     (tmp_path / "model").symlink_to("disk")
-    settings = {"output": str(tmp_path / "model"), "base": "b", "data": "d"}
-    run = TrainingRun.open("inspector", settings)
+    config = Config(output=str(tmp_path / "model"), base="b", data="d")
+    run = TrainingRun.open("inspector", config)
     assert run.output == tmp_path / "disk"
     run.begin()
     run.checkpoints.symlink_to(tmp_path)
     with pytest.raises(UsageError, match=r"disk\.training/checkpoints: is no plain file"):
-        TrainingRun.open("inspector", settings)
+        TrainingRun.open("inspector", config)
+
+
+def test_a_training_is_known_by_what_decides_its_model(tmp_path, monkeypatch):
+    for name in ("base_digest", "data_digest", "manifest_digest"):
+        monkeypatch.setattr(f"training.run_folder.{name}", str.upper)
+    config = Config(output=str(tmp_path / "model"), base="b", data="d", report_to="wandb")
+    assert TrainingRun.open("inspector", config).identity == {
+        "method": "inspector",
+        "settings": {
+            "learning_rate": 2e-5,
+            "batch_size": 8,
+            "gradient_accumulation": 1,
+            "eval_batch_size": 32,
+            "weight_decay": 0.01,
+            "warmup_steps": 0,
+            "max_tokens": 512,
+            "bf16": None,
+            "seed": 42,
+            "epochs": 4.0,
+        },
+        "base": "B",
+        "data": {"digest": "D", "manifest_digest": "D"},
+        "processes": 1,
+    }

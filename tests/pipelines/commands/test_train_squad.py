@@ -1,9 +1,6 @@
 """Training a squad from curated data: what is trained, what is written, and what is refused before anything is."""
 
 import re
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,12 +8,13 @@ import pytest
 import tiny_models
 import yaml
 
-from pipelines.align import transform_of
-from pipelines.commands import align, train, train_squad
+from pipelines.commands import train
 from pipelines.runtime import trainers
-from schemas.settings import Layer, resolve
+from pipelines.runtime.runs import open_run
 from schemas.squads import load_squad
 from schemas.tables import TRIPLES
+from transforms.engines.inspector import check_inspector
+from transforms.engines.weights import find_weights
 from transforms.tables.identity import content_id
 from transforms.tables.write import write_tables
 
@@ -69,61 +67,74 @@ def flags(tmp_path):
 def trained(monkeypatch):
     """Which trainers ran with what, when they only note it."""
     noted = []
-    monkeypatch.setattr(train_squad, "run_trainer", lambda method, arguments: noted.append((method, arguments[-1])))
+
+    def train_nothing(method, arguments, data="", launch=""):
+        settings = yaml.safe_load(Path(arguments[-1]).read_text())
+        noted.append((method, settings | {"data": data, "launch": launch}))
+        Path(settings["output"]).mkdir()
+        (Path(settings["output"]) / "metrics.json").write_text('{"rows": {"train": 8, "validation": 2}}')
+
+    monkeypatch.setattr(trainers, "run_trainer", train_nothing)
     return noted
 
 
 def test_every_criterion_gets_an_inspector_and_an_adapter_of_one_base(tmp_path, flags, trained):
-    assert train.main(["squad", *flags]) == 0
-    folders = [path.removesuffix(".yaml").removeprefix(f"{tmp_path}/squad/") for _, path in trained]
-    assert folders == ["kind/inspector", "kind/aligner", "calm/inspector", "calm/aligner"]
-    settings = {method: yaml.safe_load(Path(path).read_text()) for method, path in trained}
-    assert settings["aligner"]["adapter"] is True
-    assert settings["aligner"]["lora_rank"] == 4
-    assert settings["aligner"]["base"] == str(tmp_path / "base")
-    assert settings["inspector"] == {
-        "base": str(tmp_path / "encoder"),
-        "batch_size": 8,
-        "data": settings["inspector"]["data"],
-        "epochs": 1,
-        "max_tokens": 48,
-        "output": str(tmp_path / "squad/calm/inspector"),
-    }
-    assert (Path(settings["inspector"]["data"]) / "train").is_dir()
+    assert train.main(["squad", *flags, "--launch", "torchrun"]) == 0
+    run = open_run(str(tmp_path / "squad"))
+    names = [f"{criterion}/{step}" for criterion in ("kind", "calm") for step in ("inspector", "aligner")]
+    assert [(stage.name, stage.status) for stage in run.stages] == [
+        (name, "done") for name in ("kind/curated", "calm/curated", *names)
+    ]
+    folders = {stage.name: Path(stage.path).relative_to(tmp_path / "squad").as_posix() for stage in run.stages}
+    assert [settings["output"] for _, settings in trained] == [f"{tmp_path}/squad/{folders[name]}" for name in names]
+    assert [method for method, _ in trained] == ["inspector", "aligner"] * 2
+    kind, calm = (settings for method, settings in trained if method == "aligner")
+    assert (kind["adapter"], kind["lora_rank"], kind["base"]) == (True, 4, str(tmp_path / "base"))
+    assert kind | {"data": "", "output": ""} == calm | {"data": "", "output": ""}
+    inspector = trained[2][1]
+    assert (inspector["base"], inspector["epochs"], inspector["launch"]) == (str(tmp_path / "encoder"), 1, "torchrun")
     squad = yaml.safe_load((tmp_path / "squad/squad.yaml").read_text())
     assert squad["routing"] == "worst"
     assert squad["members"] == [
-        {"criterion": name, "inspector": f"{name}/inspector", "aligner": f"{name}/aligner"} for name in ("kind", "calm")
+        {"criterion": name, "inspector": folders[f"{name}/inspector"], "aligner": folders[f"{name}/aligner"]}
+        for name in ("kind", "calm")
     ]
+    assert load_squad(str(tmp_path / "squad/squad.yaml")).members[0].inspector == trained[0][1]["output"]
 
 
-def test_the_secret_of_a_data_url_reaches_the_trainer_and_no_file(tmp_path, flags, monkeypatch):
-    url, told = "http://me:SECRET@host/data?sig=SECRET", []
-    monkeypatch.setattr(train_squad, "shards_for", lambda *_: url)
-    monkeypatch.setattr(train_squad.TrainingRun, "open", lambda *_: None)
-    monkeypatch.setattr(train_squad, "run_trainer", lambda method, arguments: told.append(arguments[:2]))
+def test_what_was_curated_is_not_curated_again(tmp_path, flags, trained):
     assert train.main(["squad", *flags]) == 0
-    assert told == [["--data", url]] * 4
-    written = "".join(path.read_text() for path in (tmp_path / "squad").rglob("*.yaml"))
-    assert written.count("http://***@host/data?sig=***") == 4
-    assert "SECRET" not in written
+    [curated, _] = [stage.path for stage in open_run(str(tmp_path / "squad")).of_kind("curate")]
+    again = ["--data", f"kind={curated}", *flags[4:-1], str(tmp_path / "other")]
+    assert train.main(["squad", *again]) == 0
+    assert [stage.name for stage in open_run(str(tmp_path / "other")).stages] == ["kind/inspector", "kind/aligner"]
+    assert len(trained) == 6
 
 
-def test_a_trainers_data_stands_on_no_command_line(monkeypatch, capfd):
-    commands, run = [], subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda command, **how: commands.append(command) or run(command, **how))
-    url = "http://host/data?id=5&sig=SECRET"
-    trainers.run_trainer("inspector", ["--data", url, "--output", "o", "--print-config"])
-    assert commands == [[sys.executable, "-m", "training.inspector", "--output", "o", "--print-config"]]
-    assert '"http://host/data?id=5&sig=***"  # --data' in capfd.readouterr().out
-
-
-def test_a_squad_file_that_was_edited_stays(tmp_path, flags, trained):
+def test_the_same_command_skips_what_is_trained_and_a_squad_file_that_was_edited_stays(tmp_path, flags, trained):
     assert train.main(["squad", *flags]) == 0
     path = tmp_path / "squad/squad.yaml"
-    path.write_text(path.read_text().replace("guard_margin: 0.0", "guard_margin: 0.1"))
+    edited = "# mine\n" + path.read_text().replace("guard_margin: 0.0", "guard_margin: 0.1")
+    path.write_text(edited)
     assert train.main(["squad", *flags]) == 0
-    assert load_squad(str(path)).guard_margin == 0.1
+    assert path.read_text() == edited
+    assert len(trained) == 4
+
+
+def test_of_an_edited_squad_file_the_folders_alone_follow_other_settings(tmp_path, flags, trained):
+    assert train.main(["squad", *flags]) == 0
+    path = tmp_path / "squad/squad.yaml"
+    values = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(values | {"guard_margin": 0.1, "members": values["members"][::-1]}))
+    (tmp_path / "aligner.yaml").write_text("{lora_rank: 8, max_tokens: 256}")
+    assert train.main(["squad", *flags]) == 0
+    assert [method for method, _ in trained] == ["inspector", "aligner"] * 2 + ["aligner"] * 2
+    squad = load_squad(str(path))
+    assert squad.guard_margin == 0.1
+    assert [(member.criterion, member.inspector, member.aligner) for member in squad.members] == [
+        ("calm", trained[2][1]["output"], trained[5][1]["output"]),
+        ("kind", trained[0][1]["output"], trained[4][1]["output"]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -171,13 +182,11 @@ def test_what_is_trained_is_a_squad_that_align_loads_and_the_same_command_skips_
     assert train.main(["squad", *flags]) == 0
     capfd.readouterr()
     assert train.main(["squad", *flags]) == 0
-    assert Counter(re.findall("is trained already", capfd.readouterr().out)) == {"is trained already": 4}
-    given = {"corpus": "unread", "squad": str(tmp_path / "squad/squad.yaml"), "output": str(tmp_path / "run")}
-    config = resolve(align.Config, [Layer("test", given)]).config
-    one, two = transform_of(align.stage_settings(config)).members
-    assert one.model.engine == two.model.engine
-    assert one.model.engine.model == str((tmp_path / "base").resolve())
-    assert [one.model.adapter, two.model.adapter] == [str(tmp_path / "squad" / n / "aligner") for n in ("kind", "calm")]
-    (tmp_path / "aligner.yaml").write_text("{lora_rank: 8, max_tokens: 256}")
-    assert train.main(["squad", *flags]) == 2
-    assert "was trained with other settings" in capfd.readouterr().err
+    assert "step" not in capfd.readouterr().out
+    squad = load_squad(str(tmp_path / "squad/squad.yaml"))
+    one, two = (find_weights(member.aligner) for member in squad.members)
+    assert one.model == two.model == str((tmp_path / "base").resolve())
+    assert [one.adapter, two.adapter] == [member.aligner for member in squad.members]
+    assert one.digest != two.digest
+    for member in squad.members:
+        check_inspector(member.inspector)
