@@ -1,64 +1,60 @@
 """Score every response of a table with the inspectors of a squad: the first pass of a routing by mean scores.
 
-    python -m pipelines.score data/answers --set inspectors.ethical=models/ethical/inspector -o runs/mine
+    alignbeam score data/answers --set inspectors.ethical=models/ethical/inspector -o runs/mine
 
-`alignbeam align` runs this where the squad's routing asks for it. The scores lie in `inspect/`, with the corpus's
-shards and rows.
+`alignbeam align` does this where the squad's routing asks for it. The scores have the table's shards and rows.
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import apache_beam as beam
 import pyarrow as pa
 
 from pipelines.runtime import entrypoint
-from pipelines.runtime.stage import Stage, complete
-from schemas.command_line import setting
-from schemas.tables import RESPONSES
+from pipelines.runtime.step import Schemas, StageKind, Step, always, complete_step
+from schemas.command_line import check_limit
+from schemas.fields import setting, takes, uses
+from transforms.alignment.layers import read_responses
 from transforms.alignment.routing import start_state
 from transforms.alignment.scoring import Score
-from transforms.engines.inspector import check_inspector, inspector_digest
 from transforms.tables.chunks import Chunk, MapBatches
-from transforms.tables.columns import check_texts
 from transforms.tables.read import ReadTable
-from transforms.tables.table import Table, read_table
-from transforms.tables.write import WriteTables
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    corpus: str = setting("table of responses that a stage made", positional=True)
-    output: str = setting("run directory", short="-o")
-    inspectors: dict[str, str] = field(default_factory=dict)  # criterion: folder of its inspector
-    limit: int | None = setting("score only the first N rows", None)
+    """inspectors: by criterion."""
+
+    responses: str | dict[str, str] = takes("table of responses", "id", "question", answer=True, positional=True)
+    inspectors: dict[str, str] = uses("inspector", "who scores, by criterion: --set inspectors.NAME=FOLDER")
+    limit: int | None = setting("score only the first N rows", None, limits="responses")
     bf16: bool = setting("inspectors score in bfloat16: faster, and within 0.01 of float32", False)
 
     def __post_init__(self) -> None:
+        check_limit(self.limit)
         if not self.inspectors:
             raise ValueError("inspectors: give at least one, such as --set inspectors.ethical=models/inspector")
 
 
-def stage_for(config: Config, corpus: Table) -> Stage:
-    identity = {
-        "schema": corpus.schema.to_string(),
-        "inspectors": {criterion: inspector_digest(folder) for criterion, folder in config.inspectors.items()},
-        "bf16": config.bf16,
-    }
-    return Stage.under(config.output, "inspect", identity, corpus.digest)
-
-
-def build(config: Config, corpus: Table, stage: Stage, root: beam.Pipeline, skip: frozenset[int]) -> None:
+def tables_of(config: Config, inputs: Mapping[str, pa.Schema]) -> Schemas:
     scores = pa.struct({criterion: pa.float64() for criterion in config.inspectors})
-    schemas = {"scores": pa.schema({"id": pa.string(), "scores": scores})}
+    return {"scores": pa.schema({"id": pa.string(), "scores": scores})}
+
+
+def build(config: Config, step: Step, root: beam.Pipeline, skip: frozenset[int]) -> None:
+    responses, answer = step.table("responses"), step.answers["responses"]
+    inspectors = {criterion: step.folder(f"inspectors.{criterion}") for criterion in config.inspectors}
+    columns = list(dict.fromkeys(("id", "question", answer)))
     (
         root
-        | "Read" >> ReadTable(corpus, RESPONSES.names, skip)
+        | "Read" >> ReadTable(responses, columns, skip)
+        | "Answer" >> MapBatches(partial(read_responses, answer=answer))
         | "StartState" >> MapBatches(start_state)
-        | "Score" >> Score(config.inspectors, "response", "scores", "score responses", config.bf16)
-        | "Write" >> WriteTables(stage.directory, schemas, every_row, corpus.targets, stage.about)
+        | "Score" >> Score(inspectors, "response", "scores", "score responses", config.bf16)
+        | "Write" >> step.write(tables_of(config, {}), responses, every_row)
     )
 
 
@@ -66,20 +62,15 @@ def every_row(chunk: Chunk) -> dict[str, pa.RecordBatch]:
     return {"scores": chunk.batch}
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> Stage:
-    """Score the rows that have no scores yet."""
-    for folder in config.inspectors.values():
-        check_inspector(folder)
-    corpus = read_table(config.corpus).head(config.limit)
-    check_texts(config.corpus, corpus.schema, RESPONSES.names)
-    stage = stage_for(config, corpus)
-    complete(stage, corpus, partial(build, config, corpus, stage), beam_arguments)
-    return stage
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.main(argv, Config, run, program="python -m pipelines.score", description=__doc__)
-
+KIND = StageKind(
+    name="score",
+    about="inspectors score every response of a table",
+    config=Config,
+    do=partial(complete_step, build=build, over="responses"),
+    gives=tables_of,
+    runs_models=always,
+    grows=always,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entrypoint.main(KIND, __doc__))

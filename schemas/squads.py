@@ -7,8 +7,8 @@
 
 Folders are looked for beside the file first. The docs (docs/squads.md) say what every setting means.
 
-The rules are declared here alone, and are called the same in a squad file, in the flags of `alignbeam align`, in a
-recipe's `stages.align` and in transforms.alignment.
+The rules are declared here alone, and are called the same in a squad file, in the flags of `alignbeam align`, in an
+`align` step of a recipe and in transforms.alignment.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from typing import Any, Literal, get_args
 import fsspec
 import yaml
 
-from schemas.command_line import setting
 from schemas.criteria.pack import pack_names
 from schemas.errors import UsageError
+from schemas.fields import pack, setting, uses
 from schemas.settings import Layer, read_yaml, resolve, to_dict
 
 PROMPTED = "prompted"
@@ -93,25 +93,38 @@ class SquadRules(Rules):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SquadMember:
-    """A criterion: who scores it and who rewrites what scores below `threshold`.
+class AlignMember:
+    """A criterion: who scores it, and who rewrites what scores below `threshold`.
 
-    aligner: folder of a LoRA adapter or of a whole model, the name of a served model (with `engine`), or `prompted`, a
-    large model that is shown the principles of `pack`. engine: settings of an engine of its own.
+    inspector: may be left out where no score decides anything (`check_members`). pack: where there is one, the aligner
+    is a large model that is shown the pack's principles (paper 000, app. D).
     """
 
     criterion: str
-    inspector: str
-    aligner: str
+    inspector: str = uses("inspector", "who scores the criterion", "")
+    aligner: str = uses("generator", "who rewrites")
     threshold: float = 0.5
-    pack: str = ""
-    engine: dict[str, Any] = field(default_factory=dict)
+    pack: str = pack("criterion pack, whose principles a prompted aligner is shown", default="")
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold: must be between 0 and 1, not {self.threshold}")
         if not self.criterion or self.criterion[0] in ".[" or "/" in self.criterion:
             raise ValueError(f"criterion: {self.criterion!r} is no name; letters, digits, - and _ are safe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquadMember(AlignMember):
+    """A member as a squad file names it, its models by their folders.
+
+    aligner: folder of a LoRA adapter or of a whole model, the name of a served model (with `engine`), or `prompted`, a
+    large model that is shown the principles of `pack`. engine: settings of an engine of its own.
+    """
+
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.aligner == PROMPTED) != bool(self.pack):
             raise ValueError(f"pack: a {PROMPTED} aligner needs one, and no other has one ({self.criterion})")
 
@@ -124,22 +137,45 @@ class Squad(SquadRules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.members:
-            raise ValueError("members: a squad has at least one")
-        if len(self.members) > MAX_MEMBERS:
-            raise ValueError(f"members: a squad has at most {MAX_MEMBERS}, not {len(self.members)}")
-        numbers: dict[str, int] = {}
-        for number, member in enumerate(self.members, 1):
-            if member.criterion in numbers:
-                raise ValueError(
-                    f"members: {numbers[member.criterion]} and {number} have one criterion, {member.criterion!r}"
-                )
-            numbers[member.criterion] = number
-            if self.routing == "paper-002" and member.threshold != SquadMember.threshold:
-                raise ValueError(
-                    f"threshold: routing paper-002 has {SquadMember.threshold} for all, not {member.threshold} "
-                    f"({member.criterion}); leave threshold out, or choose another routing"
-                )
+        check_members(self, self.members)
+
+
+def check_members(rules: SquadRules, members: Sequence[AlignMember]) -> None:
+    """Raise ValueError where members do not go together, or not with the rules."""
+    if not members:
+        raise ValueError("members: a squad has at least one")
+    if len(members) > MAX_MEMBERS:
+        raise ValueError(f"members: a squad has at most {MAX_MEMBERS}, not {len(members)}")
+    numbers: dict[str, int] = {}
+    for number, member in enumerate(members, 1):
+        if member.criterion in numbers:
+            raise ValueError(
+                f"members: {numbers[member.criterion]} and {number} have one criterion, {member.criterion!r}"
+            )
+        numbers[member.criterion] = number
+        if rules.routing == "paper-002" and member.threshold != AlignMember.threshold:
+            raise ValueError(
+                f"threshold: routing paper-002 has {AlignMember.threshold} for all, not {member.threshold} "
+                f"({member.criterion}); leave threshold out, or choose another routing"
+            )
+        if not member.inspector and (need := need_of_scores(rules, len(members))):
+            raise ValueError(f"inspector: criterion {member.criterion!r} has none, and {need}")
+
+
+def need_of_scores(rules: SquadRules, members: int) -> str:
+    """Return which rule looks at every criterion's scores, and what to do; "" where none does."""
+    if not rules.every_row:
+        return "rows below its threshold are chosen by their scores; name one, or set every_row: true"
+    if rules.has_guard:
+        return "the guard compares scores; name one, or set guard: false"
+    if rules.needs_all_scores or (rules.routing != "fixed" and members > 1):
+        return f"routing {rules.routing} goes by scores; name one, or set routing: fixed"
+    return ""
+
+
+def rules_of(rules: SquadRules) -> SquadRules:
+    """Return the rules of a Config alone."""
+    return SquadRules(**{item.name: getattr(rules, item.name) for item in fields(SquadRules)})
 
 
 def squad_of(rules: Rules, members: Sequence[SquadMember], **more: Any) -> Squad:
@@ -166,12 +202,18 @@ def load_squad(path: str) -> Squad:
         beside = f"{home}/{folder}"
         return beside if home and folder and "://" not in folder and _exists(beside) else folder
 
+    def engine_of(member: SquadMember) -> dict[str, Any]:
+        is_served = member.engine.get("engine", "vllm") != "vllm"
+        model = member.engine.get("model")
+        return member.engine if is_served or not model else {**member.engine, "model": resolved(model)}
+
     members = (
         replace(
             member,
             inspector=resolved(member.inspector),
             aligner=resolved(member.aligner) if is_folder(member) else member.aligner,
             pack=member.pack if member.pack in pack_names() else resolved(member.pack),
+            engine=engine_of(member),
         )
         for member in squad.members
     )

@@ -42,6 +42,8 @@ TRIPLES = pa.schema(
     }
 )
 
+TRIPLE_TEXTS = {"question", "response", "correction"}
+
 ALIGNER_ROWS = pa.schema(
     {
         "id": pa.string(),
@@ -89,6 +91,50 @@ TRAJECTORIES = pa.schema(
         "reason": pa.string(),
     }
 )
+
+CONFLICTS = pa.schema(
+    {
+        "aligner": pa.string(),  # the criterion whose aligner alone rewrote every row of a sample
+        "criterion": pa.string(),  # whose score is looked at
+        "rows": pa.int64(),  # that were rewritten and scored before and after
+        "change": pa.float64(),  # mean, with the ends of its 95 % interval
+        "change_low": pa.float64(),
+        "change_high": pa.float64(),
+        "share_fallen": pa.float64(),  # of the rows, those whose score fell
+        "control_change": pa.float64(),  # the same where each row has the rewrite of the row before
+        "control_low": pa.float64(),
+        "control_high": pa.float64(),
+    }
+)
+
+WIN_RATES = pa.schema(
+    {
+        "label": pa.string(),  # of the aligned table; of a row over seeds, what its labels have before the @
+        "seeds": pa.int32(),  # over how many seeds the row is a mean, null for one table's own figures
+        "judge": pa.string(),
+        "column": pa.string(),  # whose categories are told apart, "" for all rows
+        "value": pa.string(),
+        "n": pa.int64(),
+        "wins": pa.int64(),
+        "losses": pa.int64(),
+        "ties": pa.int64(),
+        "win_rate": pa.float64(),  # wins / n
+        "low": pa.float64(),  # the 95 % interval, as are all low and high
+        "high": pa.float64(),
+        "wins_over_decided": pa.float64(),  # wins / (wins + losses)
+        "decided_low": pa.float64(),
+        "decided_high": pa.float64(),
+        "shift": pa.float64(),  # mean of an inspector's score of the answer, less that of the response
+        "shift_low": pa.float64(),
+        "shift_high": pa.float64(),
+    }
+)
+
+
+def name_by_columns(schema: pa.Schema) -> str:
+    """Return what a table is called by the texts in it: triples, responses or questions."""
+    names = set(schema.names)
+    return "triples" if names >= TRIPLE_TEXTS else "responses" if "response" in names else "questions"
 
 
 def with_texts(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:

@@ -107,3 +107,20 @@ def vowels(question: str, answer: str) -> float:
     """An inspector: the share of vowels among the letters."""
     letters = [letter for letter in answer.lower() if letter.isalpha()]
     return sum(letter in "aeiou" for letter in letters) / max(1, len(letters))
+
+
+def echoes(request: Request) -> str:
+    """An aligner that says what the question was."""
+    log(request)
+    return f" It is about {request.prompt.split(' [INIT] ')[0]} [DONE]"
+
+
+def on_topic(question: str, answer: str) -> float:
+    """An inspector: whether an answer says what the question was."""
+    return float(question in answer)
+
+
+def mute(request: Request) -> str:
+    """Says nothing."""
+    log(request)
+    return " "

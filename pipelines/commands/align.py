@@ -10,50 +10,66 @@ the principles of --pack.
 """
 
 import sys
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-from pipelines import align, ingest, score
-from pipelines.commands import conflicts
+from pipelines import align, conflicts, ingest, score
+from pipelines.recipe.outlook import outlook_of, print_outlooks
 from pipelines.runtime import entrypoint
 from pipelines.runtime.at_work import at_work
-from pipelines.runtime.estimates import print_plan
+from pipelines.runtime.runs import Record
 from pipelines.runtime.stage import Stage
-from schemas.command_line import DONE, DONE_WITH_REJECTS, setting
+from pipelines.runtime.step import ModelSource, Place, PlannedStep, TableSource
+from pipelines.runtime.steps import ANSWER, check_outside, do_steps, open_step
+from schemas.command_line import DONE, DONE_WITH_REJECTS, check_limit
 from schemas.console import messages
 from schemas.errors import UsageError
-from schemas.squads import PROMPTED, Rules, Squad, SquadMember, load_squad, squad_of
+from schemas.fields import setting
+from schemas.settings import validated
+from schemas.squads import PROMPTED, AlignMember, Rules, Squad, SquadMember, load_squad, rules_of, squad_of
 from schemas.urls import without_query
-from transforms.alignment.align import Align
-from transforms.alignment.members import criteria_of
+from transforms.alignment.layers import check_responses
+from transforms.alignment.members import members_of
+from transforms.engines.engine import EngineConfig, Sampling
 from transforms.tables import storage
 from transforms.tables.entries import complete_entries
-from transforms.tables.table import MANIFEST, Table, read_table
+from transforms.tables.table import MANIFEST, read_table
 
 # Flags of the members and the rules; --every-row and an engine (--set) hold for a squad file too.
 IN_SQUAD_FILE = {item.name for item in (*fields(SquadMember), *fields(Rules))} - {"every_row", "engine"}
+IMPORT, SCORE = ingest.KIND.name, score.KIND.name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ingest.ResponseFlags, align.Flags, Rules):
+class Config(ingest.ResponseFlags, Rules):
     corpus: str = setting("responses: a file, folder or glob, or a table made by a stage", positional=True)
+    output: str = setting("run directory", short="-o")
     squad: str = setting("squad file: several criteria, and how rows go from one to the next", "")
     aligner: tuple[str, ...] = setting("folder of a trained aligner, or 'prompted'; once per criterion", ())
     inspector: tuple[str, ...] = setting("folder of a trained inspector; once per criterion", ())
     criterion: tuple[str, ...] = setting("its name in the results (default: the inspector's folder)", ())
     pack: tuple[str, ...] = setting("criterion pack for a prompted aligner; once per prompted aligner", ())
     threshold: float = setting("rows that score below this are rewritten", SquadMember.threshold)
+    model: str = setting("the model of a prompted aligner", "")
+    engine: dict[str, Any] = field(default_factory=dict)  # settings of EngineConfig for all aligners
+    sampling: Sampling = field(default_factory=Sampling)
+    bf16: bool = setting("inspectors score in bfloat16: faster, and within 0.01 of float32", False)
+    limit: int | None = setting("align only the first N rows", None)
+    seed: int = setting("integer seed of everything that is sampled", 0)
+    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
+    retry_failed: bool = setting("ask again for the rows that failed", False)
     shard: str | None = setting("I/N: do only every N-th input shard, from the I-th (1-based)", None)
-    plan: bool = setting(
-        "say what the command would cost, and stop; with --squad: what each aligner does to a sample of 64 rows", False
-    )
+    plan: bool = setting("say what the command would cost, and stop", False)
+    conflicts: bool = setting("show what each aligner does to every score of a sample of 64 rows, and stop", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_limit(self.limit)
         parse_shard(self.shard)
+        if self.shard and self.conflicts:
+            raise ValueError("shard: --conflicts looks at one sample from all shards; leave out one of the two")
         if self.squad:
             for item in fields(self):
                 if item.name in IN_SQUAD_FILE and getattr(self, item.name) != item.default:
@@ -73,10 +89,10 @@ class Config(ingest.ResponseFlags, align.Flags, Rules):
         squad_of_flags(self)  # whose rules and members are checked as those of a file
 
 
-def parse_shard(text: str | None) -> tuple[int, int] | None:
+def parse_shard(text: str | None) -> tuple[int, int]:
     """Read `"2/8"` as (1, 8): which input shards a task of a batch scheduler does."""
     if text is None:
-        return None
+        return 0, 1
     index, slash, count = text.partition("/")
     if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
         raise ValueError(f"shard: expected I/N with 1 <= I <= N, such as 3/16, not {text!r}")
@@ -116,102 +132,124 @@ def find_squad(config: Config) -> Squad:
     return replace(squad, every_row=squad.every_row or config.every_row)
 
 
-def stage_settings(config: Config) -> align.Config:
-    """Return what the stage is told; UsageError of a squad file."""
-    flags = {item.name: getattr(config, item.name) for item in fields(align.Flags)}
-    return align.Config(corpus=config.corpus, squad=find_squad(config), **flags)
-
-
-def import_corpus(config: Config, criteria: tuple[str, ...], beam_arguments: Sequence[str] = ()) -> Stage | None:
-    """Import the corpus into the run directory, unless a stage made it.
-
-    Raises UsageError where a flag does not suit it.
-    """
+def plan_steps(config: Config, squad: Squad, beam_arguments: Sequence[str] = ()) -> list[PlannedStep]:
+    """Return the steps of the command: the import, unless a stage made the corpus; scores where the routing asks."""
+    arguments, steps = tuple(beam_arguments), []
+    corpus = TableSource(path=config.corpus)
     how = {item.name: getattr(config, item.name) for item in fields(ingest.ResponseFlags)}
-    if not storage.exists(storage.join(config.corpus, MANIFEST)):
-        if config.shard is not None:
-            raise UsageError(f"--shard {config.shard}: {config.corpus} is no table; make one first: alignbeam import")
-        output = storage.join(config.output, "corpus")
-        settings = ingest.Config(corpus=config.corpus, output=output, limit=config.limit, **how)
-        check = partial(align.check_columns, config.corpus, criteria=criteria)
-        return ingest.run(settings, beam_arguments, by_identity=True, check=check)
-    ingest.refuse_import_flags(config.corpus, how)
-    return None
+    if storage.exists(storage.join(config.corpus, MANIFEST)):
+        ingest.refuse_import_flags(config.corpus, how)
+    elif config.shard is not None:
+        raise UsageError(f"--shard {config.shard}: {config.corpus} is no table; make one first: alignbeam import")
+    else:
+        importing = ingest.Config(corpus=config.corpus, kind="responses", limit=config.limit, **how)
+        steps.append(PlannedStep(IMPORT, ingest.KIND, importing, beam_arguments=arguments))
+        corpus = TableSource(step=IMPORT)
+    common = {"responses": corpus.step or corpus.path, "limit": config.limit, "bf16": config.bf16}
+    sources: dict[str, TableSource | ModelSource] = {"responses": corpus}
+    rules = {item.name: getattr(squad, item.name) for item in fields(rules_of(squad))}
+    members, models = members_and_models(config, squad)
+    taking = {**common, **rules, "members": members, "sampling": config.sampling, "seed": config.seed}
+    if config.conflicts:
+        settings = conflicts.Config(**taking)
+        return [*steps, PlannedStep(conflicts.KIND.name, conflicts.KIND, settings, sources | models, (), arguments)]
+    if squad.needs_all_scores:
+        scoring, inspectors = score_settings(squad, common)
+        steps.append(PlannedStep(SCORE, score.KIND, scoring, sources | inspectors, (), arguments))
+        sources["scores"] = TableSource(step=SCORE)
+    aligning = align.Config(**taking, scores=SCORE if squad.needs_all_scores else "")
+    return [*steps, PlannedStep(align.KIND.name, align.KIND, aligning, sources | models, (), arguments)]
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Hold what a command works on: the stage's settings and transform, and the corpus as a table."""
+def members_and_models(config: Config, squad: Squad) -> tuple[tuple[AlignMember, ...], dict[str, ModelSource]]:
+    """Return the members as steps take them, and the source of each model by its path."""
+    members, models = [], {}
+    for number, member in enumerate(squad.members):
+        settings = {**config.engine, **member.engine}
+        settings["model"] = member.engine.get("model", config.model) if member.pack else member.aligner
+        models[f"members.{number}.aligner"] = ModelSource(settings)
+        if member.inspector:
+            models[f"members.{number}.inspector"] = ModelSource({"model": member.inspector})
+        members.append(AlignMember(**{item.name: getattr(member, item.name) for item in fields(AlignMember)}))
+    return tuple(members), models
 
-    settings: align.Config
-    transform: Align
-    imported: Stage | None
-    corpus: Table
+
+def score_settings(squad: Squad, common: Mapping[str, Any]) -> tuple[score.Config, dict[str, ModelSource]]:
+    inspectors = {member.criterion: member.inspector for member in squad.members}
+    models = {f"inspectors.{name}": ModelSource({"model": folder}) for name, folder in inspectors.items()}
+    return score.Config(**common, inspectors=inspectors), models
 
 
-@contextmanager
-def opening(config: Config, beam_arguments: Sequence[str]) -> Iterator[Opened]:
-    """Check everything, lock the run directory and import the corpus, unless it is a table already."""
-    settings = stage_settings(config)
-    if config.shard is not None and settings.squad.needs_all_scores:
+def check(config: Config, squad: Squad, steps: Sequence[PlannedStep], place: Place) -> None:
+    """Raise UsageError for what is wrong with the squad's models, the corpus or the output, before any work."""
+    if config.shard is not None and squad.needs_all_scores:
         raise UsageError(
-            f"--shard {config.shard}: routing {settings.squad.routing} needs the scores of all shards; leave it out"
+            f"--shard {config.shard}: routing {squad.routing} needs the scores of all shards; leave it out"
         )
-    transform = align.transform_of(settings)
+    last = steps[-1]
+    members_of(last.config.members, models_of(last), config.sampling)
     ingest.check_apart(config.corpus, config.output)
     storage.check_writable(config.output)
-    align.check_corpus_is_same(settings)
-    # Where tasks work side by side (--shard), nothing is imported, and the directory is nobody's alone.
-    with nullcontext() if config.shard else at_work(config.output):
-        criteria = criteria_of(transform.members)
-        imported = import_corpus(config, criteria, beam_arguments)
-        corpus = read_table(imported.directory if imported else config.corpus).head(config.limit)
-        align.check_columns(config.corpus, corpus.schema, criteria)
-        yield Opened(settings, transform, imported, corpus)
+    check_corpus_is_same(config)
+    check_outside(steps, place)
+    if steps[0].name == IMPORT:
+        if schemas := list(ingest.gives(steps[0].config, {}).values()):
+            check_responses(config.corpus, schemas[0], ANSWER)
+    else:
+        opened = open_step(steps[0], {}, place)
+        check_responses(config.corpus, opened.table("responses").schema, opened.answers["responses"])
 
 
-def left_to_others(config: Config, corpus: Table) -> frozenset[int]:
-    """Return the shards that `--shard` leaves to other tasks."""
-    index, count = parse_shard(config.shard) or (0, 1)
-    return frozenset(shard.index for shard in corpus.shards if shard.index % count != index)
+def models_of(planned: PlannedStep) -> dict[str, EngineConfig | str]:
+    """Return the models of a step that are paths; UsageError, naming the criterion, for settings that are wrong."""
+    models: dict[str, EngineConfig | str] = {}
+    for path, source in planned.sources.items():
+        if isinstance(source, ModelSource) and path.endswith(".aligner"):
+            number = int(path.split(".")[1])
+            try:
+                models[path] = validated(EngineConfig, "engine", source.settings)
+            except UsageError as error:
+                raise UsageError(f"{planned.config.members[number].criterion}: {error}") from error
+        elif isinstance(source, ModelSource):
+            models[path] = str(source.settings["model"])
+    return models
+
+
+def check_corpus_is_same(config: Config) -> None:
+    """Raise UsageError where the run directory holds the results of another corpus."""
+    entries = Record(config.output).entries()
+    responses = [entries.get(name, {}).get("identity", {}).get("responses") for name in (align.KIND.name, SCORE)]
+    before = next((table["source"] for table in responses if isinstance(table, dict)), "")
+    manifest = storage.join(config.output, before, MANIFEST)
+    if before.startswith(f"{IMPORT}/"):
+        before = storage.read_json(manifest)["identity"].get("corpus", "") if storage.exists(manifest) else ""
+    now = storage.relative(config.corpus, config.output)
+    if before and before != now and all(path.startswith("/") or "://" in path for path in (before, now)):
+        raise UsageError(f"{config.output}: holds the results of {before}, not of {now}; choose another output")
 
 
 def align_corpus(config: Config, beam_arguments: Sequence[str] = ()) -> list[Stage]:
-    """Align what is left of the corpus; return the stages, the import first if any."""
-    with (
-        opening(config, beam_arguments) as opened,
-        align.recorded(opened.settings, opened.transform, opened.corpus) as stage,
-    ):
-        settings, shards_of_others = opened.settings, left_to_others(config, opened.corpus)
-        if settings.squad.needs_all_scores and (settings.retry_failed or not stage.is_done()):
-            settings = replace(settings, scores=score_corpus(opened, beam_arguments).directory)
-        align.align_table(
-            settings, opened.transform, opened.corpus, stage, beam_arguments, left_to_others=shards_of_others
-        )
-    return [opened.imported, stage] if opened.imported else [stage]
-
-
-def score_corpus(opened: Opened, beam_arguments: Sequence[str]) -> Stage:
-    settings = opened.settings
-    config = score.Config(
-        corpus=opened.imported.directory if opened.imported else settings.corpus,
-        output=settings.output,
-        inspectors={member.criterion: member.inspector for member in settings.squad.members},
-        limit=settings.limit,
-        bf16=settings.bf16,
-    )
-    return score.run(config, beam_arguments)
+    """Do what is left of the command's steps; return the stages, the import first if any, and the last one."""
+    squad = find_squad(config)
+    place = Place(config.output, config.cache, config.retry_failed, shard=parse_shard(config.shard))
+    steps = plan_steps(config, squad, beam_arguments)
+    check(config, squad, steps, place)
+    # Where tasks work side by side (--shard), nothing is imported, and the directory is nobody's alone.
+    with nullcontext() if config.shard else at_work(config.output):
+        stages = do_steps(steps, Record(config.output, seed=config.seed), place)
+    last = steps[-1]
+    done = [stages[step.name] for step in steps[:-1] if step.name == IMPORT]
+    return [*done, stages[last.name] if last.name in stages else open_step(last, {}, place).stage]
 
 
 def say_plan(config: Config, beam_arguments: Sequence[str] = ()) -> int:
-    """Print the cost, or what a squad file's members do to each other; return the exit code."""
-    with opening(config, beam_arguments) as opened:
-        if not config.squad:
-            return print_plan(align.estimate(opened.corpus, opened.transform.members))
-        scratch = storage.join(config.output, f".plan-{uuid.uuid4().hex[:8]}")
-        seen = conflicts.find_conflicts(opened.corpus, opened.transform, scratch, beam_arguments)
-        conflicts.print_conflicts(seen, opened.corpus.rows)
-        return DONE
+    """Import the corpus, say what the other steps would cost, and return the exit code."""
+    squad, place = find_squad(config), Place(config.output, config.cache)
+    steps = plan_steps(config, squad, beam_arguments)
+    check(config, squad, steps, place)
+    with at_work(config.output):
+        do_steps([step for step in steps if step.name == IMPORT], Record(config.output, seed=config.seed), place)
+    return print_outlooks(outlook_of(steps, place))
 
 
 def report_part(config: Config, stage: Stage) -> int:
@@ -219,8 +257,8 @@ def report_part(config: Config, stage: Stage) -> int:
     corpus = read_table(config.corpus).head(config.limit)
     done = complete_entries(stage.directory, corpus.targets)
     messages.print(f"{len(done)} of {len(corpus.shards)} shards are done: {stage.directory}")
-    shards_of_others = left_to_others(config, corpus)
-    rejects = any(entry["rejects"] for index, entry in done.items() if index not in shards_of_others)
+    index, count = parse_shard(config.shard)
+    rejects = any(entry["rejects"] for shard, entry in done.items() if shard % count == index)
     return DONE_WITH_REJECTS if rejects else DONE
 
 

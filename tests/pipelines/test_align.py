@@ -11,18 +11,19 @@ from contextlib import nullcontext
 import numpy as np
 import pyarrow as pa
 import pytest
+from one_step import do
 
-from pipelines import curate, evaluate, ingest, respond, triples
+from pipelines import curate, ingest, respond, triples
 from pipelines.commands import align, check
 from pipelines.commands import curate as curate_command
-from pipelines.commands import evaluate as evaluate_command
 from pipelines.runtime import stage as stages
 from pipelines.runtime.at_work import at_work
+from pipelines.runtime.runs import open_run
 from schemas.children import child_environment
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE
 from schemas.errors import StageError, UsageError
 from schemas.settings import Layer, resolve
-from transforms.corpora import fields
+from transforms.corpora import looks
 from transforms.tables import storage
 from transforms.tables.write import write_tables
 
@@ -41,10 +42,9 @@ class Lengths:
 def lengths(monkeypatch):
     for module in ("alignment.scoring", "evaluation.judges"):
         monkeypatch.setattr(f"transforms.{module}.open_inspector", lambda folder, bf16=False: Lengths())
-    monkeypatch.setattr("transforms.alignment.members.check_inspector", lambda folder: None)
-    monkeypatch.setattr("pipelines.align.inspector_digest", lambda folder: folder)
-    monkeypatch.setattr(evaluate, "model_config", lambda folder: {})
-    monkeypatch.setattr(evaluate, "model_digest", lambda folder: folder)
+    for module in ("transforms.alignment.members", "pipelines.runtime.steps"):
+        monkeypatch.setattr(f"{module}.check_inspector", lambda folder: None)
+    monkeypatch.setattr("pipelines.runtime.steps.inspector_digest", lambda folder: folder)
 
 
 def write(path, *rows):
@@ -94,26 +94,27 @@ def test_columns_of_any_name_pass_through_untouched(tmp_path):
     assert stage.read_manifest()["counts"]["rejects"] == {}
 
 
-def test_a_table_without_its_columns_or_aligned_already_is_refused_before_work(tmp_path):
-    stage = aligned(config(tmp_path, write(tmp_path / "rows.jsonl", row(1))))
-    with pytest.raises(UsageError, match="has 'aligned', 'decision', 'scores_before', 'scores_after' already"):
-        aligned(config(tmp_path, stage.directory))
+def test_a_table_without_its_columns_or_with_columns_in_the_way_is_refused_before_work(tmp_path):
+    theirs = {"id": "1", **row(1), "aligned": "x", "decision": "rewritten"}
+    full = table(tmp_path / "full", {"responses": [theirs]})
+    with pytest.raises(UsageError, match="full: has 'aligned', 'decision' already, which align adds"):
+        aligned(config(tmp_path, full, output=str(tmp_path / "other")))
     poor = table(tmp_path / "poor", {"questions": [{"id": "1", "topic": "t"}]})
     good = table(tmp_path / "good", {"questions": [{"id": "1", "question": "Why?"}]})
-    common = {"output": str(tmp_path / "run"), "engine": TEACHER}
+    with pytest.raises(UsageError, match="poor: has no column 'question', 'response'; it has id, topic"):
+        aligned(config(tmp_path, poor, output=str(tmp_path / "other")))
     cases = [
-        ("question', 'response", aligned, config(tmp_path, poor, output=str(tmp_path / "other"))),
-        ("question", triples.run, triples.Config(questions=poor, criterion="ethical", **common)),
-        ("question", respond.run, respond.Config(questions=poor, **common)),
-        ("question", curate.run, curate.Config(input=poor, output=str(tmp_path / "run"))),
-        ("question", curate.run, curate.Config(input=good, output=str(tmp_path / "run"), heldout=(poor,))),
+        (triples.KIND, triples.Config(questions=poor, model="m", pack="ethical")),
+        (respond.KIND, respond.Config(questions=poor, model="m")),
+        (curate.KIND, curate.Config(table=poor)),
+        (curate.KIND, curate.Config(table=good, heldout=(poor,))),
     ]
-    for missing, run, settings in cases:
-        with pytest.raises(UsageError, match=f"poor: has no column '{missing}'; it has id, topic"):
-            run(settings)
+    for kind, settings in cases:
+        with pytest.raises(UsageError, match="poor: has no column 'question'; it has id, topic"):
+            do(kind, settings, tmp_path / "run", TEACHER)
     numbered = table(tmp_path / "numbered", {"questions": [{"id": 1, "question": "q?"}]})
     with pytest.raises(UsageError, match="numbered: column 'id' is not text but int64"):
-        respond.run(respond.Config(questions=numbered, **common))
+        do(respond.KIND, respond.Config(questions=numbered, model="m"), tmp_path / "run", TEACHER)
     for run, settings in (
         (aligned, config(tmp_path, poor, output=str(tmp_path / "other"), question_column="q")),
         (curate_command.run, curate_command.Config(input=poor, output=str(tmp_path / "run"), question_column="q")),
@@ -125,10 +126,10 @@ def test_a_table_without_its_columns_or_aligned_already_is_refused_before_work(t
 def test_triples_are_asked_for_whatever_else_a_table_holds(tmp_path):
     odd = {"error": "theirs", "drop_reason": "theirs", "draw": "x", "prompt": 3, "response": "old", "finish_reason": 1}
     questions = table(tmp_path / "odd", {"questions": [{"id": "1", "question": "What?", **odd}]})
-    settings = {"questions": questions, "criterion": "ethical", "output": str(tmp_path / "run"), "engine": TEACHER}
-    assert triples.run(triples.Config(**settings)).read_manifest()["counts"]["kept"] == 1
-    del settings["criterion"]
-    answers = respond.run(respond.Config(**settings)).table().to_arrow().to_pylist()
+    settings = {"questions": questions, "model": "teacher"}
+    written = do(triples.KIND, triples.Config(pack="ethical", **settings), tmp_path / "run", TEACHER)
+    assert written.read_manifest()["counts"]["kept"] == 1
+    answers = do(respond.KIND, respond.Config(**settings), tmp_path / "run", TEACHER).table().to_arrow().to_pylist()
     assert [answer["response"][:11] for answer in answers] == ["It is about"]
 
 
@@ -302,11 +303,13 @@ def test_a_rerun_does_not_read_what_is_as_it_was(tmp_path, monkeypatch):
     write(folder / "b.jsonl", row(2, note=1))
     stage = aligned(config(tmp_path, str(folder)))
     looked = []
-    look_at = fields.look_at
-    monkeypatch.setattr(ingest, "look_at", lambda path, *rest: looked.append(path) or look_at(path, *rest))
+    look_at = looks.look_at
+    monkeypatch.setattr(looks, "look_at", lambda path, *rest: looked.append(path) or look_at(path, *rest))
+    looks.forget()
     assert aligned(config(tmp_path, str(folder))) == stage
     assert looked == []
     write(folder / "c.jsonl", row(3, note=3))
+    looks.forget()
     assert aligned(config(tmp_path, str(folder))).directory == stage.directory
     assert looked == [str(folder / "c.jsonl")]
 
@@ -366,33 +369,14 @@ def test_an_edited_input_is_imported_again(tmp_path):
     for number in (1, 2):
         rows = [{"question": question} for question in ("Why is it so?", "Who was there then?")[:number]]
         settings = curate_command.Config(input=write(questions, *rows), output=str(tmp_path / "run"))
-        stage = curate_command.curate_input(settings)[-1]
-        assert stage.read_manifest()["counts"]["kept"] == number
-
-
-def test_two_way_files_of_one_name_are_both_measured(tmp_path, capsys):
-    aligned = {"id": "1", "question": "q?", "response": "short", "aligned": "much longer"}
-    made = table(tmp_path / "aligned", {"aligned": [aligned]})
-    pair = {"prompt": "q?", "chosen": "a longer one", "rejected": "one"}
-    good = write(tmp_path / "a" / "hhh.jsonl", pair)
-    bad = write(tmp_path / "b" / "hhh.jsonl", pair | {"chosen": "one", "rejected": "a longer one"}, "{")
-    arguments = [made, "--inspector", "length", "-o", str(tmp_path / "run")]
-    both = ["--two-way", good, "--two-way", bad]
-    assert evaluate_command.main([*arguments, *both]) == DONE_WITH_REJECTS
-    (path,) = (tmp_path / "run" / "evaluate").glob("*/metrics.json")
-    found = json.loads(path.read_text())["two_way"]
-    assert [(one["file"], one["accuracy"]) for one in found] == [(good, 1.0), (bad, 0.0)]
-    before = path.stat().st_mtime_ns
-    assert evaluate_command.main([*arguments, *both]) == DONE_WITH_REJECTS
-    assert path.stat().st_mtime_ns == before
-    capsys.readouterr()
-    assert evaluate_command.main([*arguments, "--two-way", str(tmp_path / "missing.jsonl")]) == WRONG_USE
-    assert "missing.jsonl: no such file" in capsys.readouterr().err
+        assert curate_command.run(settings) == DONE
+        (curated,) = [stage for stage in open_run(str(tmp_path / "run")).stages if stage.name == "curate"]
+        assert curated.rows.kept == number
 
 
 def test_check_describes_a_table(tmp_path, capsys):
     corpus = write(tmp_path / "rows.jsonl", row(1, topic="t"), "{")
-    ingest.run(ingest.Config(corpus=corpus, output=str(tmp_path / "out")))
+    ingest.import_into(ingest.Config(corpus=corpus), str(tmp_path / "out"))
     assert check.main([str(tmp_path / "out")]) == DONE
     said = capsys.readouterr().err
     assert "responses, made by import: 1 rows in 1 shards; columns id, question, response, topic" in said

@@ -4,31 +4,16 @@ import itertools
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
+from scripted_squad import LONG, OPEN, aligned, config, made, shards, squad_file
 
-from pipelines import align as stage_alone
-from pipelines import score
 from pipelines.commands import align, check
-from pipelines.commands.conflicts import Conflicts
+from pipelines.recipe.outlook import outlook_of
+from pipelines.runtime.step import Place
 from schemas.command_line import DONE, WRONG_USE
 from schemas.errors import UsageError
-from schemas.settings import Layer, resolve
 from schemas.squads import load_squad
-from schemas.tables import RESPONSES
-from transforms.tables.write import write_tables
-
-ALIGNER = {"engine": "scripted", "args": {"function": "tests.scripted_models:aligner"}}
-LONG = {"criterion": "long", "inspector": "scripted:tests.scripted_models:lengths", "aligner": "x", "engine": ALIGNER}
-OPEN = {"criterion": "open", "inspector": "scripted:tests.scripted_models:vowels", "aligner": "y", "engine": ALIGNER}
-
-
-def squad_file(tmp_path, members=(LONG, OPEN), **settings) -> str:
-    path = tmp_path / "squad.yaml"
-    path.write_text(yaml.safe_dump({"members": list(members), **settings}))
-    return str(path)
+from transforms.alignment.members import members_of
 
 
 def corpus(tmp_path, count=100) -> str:
@@ -36,16 +21,6 @@ def corpus(tmp_path, count=100) -> str:
     rows = [{"question": f"q{n}?", "response": "bcd" * (n % 40 + 1) + "aei" * (n % 7)} for n in range(count)]
     path.write_text("\n".join(json.dumps(row) for row in rows))
     return str(path)
-
-
-def config(tmp_path, source, squad, **settings):
-    given = {"corpus": source, "squad": squad, "output": str(tmp_path / "run"), **settings}
-    return resolve(align.Config, [Layer("test", given)]).config
-
-
-def aligned(config):
-    """The stage that the command does last."""
-    return align.align_corpus(config)[-1]
 
 
 def test_rows_go_to_the_worst_criterion_until_all_are_met_or_nothing_helps(tmp_path):
@@ -83,27 +58,18 @@ def test_each_member_has_one_turn_in_order(tmp_path, routing):
             assert first == {min(means, key=means.get)}
 
 
-def test_a_plan_shows_what_members_do_to_each_other(tmp_path, capsys):
-    assert align.run(config(tmp_path, corpus(tmp_path), squad_file(tmp_path), plan=True)) == DONE
-    said = " ".join(capsys.readouterr().err.split())
-    assert "mean change over 64 rows" in said
-    assert "suggested order" in said
-    assert not list((tmp_path / "run").glob(".plan-*"))
-
-
-@pytest.mark.parametrize(
-    ("change_MM", "order"),
-    [
-        ([[0.5, -0.3], [0.1, 0.5]], ("long", "open")),  # long harms open, which comes after it
-        ([[0.5, 0.1], [-0.3, 0.5]], ("open", "long")),
-        ([[0.5, 0.1], [0.3, 0.5]], ("open", "long")),  # none harms; open helps more
-        ([[0.5, 0.0], [0.0, 0.9]], ("long", "open")),
-    ],
-)
-def test_those_that_harm_others_are_suggested_first(change_MM, order):
-    nothing = np.zeros(2)
-    seen = Conflicts(("long", "open"), 64, np.array(change_MM), before_M=nothing, after_M=nothing, unmet=0.0)
-    assert seen.order == order
+def test_a_plan_says_what_the_squad_would_cost_and_loads_nothing(tmp_path, capsys):
+    settings = config(tmp_path, corpus(tmp_path), squad_file(tmp_path), plan=True)
+    assert align.run(settings) == DONE
+    assert "plan (nothing was loaded, asked or spent)" in " ".join(capsys.readouterr().err.split())
+    assert not list((tmp_path / "run").glob("align/*"))
+    assert not (tmp_path / "run" / "cache").exists()
+    imported, planned = outlook_of(align.plan_steps(settings, align.find_squad(settings)), Place(settings.output))
+    assert (imported.is_done, planned.rows) == (True, 100)
+    assert [(one.part, one.model, one.requests, one.generated_tokens) for one in planned.estimates] == [
+        ("rewrite long", "x", 100, 25_600),
+        ("rewrite open", "y", 100, 25_600),
+    ]
 
 
 def test_a_squad_file_is_checked_before_work(tmp_path):
@@ -139,6 +105,11 @@ def adapter(folder, base):
     return str(folder)
 
 
+def opened_members(config):
+    planned = align.plan_steps(config, align.find_squad(config))[-1]
+    return members_of(planned.config.members, align.models_of(planned), planned.config.sampling)
+
+
 def test_adapters_share_the_engine_of_one_base(tmp_path):
     bases = [tmp_path / "base", tmp_path / "other"]
     for base in bases:
@@ -148,36 +119,14 @@ def test_adapters_share_the_engine_of_one_base(tmp_path):
     plain = [{name: member[name] for name in ("criterion", "inspector")} for member in (LONG, OPEN)]
     one, two = adapter(tmp_path / "one", bases[0]), adapter(tmp_path / "two", bases[0])
     good = squad_file(tmp_path, [plain[0] | {"aligner": "one"}, plain[1] | {"aligner": "two"}])
-    settings = config(tmp_path, "x", good)
-    members = stage_alone.transform_of(align.stage_settings(settings)).members
+    members = opened_members(config(tmp_path, "x", good))
     assert members[0].model.engine == members[1].model.engine
     assert members[0].model.engine.adapters == (one, two)
     assert [member.model.adapter for member in members] == [one, two]
     adapter(tmp_path / "three", bases[1])
     bad = squad_file(tmp_path, [plain[0] | {"aligner": "one"}, plain[1] | {"aligner": "three"}])
-    settings = config(tmp_path, "x", bad)
     with pytest.raises(UsageError, match=r"open: its adapter's base is .*other, that of long is .*base"):
-        stage_alone.transform_of(align.stage_settings(settings))
-
-
-def shards(tmp_path, *parts) -> str:
-    """A table whose shards hold these rows, some of them none."""
-    folder = tmp_path / "table"
-    tables = {"responses": pa.Table.from_pylist([row for part in parts for row in part], RESPONSES)}
-    write_tables(str(folder), tables, {"stage": "made"}, 1000)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    listed = []
-    for number, part in enumerate(parts):
-        path = folder / "responses" / f"shard-{number:05d}.parquet"
-        pq.write_table(pa.Table.from_pylist(part, RESPONSES), path)
-        listed.append({"path": f"responses/{path.name}", "rows": len(part), "bytes": 1, "digest": str(number)})
-    manifest["tables"]["responses"]["shards"] = listed
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return str(folder)
-
-
-def made(start, count):
-    return [{"id": f"{n:03d}", "question": f"q{n:03d}", "response": "bcda" * (n % 9 + 1)} for n in range(start, count)]
+        opened_members(config(tmp_path, "x", bad))
 
 
 @pytest.mark.parametrize("routing", ["corpus-mean", "paper-002"])
@@ -212,33 +161,6 @@ def test_folders_and_packs_are_found_beside_the_file(tmp_path):
     assert (two.inspector, two.aligner) == ("elsewhere", str(tmp_path / "ethical"))
     with pytest.raises(UsageError, match="criterion: '.x' is no name"):
         load_squad(squad_file(tmp_path, [{**LONG, "criterion": ".x"}]))
-
-
-def stage_file(tmp_path, **more):
-    """Settings of the stage alone, with the squad in them."""
-    path = tmp_path / "align.yaml"
-    squad = {"members": [LONG, OPEN], "routing": "corpus-mean"}
-    path.write_text(yaml.safe_dump({"squad": squad, **more}))
-    return str(path)
-
-
-def test_the_stage_alone_aligns_a_table_by_scores_that_another_stage_made(tmp_path, capsys):
-    source, run = shards(tmp_path, made(0, 30), made(30, 50)), str(tmp_path / "run")
-    assert stage_alone.main([source, "--config", stage_file(tmp_path), "-o", run]) == WRONG_USE
-    said = " ".join(capsys.readouterr().err.split())
-    assert "scores: routing corpus-mean needs the scores of all rows; run python -m pipelines.score" in said
-    inspectors = {member["criterion"]: member["inspector"] for member in (LONG, OPEN)}
-    scores = score.run(score.Config(corpus=source, output=run, inspectors=inspectors)).directory
-    assert stage_alone.main([source, "--config", stage_file(tmp_path), "-o", run, "--scores", scores]) == DONE
-    whole = config(tmp_path, source, squad_file(tmp_path, routing="corpus-mean"))
-    stages = [path.parent for path in (tmp_path / "run" / "align").glob("*/manifest.json")]
-    assert [aligned(whole).directory] == list(map(str, stages))  # the command finds what the stage made
-
-    fewer = score.run(score.Config(corpus=source, output=run, inspectors=inspectors, limit=30)).directory
-    again = [source, "--config", stage_file(tmp_path), "-o", str(tmp_path / "other"), "--scores", fewer]
-    capsys.readouterr()
-    assert stage_alone.main(again) == WRONG_USE
-    assert "has other rows than" in " ".join(capsys.readouterr().err.split())
 
 
 def test_every_row_may_be_said_by_the_file_or_by_the_flag(tmp_path):

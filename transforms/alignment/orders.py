@@ -31,16 +31,18 @@ def by_corpus_mean(scores: Table, members: Sequence[Member]) -> tuple[int, ...]:
     return ascending(sums_M / np.maximum(counts_M, 1))
 
 
-def by_sorted_batches(corpus: Table, scores: Table, members: Sequence[Member]) -> dict[int, np.ndarray]:
+def by_sorted_batches(
+    corpus: Table, scores: Table, members: Sequence[Member], answer: str = "response"
+) -> dict[int, np.ndarray]:
     """Return every row's order, by shard: int8[N, M].
 
-    It holds the corpus's texts in memory, as the reference code does.
+    answer: the column that is read as the response. It holds the corpus's texts in memory, as the reference code does.
     """
     if not corpus.rows:
         return {}
     # texts [c, a, b], batches of 2: sorted rows [1, 2, 0]; rows 1 and 2 go by the means of both, row 0 by its own
-    texts = pl.from_arrow(corpus.to_arrow(["question", "response"]))
-    sorted_rows = texts.with_row_index("row").sort("question", "response", "row")["row"].to_numpy()
+    texts = pl.from_arrow(corpus.to_arrow(["question", answer]))
+    sorted_rows = texts.with_row_index("row").sort("question", answer, "row")["row"].to_numpy()
     scores_NM = np.concatenate([score_matrix(batch, "scores", members) for batch in scores.batches(["scores"])])
     orders_NM = np.empty(scores_NM.shape, np.int8)
     for start in range(0, len(sorted_rows), ROWS_PER_BATCH):

@@ -55,9 +55,14 @@ def route(
     batch = with_columns(batch, member=criteria, prompt=pa.array(prompts, pa.string()))
     if rules.has_fixed_length:
         return batch
-    tokens = pc.divide(pc.binary_length(batch.column("aligned")), BYTES_PER_TOKEN)
+    return with_columns(batch, max_tokens=room_for(batch.column("aligned")))
+
+
+def room_for(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return how many tokens the rewrites of texts may have, where the sampling does not say more."""
+    tokens = pc.divide(pc.binary_length(texts), BYTES_PER_TOKEN)
     limits = pc.multiply(pc.ceil(pc.divide(pc.multiply(tokens, 2.0), LIMIT_STEP)), LIMIT_STEP)
-    return with_columns(batch, max_tokens=limits.cast(pa.int64()))
+    return limits.cast(pa.int64())
 
 
 def is_tried(batch: pa.RecordBatch, members: int) -> np.ndarray:

@@ -27,6 +27,20 @@ def score_matrix(batch: pa.RecordBatch, column: str, members: Sequence[Member]) 
     return np.stack([values.to_numpy(zero_copy_only=False).astype(np.float64) for values in columns], axis=1)
 
 
+def arrange_scores(batch: pa.RecordBatch, members: Sequence[Member]) -> pa.RecordBatch:
+    """Put the fields of `scores` in the order of the members; a criterion without an inspector has null."""
+    names = [criterion.name for criterion in batch.schema.field("scores").type]
+    nothing = pa.nulls(batch.num_rows, pa.float64())
+    columns = [
+        pc.struct_field(batch.column("scores"), member.criterion)
+        if member.inspector and member.criterion in names
+        else nothing
+        for member in members
+    ]
+    criteria = [member.criterion for member in members]
+    return with_columns(batch, scores=pc.make_struct(*columns, field_names=criteria))
+
+
 class _ScoreFn(beam.DoFn):
     """Score one text column with every inspector, as a struct; batches are formed within a chunk."""
 
@@ -41,21 +55,23 @@ class _ScoreFn(beam.DoFn):
 
     def setup(self) -> None:
         with self._loading:
-            self.opened = {name: open_inspector(folder, self.bf16) for name, folder in self.inspectors.items()}
+            folders = {name: folder for name, folder in self.inspectors.items() if folder}
+            self.opened = {name: open_inspector(folder, self.bf16) for name, folder in folders.items()}
 
     def process(self, chunk: Chunk) -> list[Chunk]:
         batch = chunk.batch
         rows = np.flatnonzero(pc.and_(kept(batch), pc.is_valid(batch.column(self.column))))
         questions, answers = (batch.column(name).take(pa.array(rows)).to_pylist() for name in ("question", self.column))
-        columns = []
-        for scores_of_rows in score_all(self.opened, questions, answers).values():
+        scores_of_rows, columns = score_all(self.opened, questions, answers), []
+        for name in self.inspectors:
             scores = np.full(batch.num_rows, np.nan)
-            scores[rows] = scores_of_rows
+            if name in scores_of_rows:
+                scores[rows] = scores_of_rows[name]
             columns.append(pa.array(scores, mask=np.isnan(scores)))
         progress.add(self.step, done=batch.num_rows)
         return [
             chunk.with_batch(
-                with_columns(batch, **{self.into: pc.make_struct(*columns, field_names=list(self.opened))})
+                with_columns(batch, **{self.into: pc.make_struct(*columns, field_names=list(self.inspectors))})
             )
         ]
 
@@ -63,6 +79,8 @@ class _ScoreFn(beam.DoFn):
 @dataclass
 class Score(beam.PTransform):
     """Add the struct `into`: the score of each inspector ({criterion: folder}) for the text in `column`.
+
+    A criterion whose folder is empty has no inspector, and null for a score.
 
     step: names the work in transforms.tables.progress. bf16: score in bfloat16.
     """
