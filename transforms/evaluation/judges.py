@@ -14,8 +14,10 @@ from transforms.engines.pair_ranker import open_pair_ranker
 from transforms.evaluation.win_rates import margins
 from transforms.tables import progress
 from transforms.tables.chunks import Chunk
+from transforms.tables.columns import is_text
 
-JUDGED = ("id", "question", "response", "aligned")  # the columns that a judge's rows must have
+JUDGED = ("id", "question", "response")  # the columns that a judge's rows must have, beside the answer
+DECISION, FAILED = "decision", "failed"  # the column in which an alignment says what became of a row, and its word
 COLUMNS = {"inspector": ("margin", "before", "after"), "pair-ranker": ("margin",)}  # of a judgement, by kind of judge
 
 
@@ -44,21 +46,68 @@ class Judge:
 
 @dataclass(frozen=True)
 class JudgeBatch:
-    """Turn a chunk of JUDGED columns into judgements: every judge's COLUMNS, for the rows with all three texts."""
+    """Turn a chunk of aligned rows into judgements: every judge's COLUMNS, a row for each row.
+
+    They are null where the question or one of the two texts is missing. Beside them stand the id, whether the row
+    failed (what aligned it says so), and the columns `by` as text.
+
+    answer: the column that is judged against `response`.
+    """
 
     judges: tuple[Judge, ...]
+    answer: str = "aligned"
+    by: tuple[str, ...] = ()
+
+    def reads(self, schema: pa.Schema) -> list[str]:
+        """Return the columns that it needs of a table, each once."""
+        decision = [DECISION] if has_decisions(schema) else []
+        return list(dict.fromkeys([*JUDGED, self.answer, *decision, *self.by]))
 
     def __call__(self, chunk: Chunk) -> dict[str, pa.RecordBatch]:
         batch = chunk.batch
-        has_texts = pc.and_(pc.is_valid(batch.column("response")), pc.is_valid(batch.column("aligned")))
-        rows = batch.filter(pc.and_(has_texts, pc.is_valid(batch.column("question"))))
-        texts = [rows.column(name).to_pylist() for name in ("question", "response", "aligned")]
-        columns = {"id": rows.column("id").cast(pa.string())}
+        texts = ("question", "response", self.answer)
+        is_judged = np.logical_and.reduce([batch.column(name).is_valid().to_numpy(False) for name in texts])
+        rows = batch.filter(pa.array(is_judged))
+        columns = {"id": batch.column("id").cast(pa.string()), "failed": failed(batch)}
+        columns |= {category_column(name): as_text(batch.column(name)) for name in self.by}
         for judge in self.judges:
-            columns |= {judge.column(name): pa.array(values) for name, values in judge.compare(*texts).items()}
+            verdict = judge.compare(*(rows.column(name).to_pylist() for name in texts))
+            for name, values in verdict.items():
+                values_of_rows = np.zeros(batch.num_rows)
+                values_of_rows[is_judged] = values
+                columns[judge.column(name)] = pa.array(values_of_rows, mask=~is_judged)
         progress.add("judge", done=chunk.rows)
         return {"judgements": pa.RecordBatch.from_pydict(columns)}
 
     def schema(self) -> pa.Schema:
+        texts = ["id", *map(category_column, self.by)]
         judged = [judge.column(name) for judge in self.judges for name in COLUMNS[judge.kind]]
-        return pa.schema([("id", pa.string()), *((name, pa.float64()) for name in judged)])
+        fields = [(texts[0], pa.string()), ("failed", pa.bool_()), *((name, pa.string()) for name in texts[1:])]
+        return pa.schema([*fields, *((name, pa.float64()) for name in judged)])
+
+
+def category_column(name: str) -> str:
+    """Return what a column of the table is called among the judgements, where no column of theirs can be so called."""
+    return f"by/{name}"
+
+
+def is_category(kind: pa.DataType) -> bool:
+    """Return whether rows can be told apart by a column of this type: a plain value, no list and no bytes."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """Return a column's values as text, "" where there is none."""
+    return column.cast(pa.string()).fill_null("")
+
+
+def has_decisions(schema: pa.Schema) -> bool:
+    return DECISION in schema.names and is_text(schema.field(DECISION).type)
+
+
+def failed(batch: pa.RecordBatch) -> pa.Array:
+    """Return which rows stayed as they were because no aligner answered; none where no decision is told."""
+    if not has_decisions(batch.schema):
+        return pa.array(np.zeros(batch.num_rows, dtype=bool))
+    return pc.equal(as_text(batch.column(DECISION)), FAILED)
