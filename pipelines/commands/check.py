@@ -1,9 +1,11 @@
 """Check a criterion pack, a recipe, a squad file, a corpus or a table before anything is spent on it; loads no model.
 
-alignbeam check mine.yaml
-alignbeam check recipe.yaml
-alignbeam check squad.yaml
-alignbeam check answers.jsonl.gz --kind responses
+All that is wrong is told at once, with file, line and key.
+
+    alignbeam check mine.yaml
+    alignbeam check recipe.yaml
+    alignbeam check squad.yaml
+    alignbeam check answers.jsonl.gz --kind responses
 """
 
 import sys
@@ -11,13 +13,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from pipelines.recipe.recipe import Config as RecipeConfig
-from pipelines.recipe.recipe import parted
+from pipelines.recipe.graph import Told, named_already, print_steps, read_graph
+from pipelines.recipe.old_form import OLD_KEYS
+from pipelines.recipe.read import NEW_KEYS, recipe_names
+from pipelines.recipe.registry import STAGES
 from schemas.command_line import DONE, DONE_WITH_REJECTS, WRONG_USE, Parser, exit_code
 from schemas.console import messages
 from schemas.criteria.pack import check_pack, load_pack
 from schemas.errors import UsageError
-from schemas.settings import Layer, read_yaml, resolve
+from schemas.settings import read_yaml
 from schemas.squads import PROMPTED, SquadMember, is_folder, load_squad
 from transforms.alignment.members import adapters_of
 from transforms.corpora import records
@@ -29,17 +33,20 @@ from transforms.tables.table import MANIFEST, read_manifest, read_table
 CORPUS_ROWS = 10_000
 
 
-def check_recipe(path: str) -> int:
-    """Check every setting of a recipe and its pack.
+def check_recipe(path: str, *, prints_steps: bool = False) -> int:
+    """Check a whole recipe: names, settings, columns, packs, files and models.
 
     A model may still be missing (`--model` names one).
     """
-    config = resolve(RecipeConfig, [Layer(path, read_yaml(path)), Layer("check", {"output": "unused", "model": "any"})])
-    names = [load_pack(criterion).name for criterion in config.config.criteria]
-    if config.config.is_squad:
-        list(parted(config.config, names))
-    subject = f"criterion {names[0]}" if len(names) == 1 else f"a squad of {', '.join(names)}"
-    messages.print(f"{path}: a recipe for {subject}; nothing wrong")
+    graph = read_graph(path, STAGES, Told(is_look=True), looks_outside=True)
+    graph.check_outside()
+    if prints_steps:
+        return print_steps(graph)
+    kinds = Counter(step.kind.name for step in graph.steps)
+    named = ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in kinds.items())
+    missing = [name for name, entry in graph.recipe.get("models", {}).items() if not named_already(entry)]
+    more = f"; --model has to name {', '.join(missing)}" if missing else ""
+    messages.print(f"{path}: a recipe of {len(graph.steps)} steps ({named}); nothing wrong{more}", soft_wrap=True)
     return DONE
 
 
@@ -110,8 +117,10 @@ def check_table(path: str) -> int:
     return DONE
 
 
-def check(path: str, kind: Kind) -> int:
+def check(path: str, kind: Kind, *, prints_steps: bool = False) -> int:
     """Tell what `path` is, and check it as that."""
+    if path in recipe_names():
+        return check_recipe(path, prints_steps=prints_steps)
     if storage.exists(storage.join(path, MANIFEST)):
         return check_table(path)
     if not path.endswith((".yaml", ".yml")):
@@ -121,7 +130,8 @@ def check(path: str, kind: Kind) -> int:
         raise UsageError(f"{path}: expected settings by name, found {type(content).__name__}")
     if "members" in content:
         return check_squad(path)
-    return check_recipe(path) if {"criterion", "stages", "models"} & content.keys() else check_criterion(path)
+    is_recipe = (NEW_KEYS | OLD_KEYS | {"models"}) & content.keys()
+    return check_recipe(path, prints_steps=prints_steps) if is_recipe else check_criterion(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,8 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a pack, a recipe or a squad file (YAML), a corpus (file, folder or glob) or a table that a stage made",
     )
     parser.add_argument("--kind", choices=get_args(Kind), default="responses", help="what a corpus should be")
+    parser.add_argument("--print-steps", action="store_true", help="of a recipe: every step with all it takes")
     arguments = parser.parse_args(argv)
-    return exit_code(lambda: check(arguments.path, arguments.kind))
+    return exit_code(lambda: check(arguments.path, arguments.kind, prints_steps=arguments.print_steps))
 
 
 if __name__ == "__main__":

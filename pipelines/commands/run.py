@@ -1,115 +1,197 @@
 """Run a recipe: from a criterion in plain text to an aligned corpus, its evaluation and a report.
 
-    alignbeam run recipe.yaml --model Qwen/Qwen3-8B -o runs/mine --limit 50
-    alignbeam run recipe.yaml --model Qwen/Qwen3-8B -o runs/mine --plan
-    alignbeam run recipe.yaml --model Qwen/Qwen3-8B -o runs/mine --only curate
+    alignbeam run recipe.yaml -o runs/mine --limit 50
+    alignbeam run recipe.yaml -o runs/mine --plan                       what it would cost; nothing is loaded
+    alignbeam run recipe.yaml -o runs/mine --until curated              that step, and what it needs
+    alignbeam run recipe.yaml -o runs/mine --only 'civic/*'             those alone
+    alignbeam run recipe.yaml -o runs/mine --set steps.questions.count=50 --model teacher=Qwen/Qwen3-8B
 
-The same command again goes on where it stopped; after an edit each stage that it touches says why and is done again.
-
-A recipe may have several criteria. Then everything up to the trained models is done in OUTPUT/CRITERION, a run of its
-own for each, and OUTPUT has the squad: its file, held-out responses aligned with it, their evaluation and the report.
+A recipe is a file, or the name of one that comes along. The same command again goes on where it stopped; after an edit
+each step that it touches says why and is done again, with every completion that still fits.
 """
 
+import shlex
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from rich.table import Table as Grid
-
-from pipelines import questions
-from pipelines.recipe.inputs import check_inputs, check_output
-from pipelines.recipe.job import Job, models_of
-from pipelines.recipe.plan import plan_recipes, topic_growth
-from pipelines.recipe.recipe import COMPARED, OF_A_SQUAD, OF_ONE_CRITERION, STAGES, Config, parted
+from pipelines import ingest
+from pipelines.recipe.graph import NOTHING_TOLD, Graph, Told, print_steps, read_graph
+from pipelines.recipe.outlook import print_outlook
+from pipelines.recipe.registry import STAGES
 from pipelines.report.page import write
 from pipelines.runtime import entrypoint
-from pipelines.runtime.estimates import print_plan
-from pipelines.runtime.runs import open_run
-from pipelines.runtime.stage import observed
-from schemas.command_line import DONE, DONE_WITH_REJECTS
+from pipelines.runtime.at_work import at_work
+from pipelines.runtime.beam import checked_options
+from pipelines.runtime.runs import Record, models_of, open_run
+from pipelines.runtime.stage import Stage
+from pipelines.runtime.standings import Standing, note, survey
+from pipelines.runtime.step import Place, StageKind
+from pipelines.runtime.steps import can_retry, check_trainers, do_steps
+from schemas.command_line import DONE, DONE_WITH_REJECTS, check_limit, config_parser, exit_code, flag_values
 from schemas.console import messages
-from schemas.criteria.pack import load_pack
-from schemas.settings import to_dict
+from schemas.errors import StageError, UsageError
+from schemas.fields import setting
+from schemas.settings import parse_assignments, validated
+from transforms.tables import storage
 
 
-def run(config: Config, beam_arguments: Sequence[str] = ()) -> int:
-    """Do the stages in order; return the exit code."""
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    recipe: str = setting("a recipe file, or the name of a recipe that comes along", positional=True)
+    output: str = setting("run directory", short="-o")
+    model: tuple[str, ...] = setting("NAME=ID: the model of an entry; ID alone: of generators that name none", ())
+    limit: int | None = setting("at most so many rows, wherever a step has a number of them", None)
+    only: str | None = setting("do these steps alone: a name or a pattern such as 'civic/*'", None)
+    from_: str | None = setting("do these steps and those that need them", None, flag="--from")
+    until: str | None = setting("do these steps and those that they need", None)
+    redo: str | None = setting("do these steps anew, whatever is there", None)
+    keep_going: bool = setting("after a failure, do the steps that do not need the failed one", False)
+    retry_failed: bool = setting("ask again for the rows that failed", False)
+    plan: bool = setting("say what the steps would cost, and stop", False)
+    print_steps: bool = setting(
+        "print every step with all it takes and is set to, and stop", False, also="--print-config"
+    )
+    beam: tuple[str, ...] = setting("'PATTERN=ARGS': arguments for Beam of the steps that match", ())
+    launch: str = setting("how trainers are started, such as 'torchrun --nproc-per-node 8'", "")
+    cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
+    work: str = setting("local folder where trainers work, if the output is a store", "")
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+        if self.only and (self.from_ or self.until):
+            raise ValueError("only: does these steps alone; leave out --from and --until")
+        for text in self.beam:
+            if "=" not in text:
+                raise ValueError(f"beam: expected PATTERN=ARGS, such as 'align*=--runner=FlinkRunner', not {text!r}")
+
+
+def told_by(config: Config, sets: Mapping[str, Any], beam_arguments: Sequence[str]) -> Told:
+    """Return what a command adds to its recipe; UsageError for Beam's arguments that Beam does not know."""
+    models: dict[str, str] = {}
+    for text in config.model:
+        name, equals, model = text.partition("=")
+        models |= {name: model} if equals else {"": text}
+    beam = [("*", tuple(beam_arguments))]
+    for text in config.beam:
+        pattern, _, arguments = text.partition("=")
+        beam.append((pattern, tuple(shlex.split(arguments))))
+    for _, parts in beam:
+        checked_options(parts)
+    return Told(sets, models, config.limit, tuple(beam))
+
+
+def run(
+    config: Config,
+    told: Told = NOTHING_TOLD,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    stages: Mapping[str, StageKind] = STAGES,
+) -> int:
+    """Do the steps of a recipe that are not done; return the exit code.
+
+    recipe: a mapping in place of the file that the config names.
+    """
+    place = Place(config.output, config.cache, config.retry_failed, config.work, config.launch)
+    graph = read_graph(recipe if recipe is not None else config.recipe, stages, told, place, looks_outside=True)
+    chosen = graph.chosen(config.only, config.from_, config.until)
+    if config.print_steps:
+        return print_steps(graph)
     if config.plan:
-        return say_plan(config)
-    check_inputs(config)
-    check_output(config)
-    job = Job(config, beam_arguments)
-    job.record.open(to_dict(config), [member.name for member in job.members if member is not job])
-    if not config.is_squad:
-        return run_stages(job, STAGES)
-    codes = []
-    for member in job.members:
-        member.record.open(to_dict(member.config))
-        codes.append(run_stages(member, [name for name in OF_ONE_CRITERION if config.only in (None, name)]))
-    codes.append(run_stages(job, OF_A_SQUAD))
-    return max(codes)
-
-
-def run_stages(job: Job, names: Sequence[str]) -> int:
-    """Do those of a job's stages that the command asks for; return the exit code."""
-    config, rejects = job.config, 0
-    names = [name for name in names if config.only in (None, name)]
-    if not config.stages.align.compare:
-        names = [name for name in names if name not in COMPARED]
-    for name in names:
-        if name == "report":
-            messages.print(f"report: {write(config.output)}", soft_wrap=True)
-            continue
-        started = time.monotonic()
-        job.reads.clear()
-        heading = f"{name} ({job.name})" if job.home != config.output else name
-        messages.print(heading, style="bold")
+        return print_outlook(graph, chosen, place)
+    redo = graph.matching(config.redo, "--redo") if config.redo else frozenset()
+    if redo and not redo & chosen:
+        raise UsageError(f"--redo {config.redo}: none of these steps is to be done; choose them too, or leave it out")
+    check(graph, chosen, place)
+    with at_work(config.output):
+        record = Record(config.output, graph.name, graph.seed, graph.toy)
+        standings = survey(graph.steps, record, place)
+        check_inputs(standings, chosen)
+        models = {name: model for step in graph.steps for name, model in models_of(step).items()}
+        record.open(graph.steps, graph.recipe, models)
+        note(standings, record)
+        if place.retry_failed:
+            say_what_is_asked_again(standings, chosen)
         try:
-            with observed(job.announce):
-                stage = getattr(job, name)()
-        except BaseException:
-            job.record.write_failure(name, time.monotonic() - started)
+            made = do_steps(graph.steps, record, place, chosen=chosen, redo=redo, keep_going=config.keep_going)
+        except (StageError, UsageError):
+            try:
+                finish(graph, record, place)
+            except UsageError as error:  # what stopped the run is told last
+                messages.print(f"no report: {error}", soft_wrap=True)
             raise
-        job.results[name] = stage
-        job.record.write_stage(stage, "complete", time.monotonic() - started, models_of(config), job.inputs())
-        counts = stage.read_manifest()["counts"]
-        messages.print(f"  {counts['kept']:,} of {counts['in']:,} rows")
-        rejects += sum(counts["rejects"].values())
-    if names:
-        print_summary(config.output)
+        finish(graph, record, place)
+    return exit_code_of(made, chosen)
+
+
+def check(graph: Graph, chosen: frozenset[str], place: Place) -> None:
+    """Raise UsageError for what is wrong outside the recipe with the steps to be done, before any work."""
+    steps = [step for step in graph.steps if step.name in chosen]
+    for step in steps:
+        if isinstance(step.config, ingest.Config):
+            ingest.check_apart(step.config.corpus, place.output)
+        step.kind.recall(place)
+    graph.check_outside(chosen)
+    check_trainers(steps, place)
+    storage.check_writable(place.output)
+
+
+def check_inputs(standings: Sequence[Standing], chosen: frozenset[str]) -> None:
+    """Raise UsageError where a step to be done needs one that is not done, and that is not to be done either."""
+    of_step = {standing.name: standing for standing in standings}
+    problems = [
+        f"{name}: its input {needed} is not complete ({of_step[needed]}); do it too: --until {name}"
+        for name in of_step
+        if name in chosen
+        for needed in of_step[name].planned.needs
+        if needed not in chosen and not of_step[needed].is_done
+    ]
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def say_what_is_asked_again(standings: Sequence[Standing], chosen: frozenset[str]) -> None:
+    """Print which steps have rows that failed, and what becomes stale where asking again brings rows."""
+    again: list[str] = []
+    after: list[str] = []
+    for standing in standings:
+        if {*again, *after} & set(standing.planned.needs):
+            after.append(standing.name)
+        elif standing.step and standing.name in chosen and can_retry(standing.planned, standing.step.stage):
+            again.append(standing.name)
+    messages.print(f"asked again: {', '.join(again) or 'nothing failed'}", soft_wrap=True)
+    if after:
+        messages.print(f"stale where that brings rows: {', '.join(after)}", soft_wrap=True)
+
+
+def rejects_of(stage: Stage) -> int:
+    return sum(stage.read_manifest()["counts"]["rejects"].values()) if stage.is_done() else 0
+
+
+def exit_code_of(made: Mapping[str, Stage], chosen: frozenset[str]) -> int:
+    rejects = sum(rejects_of(stage) for name, stage in made.items() if name in chosen)
     return DONE_WITH_REJECTS if rejects else DONE
 
 
-def say_plan(config: Config) -> int:
-    """Print the recipe's cost, and where it misses its count; return the exit code."""
-    packs = [load_pack(criterion) for criterion in config.criteria]
-    recipes = list(parted(config, [pack.name for pack in packs])) if config.is_squad else [config]
-    turns = config.stages.align.rounds or len(packs)
-    code = print_plan(plan_recipes(recipes, packs, turns))
-    for recipe, pack in zip(recipes, packs, strict=True):
-        settings = recipe.stages.questions
-        settings = replace(settings, count=min(settings.count, config.limit or settings.count))
-        _, topics = topic_growth(settings, pack)
-        if text := questions.shortfall(settings, topics, topics):
-            text = f"{pack.name}: {text}" if config.is_squad else text
-            messages.print(f"at most, {text}", soft_wrap=True)
-    return code
-
-
-def print_summary(output: str) -> None:
-    grid = Grid(box=None, pad_edge=False)
-    for heading in ("stage", "status", "in", "kept", "seconds"):
-        grid.add_column(heading, justify="left" if heading in ("stage", "status") else "right")
-    for stage in open_run(output).stages:
-        counts = (stage.manifest or {"counts": {"in": 0, "kept": 0}})["counts"]
-        seconds = f"{stage.seconds or 0:,.1f}"
-        grid.add_row(stage.name, stage.status, f"{counts['in']:,}", f"{counts['kept']:,}", seconds)
-    messages.print(grid)
+def finish(graph: Graph, record: Record, place: Place) -> None:
+    """Write down and print how the steps stand now, and write the report."""
+    note(survey(graph.steps, record, place), record)
+    entrypoint.print_summary(open_run(place.output))
+    messages.print(f"report: {write(place.output)}", soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.command_main(argv, Config, run, program="alignbeam run", description=__doc__, file_flag="recipe")
+    own, beam_arguments = entrypoint.split_beam_arguments(list(sys.argv[1:] if argv is None else argv))
+    about = {"program": "alignbeam run", "description": __doc__ or "", "epilog": entrypoint.FLAGS_OF_BEAM}
+    parser = config_parser(Config, **about, file_flag=None)
+
+    def command() -> int:
+        parsed = parser.parse_args(own)
+        config = validated(Config, "flags", flag_values(Config, parsed))
+        return run(config, told_by(config, parse_assignments(parsed.set), beam_arguments))
+
+    return exit_code(command)
 
 
 if __name__ == "__main__":

@@ -1,359 +1,266 @@
-"""The generating stages in order, with a scripted model: what is kept, what is asked again, and what is not."""
+"""`alignbeam run`, with a scripted model: what is kept, what is asked again, and what is not."""
 
+import json
 import re
 
 import pyarrow.compute as pc
-import pytest
 import yaml
+from recipe_runs import QUESTIONS, TRIPLES, scorer, scripted
+from recipe_runs import questions as rows_of
 
-from pipelines.commands import run as recipe
+from pipelines import questions, triples
 from pipelines.commands import status
-from pipelines.recipe.job import Job, models_of
-from pipelines.recipe.recipe import Config
+from pipelines.commands.run import main
 from schemas.criteria.pack import load_pack
-from schemas.errors import StageError, UsageError
-from schemas.settings import Layer, resolve, to_dict
-from transforms.tables import storage
+from schemas.errors import StageError
+from schemas.settings import to_dict
+from transforms.tables import shards
 from transforms.tables.table import read_table
 
-TEACHER = {"engine": "scripted", "args": {"function": "tests.scripted_models:teacher"}}
-FAILING = {"engine": "scripted", "args": {"function": "tests.scripted_models:failing"}}
-FAILING_QUESTIONS = {"engine": "scripted", "args": {"function": "tests.scripted_models:failing_questions"}}
-SETTINGS = {
-    "name": "test",
-    "criterion": "ethical",
-    "models": {"teacher": TEACHER, "upstream": TEACHER},
-    "stages": {"questions": {"count": 60, "topic_rounds": 1, "hints": 5}, "curate": {"rows_per_shard": 16}},
-}
+CURATED = {"stage": "curate", "table": "triples"}
+SHARDS = {"stage": "shards", "data": "curated", "trainer": "aligner", "rows_per_shard": 16}
 
 
-@pytest.fixture
-def log(tmp_path, monkeypatch):
-    path = tmp_path / "requests.log"
-    monkeypatch.setenv("ALIGNBEAM_TEST_LOG", str(path))
-    return lambda: path.read_text().split() if path.exists() else []
+def words(capsys) -> str:
+    return " ".join(capsys.readouterr().err.split())
 
 
-def job(tmp_path, *stages, settings=SETTINGS, **flags):
-    config = resolve(Config, [Layer("test", settings), Layer("flags", {"output": str(tmp_path / "run"), **flags})])
-    job = Job(config.config, ())
-    for name in stages:
-        job.results[name] = getattr(job, name)()
-        job.record.write_stage(job.results[name], "complete", 0.0)
-    return job.results
+def test_from_a_pack_to_training_shards(runs):
+    runs.recipe["steps"] |= {"curated": CURATED, "shards": SHARDS}
+    assert runs() == 0
+    rows = runs.table("questions")
+    assert rows.num_rows == 60
+    assert len(set(rows["question"].to_pylist())) == 60
+    counts = runs.counts("triples")
+    assert counts["in"] == 60 == counts["kept"] + sum(counts["drops"].values())
+    assert counts["drops"]["missing_critique"] > 0
+    split = runs.table("curated")["split"]
+    assert set(split.to_pylist()) == {"train", "validation", "test"}
+    train = read_table(str(runs.directory("shards")), "train")
+    assert train.rows == pc.sum(pc.equal(split, "train")).as_py()
+    assert max(shard.rows for shard in train.shards) <= 16
+    assert len(runs.asked()) == len(set(runs.asked()))
 
 
-def changed(*path_and_value):
-    *path, value = path_and_value
-    settings = yaml.safe_load(yaml.safe_dump(SETTINGS))
-    target = settings
-    for part in path[:-1]:
-        target = target.setdefault(part, {})
-    target[path[-1]] = value
-    return settings
+def test_what_is_done_is_not_touched_again(runs, capsys):
+    assert runs() == 0
+    asked, written, about = len(runs.asked()), runs.change_times(), runs.about
+    capsys.readouterr()
+    assert runs() == 0
+    assert (len(runs.asked()), runs.change_times(), runs.about) == (asked, written, about)
+    assert words(capsys).startswith("questions 60 of 80 rows triples 52 of 60 rows step status in kept seconds")
 
 
-def test_from_a_pack_to_training_shards(tmp_path, log):
-    stages = job(tmp_path, "questions", "triples", "curate")
-    questions = stages["questions"].table("questions").to_arrow()
-    assert questions.num_rows == 60
-    assert len(set(questions["question"].to_pylist())) == 60
-    triples = stages["triples"].read_manifest()["counts"]
-    assert triples["in"] == 60 == triples["kept"] + sum(triples["drops"].values())
-    assert triples["drops"]["missing_critique"] > 0
-    curated = read_table(stages["curate"].directory).to_arrow()
-    assert set(curated["split"].to_pylist()) <= {"train", "validation", "test"}
-    aligner = read_table(f"{stages['curate'].directory}/aligner/train").to_arrow()
-    assert aligner.num_rows == pc.sum(pc.equal(curated["split"], "train")).as_py()
-    assert len(log()) == len(set(log()))
+def test_a_filter_downstream_asks_for_nothing(runs):
+    assert runs() == 0
+    asked, before = len(runs.asked()), runs.of_steps("directory")
+    assert runs("--set", "steps.triples.english=true") == 0
+    after = runs.of_steps("directory")
+    assert after["questions"] == before["questions"]
+    assert after["triples"] != before["triples"]
+    assert len(runs.asked()) == asked
 
 
-def test_nothing_is_asked_twice(tmp_path, log):
-    first = job(tmp_path, "questions", "triples")
-    asked = len(log())
-    assert job(tmp_path, "questions", "triples")["triples"].directory == first["triples"].directory
-    assert len(log()) == asked
-
-
-def test_a_filter_downstream_regenerates_nothing(tmp_path, log):
-    first = job(tmp_path, "questions", "triples")
-    asked = len(log())
-    second = job(tmp_path, "questions", "triples", settings=changed("stages", "triples", "english", True))
-    assert second["triples"].directory != first["triples"].directory
-    assert len(log()) == asked
-
-
-def test_a_demonstration_regenerates_only_what_depends_on_it(tmp_path, log):
+def test_a_demonstration_asks_only_for_what_depends_on_it(runs, tmp_path):
     pack = to_dict(load_pack("ethical"))
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(pack))
-        pack["demonstrations"][0]["correction"] += " And be kind."
-    first = job(tmp_path, "questions", "triples", settings=changed("criterion", str(tmp_path / "a.yaml")))
-    asked = len(log())
-    second = job(tmp_path, "questions", "triples", settings=changed("criterion", str(tmp_path / "b.yaml")))
-    assert second["questions"].directory == first["questions"].directory
-    assert len(log()) == asked + 60
+    (tmp_path / "pack.yaml").write_text(yaml.safe_dump(pack))
+    runs.recipe["values"] = {"criterion": "pack.yaml"}
+    for step in (runs.recipe["steps"]["questions"], runs.recipe["steps"]["triples"]):
+        step["pack"] = "{criterion}"
+    assert runs() == 0
+    asked, before = len(runs.asked()), runs.of_steps("directory")
+    pack["demonstrations"][0]["correction"] += " And be kind."
+    (tmp_path / "pack.yaml").write_text(yaml.safe_dump(pack))
+    assert runs() == 0
+    assert runs.of_steps("directory")["questions"] == before["questions"]
+    assert len(runs.asked()) == asked + 60
 
 
-def test_a_larger_limit_extends(tmp_path, log):
-    small = job(tmp_path, "questions", "triples", limit=30)
-    assert small["triples"].read_manifest()["counts"]["in"] == 30
-    asked = set(log())
-    large = job(tmp_path, "questions", "triples")
-    ids = [stages["questions"].table("questions").to_arrow()["id"].to_pylist() for stages in (small, large)]
-    assert set(ids[0]) <= set(ids[1])
-    assert asked <= set(log())
-    assert len(log()) == len(set(log()))
+def test_a_larger_limit_extends(runs):
+    assert runs("--limit", "30") == 0
+    assert runs.counts("triples")["in"] == 30
+    ids, asked = set(runs.table("questions")["id"].to_pylist()), set(runs.asked())
+    assert runs() == 0
+    assert ids < set(runs.table("questions")["id"].to_pylist())
+    assert asked < set(runs.asked())
+    assert len(runs.asked()) == len(set(runs.asked()))
 
 
-def test_shard_size_and_workers_change_nothing(tmp_path, log, monkeypatch):
-    first = job(tmp_path / "a", "questions", "triples")["triples"].table("triples").to_arrow()
-    asked = set(log())
-    monkeypatch.setattr("pipelines.questions.SHARD_ROWS", 7)
-    monkeypatch.setattr("transforms.tables.shards.CHUNK_ROWS", 5)
-    second = job(tmp_path / "b", "questions", "triples")["triples"].table("triples")
-    assert len(second.shards) == 9
-    assert second.to_arrow().equals(first)
-    assert set(log()) == asked
+def test_shard_size_and_workers_change_nothing(runs, monkeypatch):
+    assert runs() == 0
+    rows, asked = runs.table("triples"), set(runs.asked())
+    monkeypatch.setattr(questions, "SHARD_ROWS", 7)
+    monkeypatch.setattr(shards, "CHUNK_ROWS", 5)
+    runs.output = "other"
+    assert runs("--", "--direct_num_workers=3") == 0
+    assert len(read_table(str(runs.directory("triples"))).shards) == 9
+    assert runs.table("triples").equals(rows)
+    assert set(runs.asked()) == asked
 
 
-def failing_triples():
-    """The seeds are questions enough, so that triples alone are asked for."""
-    settings = changed("stages", "questions", "count", 20)
-    settings["models"]["teacher"] = FAILING
-    return settings
+def test_equal_steps_are_done_once(runs):
+    runs.recipe["steps"]["again"] = TRIPLES
+    assert runs() == 0
+    assert runs.of_steps("directory")["again"] == runs.of_steps("directory")["triples"]
+    assert len(runs.asked()) == len(set(runs.asked()))
+    assert runs.of_steps("status") == {"questions": "done", "triples": "done", "again": "done"}
 
 
-def test_failed_rows_are_rejects_and_can_be_asked_again(tmp_path, log, monkeypatch):
-    settings = failing_triples()
-    stages = job(tmp_path, "questions", "triples", settings=settings)
-    counts = stages["triples"].read_manifest()["counts"]
-    assert counts["rejects"]["server_error"] > 0
-    asked = len(log())
-    monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
-    again = job(tmp_path, "questions", "triples", settings=settings)
-    assert again["triples"].read_manifest()["counts"] == counts
-    healed = job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)
-    assert healed["triples"].read_manifest()["counts"]["rejects"] == {}
-    assert len(log()) == asked + counts["rejects"]["server_error"]
+def test_an_independent_draw_needs_a_seed(runs):
+    runs.recipe["steps"]["again"] = {**QUESTIONS, "seed": 1}
+    assert runs() == 0
+    first, second = (set(runs.table(name)["question"].to_pylist()) for name in ("questions", "again"))
+    assert len(first & second) < 60
+    identities = runs.of_steps("identity")
+    assert (identities["questions"]["seed"], identities["again"]["seed"]) == (0, 1)
 
 
-def test_a_retry_that_cannot_begin_leaves_a_complete_stage_as_it_was(tmp_path, log, monkeypatch):
-    settings = failing_triples()
-    before = job(tmp_path, "questions", "triples", settings=settings)["triples"]
-    counts, rows = before.read_manifest()["counts"], before.table("triples").to_arrow()
-    monkeypatch.setenv("ALIGNBEAM_TEST_GONE", "1")
-    with pytest.raises(UsageError, match="^http://gone: no server answers there$"):
-        job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)
-    assert before.read_manifest()["counts"] == counts
-    assert before.table("triples").to_arrow().equals(rows)
-    monkeypatch.delenv("ALIGNBEAM_TEST_GONE")
-    monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
-    healed = job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)["triples"]
-    assert healed.read_manifest()["counts"]["rejects"] == {}
-
-
-def test_failed_rows_of_an_incomplete_stage_are_asked_again(tmp_path, log, monkeypatch):
-    settings = failing_triples()
-    monkeypatch.setattr("pipelines.questions.SHARD_ROWS", 7)
-    broken = job(tmp_path, "questions", "triples", settings=settings)["triples"]
-    entries = [f"{broken.directory}/entries/shard-{shard:05d}.json" for shard in (0, 1, 2)]
-    assert all(storage.read_json(entry)["rejects"] for entry in entries)
-    storage.remove(f"{broken.directory}/manifest.json")
-    storage.remove(entries[2])
-    monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
-    healed = job(tmp_path, "questions", "triples", settings=settings, retry_failed=True)["triples"]
-    assert healed.directory == broken.directory
-    assert healed.read_manifest()["counts"]["rejects"] == {}
-
-
-def test_what_failed_costs_questions_only_where_too_few_are_left(tmp_path, log, monkeypatch, capsys):
-    settings = changed("models", "teacher", FAILING_QUESTIONS)
-    enough = job(tmp_path, "questions", settings=settings)["questions"].read_manifest()["counts"]
-    assert enough["kept"] == 60
-    assert enough["rejects"] == {}
-    assert enough["drops"]["server_error"] > 0
-    settings["stages"]["questions"]["question_rounds"] = 1
-    few = job(tmp_path, "questions", settings=settings)["questions"]
-    counts = few.read_manifest()["counts"]
-    assert counts["kept"] < 60
-    assert counts["rejects"]["server_error"] == few.table("rejects").rows > 0
-    assert (
-        f"questions: {counts['kept']} of the 60 asked for: the rounds were used up; raise question_rounds (now 1)"
-        in (capsys.readouterr().err.replace("\n", " "))
-    )
-    monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
-    assert job(tmp_path, "questions", settings=settings)["questions"].read_manifest()["counts"] == counts
-    healed = job(tmp_path, "questions", settings=settings, retry_failed=True)["questions"]
-    assert healed.directory == few.directory
-    assert healed.read_manifest()["counts"]["rejects"] == {}
-    never_failed = changed("stages", "questions", "question_rounds", 1)
-    other = job(tmp_path / "other", "questions", settings=never_failed)["questions"]
-    assert healed.table("questions").to_arrow().equals(other.table("questions").to_arrow())
-
-
-def test_failed_topics_are_rejects_too(tmp_path, log, monkeypatch):
-    settings = changed("models", "teacher", FAILING)
-    few = job(tmp_path, "questions", settings=settings)["questions"].read_manifest()["counts"]
-    assert few["kept"] < 60
-    assert few["rejects"]["server_error"] > 0
-    monkeypatch.setenv("ALIGNBEAM_TEST_HEALED", "1")
-    healed = job(tmp_path, "questions", settings=settings, retry_failed=True)["questions"].read_manifest()["counts"]
-    assert healed["kept"] == 60
-    assert healed["rejects"] == {}
-
-
-def test_too_few_topics_are_told_with_what_to_set(tmp_path, capsys):
-    job(tmp_path, "questions", settings=changed("stages", "questions", "count", 500))
-    said = capsys.readouterr().err
+def test_too_few_topics_are_told_with_what_to_set(runs, capsys):
+    assert runs("--until", "questions", "--set", "steps.questions.count=500") == 0
     assert re.search(
         r"questions: (\d+) of the 500 asked for: there are \1 topics, and each gets one question; "
         r"raise topic_rounds \(now 1\) or topics_per_type \(now without limit\)",
-        said,
+        words(capsys),
     )
 
 
-def test_too_small_a_yield_stops_loudly(tmp_path):
-    settings = changed("stages", "triples", "minimum_yield", 0.99)
-    with pytest.raises(
-        StageError, match=r"triples: \d+ of 60 rows survived, under the floor of 99%: \d+ missing_critique"
-    ):
-        job(tmp_path, "questions", "triples", settings=settings)
-    assert (tmp_path / "run" / "triples").exists()
+def test_too_small_a_yield_stops_loudly_each_time(runs, capsys):
+    floor = ("--set", "steps.triples.minimum_yield=0.99")
+    runs.recipe["steps"]["curated"] = CURATED
+    for flags in ([], [], ["--keep-going"], ["--only", "triples"]):
+        assert runs(*floor, *flags) == 1
+        assert re.search(
+            r"triples: \d+ of 60 rows survived, under the floor of 99%: \d+ missing_critique", words(capsys)
+        )
+        assert runs.of_steps("status") == {"questions": "done", "triples": "failed", "curated": "to do"}
+    assert runs(*floor, "--only", "curated") == 2
+    assert "curated: its input triples is not complete (failed: triples: 52 of 60 rows survived" in words(capsys)
+    assert runs() == 0
 
 
-def test_only_needs_what_comes_before(tmp_path):
-    with pytest.raises(UsageError, match="--only curate: stage triples is not complete"):
-        job(tmp_path, "curate", only="curate")
+def test_a_table_of_no_rows_is_a_failure_with_its_reasons(runs, capsys):
+    runs.recipe["models"]["mute"] = scripted("mute")
+    runs.recipe["steps"] = {
+        "questions": QUESTIONS,
+        "answers": {"stage": "respond", "questions": "questions", "model": "mute", "minimum_yield": -1},
+        "more": {"stage": "respond", "questions": "answers", "model": "teacher"},
+    }
+    for _ in range(2):
+        assert runs() == 1
+        assert "answers: not one of 60 rows is left: 60 empty_response" in words(capsys)
+        assert runs.of_steps("status") == {"questions": "done", "answers": "failed", "more": "to do"}
+    assert status.main([str(runs.run)]) == 1
 
 
-def test_a_recipe_without_a_model_is_refused(capsys, tmp_path):
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(changed("models", {})))
-    assert recipe.main([str(path), "-o", str(tmp_path / "run")]) == 2
-    assert "give one with --model" in capsys.readouterr().err
-
-
-def test_what_was_edited_is_said_by_each_stage_that_it_touches(tmp_path, capsys):
+def test_what_was_edited_is_said_by_each_step_that_it_touches(runs, tmp_path, capsys):
     pack = to_dict(load_pack("ethical"))
     (tmp_path / "pack.yaml").write_text(yaml.safe_dump(pack))
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(changed("criterion", str(tmp_path / "pack.yaml"))))
+    for step in runs.recipe["steps"].values():
+        step["pack"] = "pack.yaml"
 
-    def said(*more):
-        assert recipe.main([str(tmp_path / "r.yaml"), "-o", str(tmp_path / "run"), *more]) == 0
-        return [line for line in capsys.readouterr().err.splitlines() if "stale" in line]
+    def stale(*flags):
+        assert runs(*flags) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "stale:" in line]
 
-    for stage in ("questions", "triples"):
-        assert said("--only", stage) == []
-    assert said("--only", "questions") == []
-    [stale] = said("--only", "questions", "--set", "stages.questions.hints=4")
-    assert stale == "  stale: hints: 5 → 4; done again, with every completion that still fits"
+    assert stale() == []
+    assert stale("--only", "questions") == []
+    hints = ("--set", "steps.questions.hints=4")
+    assert stale("--only", "questions", *hints) == [
+        "  stale: hints: 5 → 4; done again, with every completion that still fits"
+    ]
+    assert runs.of_steps("status") == {"questions": "done", "triples": "done"}  # the same questions came out
     pack["demonstrations"][0]["correction"] += " And be kind."
     (tmp_path / "pack.yaml").write_text(yaml.safe_dump(pack))
-    assert said("--only", "questions", "--set", "stages.questions.hints=4") == []
-    [stale] = said("--only", "triples", "--set", "stages.triples.english=true")
-    assert "english: False → True" in stale
-    assert "the criterion pack changed" in stale
-    assert "questions" not in stale  # the same ones came out
-    assert "sampling" not in stale
-    assert status.main([str(tmp_path / "run")]) == 0
+    assert stale("--only", "questions", *hints) == []
+    assert runs.of_steps("status")["triples"] == "stale"
+    assert runs.of_steps("because")["triples"] == ["the criterion pack changed"]
+    [said] = stale("--only", "triples", *hints, "--set", "steps.triples.english=true")
+    assert said.startswith("  stale: english: False → True, the criterion pack changed; done again")
+    assert status.main([str(runs.run)]) == 0
 
 
-def test_a_stage_is_listed_from_its_beginning(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS))
+def test_a_step_is_listed_from_its_beginning_and_interrupted(runs, monkeypatch, capsys):
     shown = []
 
     def interrupted(*_):
-        assert status.main([str(tmp_path / "run")]) == 0
+        assert status.main([str(runs.run)]) == 0
         shown.append(capsys.readouterr().out)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.questions.collect_topics", interrupted)
-    assert recipe.main([str(path), "-o", str(tmp_path / "run")]) == 130
-    assert re.search(r"test, criterion ethical\s.*\nquestions +running ", shown[0], re.DOTALL)
-    assert status.main([str(tmp_path / "run")]) == 1
-    assert re.search(r"\nquestions +failed ", capsys.readouterr().out)
+    with monkeypatch.context() as patch:
+        patch.setattr(questions, "collect_topics", interrupted)
+        assert runs() == 130
+    assert re.search(r"^questions +running.*\n  triples +to do", shown[0], re.MULTILINE)
+    assert runs.of_steps("status") == {"questions": "interrupted", "triples": "to do"}
+    assert status.main([str(runs.run)]) == 0
+    assert re.search(r"^questions +interrupted", capsys.readouterr().out, re.MULTILINE)
+    assert runs() == 0
+    assert runs.of_steps("status") == {"questions": "done", "triples": "done"}
 
 
-def test_a_stage_that_fails_at_once_is_listed_as_failed(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS))
-    arguments = [str(path), "-o", str(tmp_path / "run"), "--only"]
-    assert recipe.main([*arguments, "questions"]) == 0
-
-    def broken(config, _):
+def test_a_step_that_fails_at_once_is_listed_as_failed(runs, monkeypatch, capsys):
+    def broken(*_, **__):
         raise StageError("no")
 
-    monkeypatch.setattr("pipelines.triples.run", broken)
-    assert recipe.main([*arguments, "triples"]) == 1
-    assert status.main([str(tmp_path / "run")]) == 1
-    assert re.search(r"\nquestions +complete .*\ntriples +failed ", capsys.readouterr().out)
+    monkeypatch.setattr(triples, "triple_prompts", broken)
+    assert runs() == 1
+    assert status.main([str(runs.run)]) == 1
+    assert re.search(r"^questions +done(.*\n)+  triples +failed", capsys.readouterr().out, re.MULTILINE)
+    assert (runs.run / "report.html").is_file()
 
 
-def test_status_tells_of_rejects_by_its_exit_code(tmp_path, log, capsys):
-    job(tmp_path, "questions", "triples", settings=changed("models", "teacher", FAILING))
-    assert status.main([str(tmp_path / "run")]) == 3
-    assert "server_error" in capsys.readouterr().out
+def test_the_secrets_of_urls_are_written_nowhere(runs, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    runs.recipe["steps"]["heldout"] = {"stage": "import", "corpus": "http://me:hushed@h/q.jsonl?sig=hushed"}
+    runs.recipe["models"]["far"] = {"engine": "server", "model": "m", "base_url": "http://h:1/v1"}
+    assert runs("--only", "questions") == 0
+    assert runs.about["recipe"]["steps"]["heldout"]["corpus"] == "http://***@h/q.jsonl?sig=***"
+    texts = [path.read_bytes() for path in runs.run.rglob("*") if path.is_file()]
+    assert texts
+    assert not any(b"hushed" in text for text in texts)
 
 
-def test_the_flag_wins_over_the_recipe():
-    settings = changed("models", {"teacher": {"model": "A/t", "style": "chat"}, "upstream": {"model": "A/u"}})
-    layers = [Layer("test", settings), Layer("flags", {"output": "x"})]
-    assert models_of(resolve(Config, layers).config) == {"teacher": "A/t", "upstream": "A/u"}
-    config = resolve(Config, [*layers, Layer("--model", {"model": "B/m"})]).config
-    assert models_of(config) == {"teacher": "B/m", "upstream": "B/m"}
-    assert config.engine("teacher")["style"] == "chat"
+def test_the_file_of_a_run_says_what_was_done(runs):
+    assert runs("--set", "seed=5") == 0
+    about = runs.about
+    assert (about["name"], about["seed"], about["toy"]) == ("test", 5, False)
+    assert about["recipe"]["steps"]["triples"] == TRIPLES
+    assert about["models"] == {"questions model": "", "triples model": ""}
+    assert [(entry["stage"], entry["kind"], entry["inputs"]) for entry in about["stages"]] == [
+        ("questions", "questions", []),
+        ("triples", "triples", ["questions"]),
+    ]
+    for entry in about["stages"]:
+        pointer = json.loads((runs.run / "steps" / f"{entry['stage']}.json").read_text())
+        assert pointer == {name: entry[name] for name in ("kind", "directory", "digest")}
+        assert entry["directory"] == f"{entry['kind']}/{entry['digest']}"
+        assert (runs.run / entry["directory"] / "manifest.json").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["absent.yaml", "-o", "x"], "absent.yaml: no such file"),
-        (["{recipe}", "-o", "x", "--only", "trian"], "no stage 'trian'"),
-        (["{recipe}", "-o", "x", "--limit", "0"], "limit: must be at least 1"),
-        (["{recipe}", "-o", "x", "--limit", "ten"], "limit: .*integer"),
-        (["{recipe}", "-o", "x", "--set", "stages.triple.english=true"], "did you mean 'triples'"),
-        (["{recipe}", "-o", "x", "--", "--runnner=FlinkRunner"], "Beam knows no option --runnner"),
-        (["{recipe}", "-o", "/proc/nowhere"], "cannot write there"),
-        (["{recipe}"], "output: has no value"),
-        (["{recipe}", "-o", "x", "--set", "models.teacher.stle=chat"], r"models.teacher: stle: .*did you mean 'style'"),
-        (["{recipe}", "-o", "x", "--set", "models.aligner.agrs={}"], r"models.aligner: agrs: .*did you mean 'args'"),
-        (["{recipe}", "-o", "x", "--set", "models.upstream.concurrency=few"], r"concurrency: .*'few'.*models.upstream"),
-        (
-            ["{recipe}", "-o", "x", "--set", "stages.train_aligner.lerning_rate=1"],
-            r"stages.train_aligner: lerning_rate: unknown setting \(did you mean 'learning_rate'\?\)",
-        ),
-        (["{recipe}", "-o", "x", "--set", "stages.train_inspector.epochs=0"], r"epochs = 0.*: must be above 0"),
-        (["{recipe}", "-o", "x", "--set", "heldout=absent.jsonl"], "heldout: absent.jsonl: no such file"),
-        (
-            ["{recipe}", "-o", "x", "--set", "stages.curate.heldout=[a.csv]"],
-            "stages.curate.heldout: a.csv: no such file",
-        ),
-        (
-            ["{recipe}", "-o", "x", "--set", "stages.evaluate.two_way=[a.csv]"],
-            "stages.evaluate.two_way: a.csv: no such",
-        ),
-        (
-            ["{recipe}", "-o", "x", "--set", "stages.evaluate.inspector=[judge=./judge]"],
-            "stages.evaluate.inspector: ./judge: no such model folder",
-        ),
-        (["{recipe}", "-o", "x", "--set", "stages.evaluate.pair_ranker=a"], "stages.evaluate.pair_ranker: a: no such"),
-        (
-            ["{recipe}", "-o", "x", "--set", "stages.train_aligner.base=./no"],
-            "stages.train_aligner.base: ./no: no such model folder",
-        ),
-        (
-            ["{recipe}", "-o", "x", "--set", "models.upstream={engine: vllm, model: /no}"],
-            "models.upstream: /no: no such model folder",
-        ),
-        (["{recipe}", "-o", "memory://x"], "output = 'memory://x': the trainers write to a local disk"),
-    ],
-)
-def test_wrong_use_is_told_before_any_work(tmp_path, monkeypatch, capsys, arguments, message):
+def test_the_same_responses_are_aligned_twice(runs):
+    runs.write_rows("q.jsonl", *rows_of("What is a cat?", "What is a dog?"))
+    members = [{"criterion": "vowels", "inspector": "judge", "aligner": "aligner", "threshold": 0.0}]
+    align = {"stage": "align", "responses": "answers", "members": members}
+    runs.recipe["models"] |= {"judge": scorer("vowels"), "aligner": scripted("aligner")}
+    runs.recipe["steps"] = {
+        "heldout": {"stage": "import", "corpus": "q.jsonl", "kind": "questions"},
+        "answers": {"stage": "respond", "questions": "heldout", "model": "teacher"},
+        "raw": {**align, "every_row": True, "guard": False},
+        "guarded": align,
+        "evaluation": {"stage": "evaluate", "aligned": {"raw": "raw", "guarded": "guarded"}, "inspectors": ["judge"]},
+    }
+    assert runs() == 0
+    assert runs.table("raw")["decision"].to_pylist() == ["rewritten"] * 2
+    assert runs.table("guarded")["decision"].to_pylist() == ["above_threshold"] * 2
+    assert runs.table("raw")["response"].equals(runs.table("guarded")["response"])
+    assert len(runs.asked()) == 2 + 2
+    assert runs.table("evaluation")["label"].to_pylist() == ["raw", "guarded"]
 
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(SETTINGS))
-    assert recipe.main([argument.replace("{recipe}", "r.yaml") for argument in arguments]) == 2
-    assert re.search(message, capsys.readouterr().err)
-    assert not list(tmp_path.glob("x/questions*"))
+
+def test_a_recipe_that_comes_along_is_run_by_its_name(tmp_path, capsys):
+    assert main(["one_criterion", "-o", str(tmp_path / "run"), "--print-steps"]) == 2
+    assert "models.teacher.model: names no model; give one here or with --model NAME=ID" in words(capsys)
+    flags = ["--model", "teacher=B/m", "--model", "B/n"]
+    assert main(["one_criterion", "-o", str(tmp_path / "run"), "--print-steps", *flags]) == 0
+    assert "questions: questions" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
