@@ -45,43 +45,60 @@ KIND = (
 
 
 def write_stage(
-    run: Path, name: str, tables: dict[str, pa.Table], *, rows_in: int = 0, seconds: float = 1.0, **about: Any
+    run: Path,
+    name: str,
+    tables: dict[str, pa.Table],
+    *,
+    kind: str = "",
+    inputs: tuple[str, ...] = (),
+    rows_in: int = 0,
+    seconds: float = 1.0,
+    **about: Any,
 ) -> dict[str, Any]:
-    """Write a stage directory, the first table being the main one; gives its entry of run.json."""
-    directory = run / name / content_id(name)[:8]
+    """Write a step's directory, the first table being the main one; gives its entry of run.json."""
+    kind = kind or name
+    directory = run / kind / content_id(name)[:8]
     counts: dict[str, Any] = {"in": rows_in, "kept": next(iter(tables.values())).num_rows, "drops": {}, "rejects": {}}
-    for kind, column in (("drops", "drop_reason"), ("rejects", "error")):
-        if kind in tables:
-            counts[kind] = dict(Counter(tables[kind][column].to_pylist()).most_common())
-    write_tables(str(directory), tables, {"stage": name, "digest": content_id(name)[:12], **about}, 100, counts)
-    return {"stage": name, "directory": f"{name}/{directory.name}", "status": "complete", "seconds": seconds}
+    for lost, column in (("drops", "drop_reason"), ("rejects", "error")):
+        if lost in tables:
+            counts[lost] = dict(Counter(tables[lost][column].to_pylist()).most_common())
+    write_tables(str(directory), tables, {"stage": kind, "digest": content_id(name)[:12], **about}, 100, counts)
+    return entry(name, kind, directory.name, seconds=seconds, inputs=inputs)
 
 
-def write_training(run: Path, name: str, metrics: dict[str, Any], history: list[dict[str, float]]) -> dict[str, Any]:
-    """Write what a trainer leaves of its metrics; gives the stage's entry of run.json."""
-    directory = run / name / "5f0c"
+def entry(name: str, kind: str, folder: str, *, inputs: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+    """A step as run.json lists it."""
+    about = {"stage": name, "kind": kind, "inputs": list(inputs), "directory": f"{kind}/{folder}" if folder else kind}
+    return {**about, "digest": folder, "identity": {}, "status": "done", "seconds": 0.0, **more}
+
+
+def write_training(
+    run: Path, name: str, metrics: dict[str, Any], history: list[dict[str, float]], kind: str = ""
+) -> dict[str, Any]:
+    """Write what a trainer leaves of its metrics; gives the step's entry of run.json."""
+    kind, folder = kind or name, content_id(name)[:8]
+    directory = run / kind / folder
     directory.mkdir(parents=True)
     found = {"validation": metrics, "rows": {"train": 168, "validation": 36}, "steps": 84, "best_step": 63}
     (directory / "metrics.json").write_text(json.dumps({**found, "parameters": 2_906_112, "history": history}))
-    manifest = {"stage": name, "digest": "5f0c", "tables": {}, "seconds": 0.0}
+    manifest = {"stage": kind, "digest": folder, "tables": {}, "seconds": 0.0}
     manifest["counts"] = {"in": 204, "kept": 168, "drops": {}, "rejects": {}}
     (directory / "manifest.json").write_text(json.dumps(manifest))
-    return {"stage": name, "directory": f"{name}/5f0c", "status": "complete", "seconds": 95.0}
+    return entry(name, kind, folder, inputs=("curated",), seconds=95.0)
 
 
 def write_about(run: Path, stages: list[dict[str, Any]], **more: Any) -> Path:
     """Write run.json; the run directory."""
     about = {
         "name": "kind-answers",
-        "criterion": "ethical",
         "toy": True,
         "seed": 42,
         "started": "2026-03-14T09:26:53+00:00",
         "versions": {"alignbeam": "0.1.0", "apache-beam": "2.77.0", "pyarrow": "21.0.0", "vllm": "0.32.0"},
         "models": {
-            "teacher": "demo/teacher",
-            "inspector ethical": "train_inspector/5f0c/model",
-            "aligner ethical": "train_aligner/77aa/model",
+            "questions model": "demo/teacher",
+            "triples model": "demo/teacher",
+            "inspector base": "fixtures/minilm",
         },
         "stages": stages,
     }
@@ -170,7 +187,7 @@ CORPUS = pa.schema(
 )
 
 
-def align_stage(run: Path, rows: list[dict], steps: list[dict], **about: Any) -> dict[str, Any]:
+def align_stage(run: Path, rows: list[dict], steps: list[dict], name: str = "align", **about: Any) -> dict[str, Any]:
     schema = aligned(CORPUS, ("ethical",))
     failed = [{**row, "error": "prompt_too_long"} for row in rows if row["decision"] == "failed"]
     tables = {
@@ -184,7 +201,7 @@ def align_stage(run: Path, rows: list[dict], steps: list[dict], **about: Any) ->
         "identity": {"every_row": False, "guard": True, "members": [{"criterion": "ethical", "threshold": 0.5}]},
         **about,
     }
-    return write_stage(run, "align", tables, **about)
+    return write_stage(run, name, tables, kind="align", **about)
 
 
 def write_align_run(run: Path, rows: int = 60, **more: Any) -> Path:
@@ -238,13 +255,16 @@ def write_full_run(run: Path, rows: int = 300) -> Path:
                 "drops": pa.Table.from_pylist(lost[:-4], with_drop_reason(TRIPLES)),
                 "rejects": pa.Table.from_pylist(broken, with_error(TRIPLES)),
             },
+            inputs=("questions",),
             rows_in=len(triples),
             seconds=131.0,
         ),
         write_stage(
             run,
-            "curate",
+            "curated",
             {"triples": pa.Table.from_pylist(curated, with_texts(TRIPLES, SPLIT_COLUMNS))},
+            kind="curate",
+            inputs=("triples",),
             rows_in=cut,
             seconds=3.3,
         ),
@@ -254,16 +274,27 @@ def write_full_run(run: Path, rows: int = 300) -> Path:
     history += [{"step": step, "eval_loss": loss} for step, _, loss in losses]
     stages += [
         write_training(
-            run, "train_inspector", {"accuracy": 0.913, "auc": 0.967, "auc_interval": [0.94, 0.985]}, history
+            run,
+            "inspector",
+            {"accuracy": 0.913, "auc": 0.967, "auc_interval": [0.94, 0.985]},
+            history,
+            "train_inspector",
         ),
-        write_training(run, "train_aligner", {"loss": 1.183, "perplexity": 3.264}, history),
+        write_training(run, "aligner", {"loss": 1.183, "perplexity": 3.264}, history, "train_aligner"),
     ]
-    stages.append(align_stage(run, *aligned_rows(random_, rows)))
-    judgements = pa.table({"id": [row["id"] for row in questions]})
-    evaluate = write_stage(run, "evaluate", {"judgements": judgements}, rows_in=rows, seconds=8.0)
-    (run / evaluate["directory"] / "metrics.json").write_text(json.dumps(METRICS))
-    (run / evaluate["directory"] / "controls.json").write_text(json.dumps(CONTROLS))
-    return write_about(run, [*stages, evaluate])
+    stages.append(align_stage(run, *aligned_rows(random_, rows), "aligned", inputs=("inspector", "aligner")))
+    evaluation = write_stage(
+        run,
+        "evaluation",
+        {"win_rates": pa.table({"label": ["aligned"]})},
+        kind="evaluate",
+        inputs=("aligned", "inspector"),
+        rows_in=rows,
+        seconds=8.0,
+    )
+    (run / evaluation["directory"] / "metrics.json").write_text(json.dumps(METRICS))
+    (run / evaluation["directory"] / "controls.json").write_text(json.dumps(CONTROLS))
+    return write_about(run, [*stages, evaluation])
 
 
 def distribution(mean: float) -> dict[str, Any]:
@@ -271,7 +302,12 @@ def distribution(mean: float) -> dict[str, Any]:
     return {"rows": 300, "mean": mean, "sd": 0.4 * mean, "quantiles": quantiles}
 
 
-METRICS = {
+def level(mean: float) -> dict[str, Any]:
+    shares = {"share_above": mean, "share_above_interval": [mean - 0.04, mean + 0.04]}
+    return {"rows": 300, "mean": mean, "mean_interval": [mean - 0.03, mean + 0.03], **shares}
+
+
+FIGURES = {
     "judges": [
         {
             "judge": "ethical",
@@ -304,12 +340,17 @@ METRICS = {
             "mean_shift_interval": [0.121, 0.177],
         }
     },
+    "score_level": {"ethical": {"before": level(0.412), "after": level(0.561)}},
     "text_change": {
         "words_before": distribution(15.1),
         "words_after": distribution(19.4),
         "edit_distance": distribution(0.61),
         "unchanged": 0.4,
     },
+}
+METRICS = {
+    "labels": {"aligned": FIGURES},
+    "over_seeds": {},
     "two_way": [
         {
             "judge": "ethical",
@@ -319,6 +360,8 @@ METRICS = {
             "accuracy_interval": [0.621, 0.845],
         }
     ],
+    "shared_rows": 300,
+    "lacking": {"aligned": 0},
 }
 CONTROLS = {
     "inspectors": [

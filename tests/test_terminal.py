@@ -208,10 +208,13 @@ def test_columns_of_a_table(said, tmp_path):
 def test_keys_and_values_of_recipes_packs_and_squads(said, tmp_path):
     file = tmp_path / "file.yaml"
     for content, told in (
-        ({"criterion": "ethical", CANARY: 1}, SEEN),
-        ({"criterion": "ethical", "models": {"teacher": CANARY}}, "teacher"),
-        ({"criterion": CANARY}, ""),
-        ({"criterion": "ethical", "stages": {"questions": {CANARY: 1}}}, SEEN),
+        ({"steps": {}, CANARY: 1}, SEEN),
+        ({"steps": {}, "models": {"teacher": CANARY}}, "teacher"),
+        ({"steps": {CANARY: {"stage": "questions"}}}, SEEN),
+        ({"steps": {"a": {"stage": CANARY}}}, SEEN),
+        ({"steps": {"a": {"stage": "questions", CANARY: 1}}}, SEEN),
+        ({"steps": {"a": {"stage": "questions", "model": CANARY, "pack": CANARY}}}, SEEN),
+        ({"criterion": "ethical", "name": CANARY}, ""),
         ({"members": [{CANARY: 1}]}, SEEN),
         ({"members": [{"criterion": CANARY, "inspector": CANARY, "aligner": CANARY}]}, SEEN),
         ({"name": CANARY, CANARY: 1}, SEEN),
@@ -219,7 +222,8 @@ def test_keys_and_values_of_recipes_packs_and_squads(said, tmp_path):
         file.write_text(yaml.safe_dump(content))
         said("check", file, code=WRONG_USE, canary=told)
     said("run", file, "-o", tmp_path / "run", "--set", f"{CANARY}=1", code=WRONG_USE)
-    file.write_text(yaml.safe_dump({"criterion": "ethical", "name": CANARY}))
+    steps = {"a": {"stage": "questions", "model": "teacher", "pack": "ethical"}}
+    file.write_text(yaml.safe_dump({"name": CANARY, "models": {"teacher": {}}, "steps": steps}))
     flags = ["--model", CANARY, "-o", tmp_path / "run"]
     said("run", file, *flags, "--print-config", canary="[/red][bold]fine")
     said("run", file, *flags, code=WRONG_USE)
@@ -229,7 +233,7 @@ def test_keys_and_values_of_recipes_packs_and_squads(said, tmp_path):
 
 def test_a_run_of_others(said, tmp_path):
     stage = {"stage": CANARY, "status": CANARY, "seconds": 1.0, "directory": "a"}
-    about = {"name": CANARY, "criterion": CANARY, "stages": [stage]}
+    about = {"name": CANARY, "stages": [stage | {"because": [CANARY], "inputs": [CANARY]}]}
     (tmp_path / "run.json").write_text(json.dumps(about))
     counts = {"in": 1, "kept": 0, "drops": {CANARY: 1}, "rejects": {}}
     (tmp_path / "a").mkdir()
@@ -274,7 +278,8 @@ def test_a_servers_error(said, tmp_path, status, monkeypatch):
     threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
     try:
         engine = {"engine": "server", "base_url": f"http://127.0.0.1:{http.server_address[1]}/v1", "model": "m"}
-        settings = {"name": "test", "criterion": "ethical", "models": {"teacher": engine, "upstream": engine}}
+        step = {"stage": "questions", "model": "teacher", "pack": "ethical"}
+        settings = {"name": "test", "models": {"teacher": engine}, "steps": {"questions": step}}
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(settings))
         code = WRONG_USE if status == 401 else FAILED

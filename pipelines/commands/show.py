@@ -2,6 +2,7 @@
 
 alignbeam show out --diff --only rewritten --limit 5
 alignbeam show out --id 4964a9e3
+alignbeam show runs/mine --step guarded
 """
 
 import sys
@@ -24,9 +25,10 @@ from pipelines.report.trajectories import give_steps
 from pipelines.report.views import Comparison, View, views
 from pipelines.runtime import entrypoint
 from pipelines.runtime.runs import RecordedStage, open_run
-from schemas.command_line import DONE, check_limit, setting
-from schemas.console import results
+from schemas.command_line import DONE, check_limit
+from schemas.console import messages, results
 from schemas.errors import UsageError
+from schemas.fields import setting
 from schemas.tables import DECISIONS, Decision
 from transforms.tables.table import Table
 
@@ -53,6 +55,7 @@ class Config:
     only: Decision | None = setting(f"only rows so decided: {', '.join(DECISIONS)}", None)
     id: str | None = setting("only rows whose id starts so", None)
     limit: int = setting("most rows shown", 20)
+    step: str = setting("the align step whose corpus is shown (default: the last one that is done)", "")
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -161,15 +164,22 @@ def whole(shown: Shown | None, style: str) -> Text:
     return text
 
 
-def open_aligned(path: str) -> tuple[RecordedStage, Table]:
-    """Return the stage of a run that aligned its corpus, and that corpus.
+def open_aligned(path: str, step: str = "") -> tuple[RecordedStage, Table]:
+    """Return the align step of a run that has this name, by default the last that is done, and its corpus.
 
-    Raises UsageError where none has finished.
+    Which one it is is said where there are several. Raises UsageError where there is none.
     """
-    align = open_run(path).first_of("align")
-    table = align.table("aligned") if align else None
-    if align is None or table is None:
-        raise UsageError(f"{path}: align has not finished there; `alignbeam status {path}` says more")
+    stages = open_run(path).of_kind("align")
+    if step and step not in (names := [stage.name for stage in stages]):
+        raise UsageError(f"step: {path} has no align step {step!r}; it has {', '.join(names) or 'none'}")
+    done = [(stage, table) for stage in stages if (table := stage.table("aligned"))]
+    chosen = [(stage, table) for stage, table in done if step in ("", stage.name)]
+    if not chosen:
+        raise UsageError(f"{path}: {step or 'align'} has not finished there; `alignbeam status {path}` says more")
+    align, table = chosen[-1]
+    if not step and len(done) > 1:
+        others = ", ".join(stage.name for stage, _ in done if stage.name != align.name)
+        messages.print(f"step {align.name}; --step shows another: {others}", soft_wrap=True)
     return align, table
 
 
@@ -192,7 +202,7 @@ def follow_refused(steps: Table | None, samples: Sequence[Sample]) -> None:
 
 def run(config: Config, _: Sequence[str] = ()) -> int:
     """Print the rows asked for."""
-    align, table = open_aligned(config.run)
+    align, table = open_aligned(config.run, config.step)
     samples = list(samples_of(table, config))
     if not samples:
         results.print("No row fits.")
@@ -206,7 +216,8 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.command_main(argv, Config, run, program="alignbeam show", description=__doc__)
+    about = {"program": "alignbeam show", "description": __doc__ or ""}
+    return entrypoint.command_main(argv, Config, run, **about, runs_pipelines=False)
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def to_json(figures: Mapping[str, go.Figure]) -> str:
     return text.translate(SEPARATOR_TRANSLATION)
 
 
-def label(text: object) -> str:
+def label(text: object, characters: int = LABEL_CHARACTERS) -> str:
     """Make a model's text an axis label: one short line, nothing in it read as markup."""
-    return html.escape(_cut(text), quote=False)
+    return html.escape(_cut(text, characters), quote=False)
 
 
 def wrapped(text: object) -> str:
@@ -58,9 +58,9 @@ def wrapped(text: object) -> str:
     return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(_cut(text), WRAPPED_CHARACTERS))
 
 
-def _cut(text: object) -> str:
+def _cut(text: object, characters: int = LABEL_CHARACTERS) -> str:
     line = " ".join(str(text).split())
-    return line if len(line) <= LABEL_CHARACTERS else line[: LABEL_CHARACTERS - 1] + "…"
+    return line if len(line) <= characters else line[: characters - 1] + "…"
 
 
 def stacked_bar(name: str, values: Sequence[int], colour: str, shape: str) -> go.Bar:

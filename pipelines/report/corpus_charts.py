@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from pipelines.report.charts import BLUE, GREY, ORANGE, RED, Chart, axis, figure, names
+from pipelines.report.charts import BLUE, GREY, ORANGE, RED, SERIES, Chart, axis, figure, names
+from pipelines.report.charts import label as escaped
 from pipelines.report.corpus import Corpus
 from pipelines.report.distribution import Distribution
 
 SCORE_BINS = 20
 LENGTH_BINS = 30
+LANE = 0.22  # of the height of a judge's row, between the win rates of its labels
 JUDGE_FIELDS = ("judge", "n", "wins", "losses", "ties", "win_rate", "ci95", "wins_over_decided")
 QUANTILE_COLUMNS = ("", "rows", "mean", "lowest", "5 %", "25 %", "median", "75 %", "95 %", "highest")
 
@@ -97,48 +99,68 @@ def lengths(corpus: Corpus) -> Chart | None:
     )
 
 
-def win_rates(judges: Sequence[Mapping[str, Any]], note: str) -> Chart | None:
-    """Draw each judge's win rate with its 95 % interval.
+def win_rates(judges_of: Mapping[str, Sequence[Mapping[str, Any]]], note: str) -> Chart | None:
+    """Draw each judge's win rate with its 95 % interval, of every label.
 
-    `note` says how the corpus was made.
+    `note` says how the corpora were made.
     """
+    judges = list(dict.fromkeys(judge["judge"] for rates in judges_of.values() for judge in rates))
     if not judges:
         return None
-    rates = [judge["win_rate"] for judge in judges]
-    intervals = [judge["ci95"] for judge in judges]  # None where there are too few rows
-    above = [interval and interval[1] - rate for rate, interval in zip(rates, intervals, strict=True)]
-    below = [interval and rate - interval[0] for rate, interval in zip(rates, intervals, strict=True)]
-    trace = go.Scatter(
-        x=rates,
-        y=list(range(len(judges))),
-        mode="markers",
-        marker={"size": 11, "color": BLUE},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "thickness": 2,
-            "width": 7,
-            "color": BLUE,
-            "array": above,
-            "arrayminus": below,
-        },
-        hovertemplate="win rate %{x:.3f}<extra></extra>",
-    )
+    lanes = len(judges_of)
+    traces = []
+    for lane, (label, rates) in enumerate(judges_of.items()):
+        # Labels stand one below the other, around their judge's name.
+        offset = min(LANE, 0.8 / lanes) * (lane - (lanes - 1) / 2)
+        middles = [judges.index(judge["judge"]) + offset for judge in rates]
+        traces.append(_rates(label, lane, rates, middles, is_named=lanes > 1))
     drawn = figure(
-        [trace],
-        110 + 46 * len(judges),
+        traces,
+        110 + 28 * (lanes > 1) + len(judges) * (22 + 24 * lanes),
         xaxis=axis("win rate (wins / rows)", range=[-0.02, 1.02], tickformat=".1f"),
-        yaxis=axis(
-            None, showgrid=False, range=[len(judges) - 0.4, -0.6], **names([judge["judge"] for judge in judges])
-        ),
+        yaxis=axis(None, showgrid=False, range=[len(judges) - 0.4, -0.6], **names(judges)),
     )
     drawn.add_vline(0.5, line={"dash": "dot", "width": 1.5, "color": GREY})
+    columns = ("judge", "rows", "wins", "losses", "ties", "win rate", "95 % interval", "wins / decided")
     return Chart(
         "win-rates",
         "Win rates",
         "Share of rows whose aligned text the judge prefers to the response. Ties count against the aligner, except in "
         f"the column of decided rows; the intervals are 95 %. {note}",
         drawn,
-        ("judge", "rows", "wins", "losses", "ties", "win rate", "95 % interval", "wins / decided"),
-        [[judge[name] for name in JUDGE_FIELDS] for judge in judges],
+        columns if lanes == 1 else ("label", *columns),
+        [
+            [*([label] if lanes > 1 else []), *(judge[name] for name in JUDGE_FIELDS)]
+            for label, rates in judges_of.items()
+            for judge in rates
+        ],
+    )
+
+
+def _rates(
+    label: str, lane: int, rates: Sequence[Mapping[str, Any]], middles: Sequence[float], *, is_named: bool
+) -> go.Scatter:
+    """Draw one label's win rates at these heights; an interval is None where there are too few rows."""
+    values = [judge["win_rate"] for judge in rates]
+    intervals = [judge["ci95"] for judge in rates]
+    above = [interval and interval[1] - value for value, interval in zip(values, intervals, strict=True)]
+    below = [interval and value - interval[0] for value, interval in zip(values, intervals, strict=True)]
+    colour = SERIES[lane % len(SERIES)]
+    return go.Scatter(
+        name=escaped(label),
+        showlegend=is_named,
+        x=values,
+        y=list(middles),
+        mode="markers",
+        marker={"size": 11, "color": colour, "symbol": lane % len(SERIES)},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "thickness": 2,
+            "width": 7,
+            "color": colour,
+            "array": above,
+            "arrayminus": below,
+        },
+        hovertemplate=f"{'%{fullData.name}: ' if is_named else ''}win rate %{{x:.3f}}<extra></extra>",
     )

@@ -16,7 +16,8 @@ def cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         decimals = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-        return f"{value:,.{decimals}f}".replace("-", "−")
+        written = f"{value:,.{decimals}f}"
+        return (written if written.strip("-0.") else written.lstrip("-")).replace("-", "−")
     if isinstance(value, list | tuple):
         return " – ".join(cell(part) for part in value)
     text = str(value)

@@ -11,12 +11,13 @@ from schemas.settings import flatten
 
 @dataclass(frozen=True)
 class Numbers:
-    """A table that no chart draws."""
+    """A table that no chart draws; `anchors` are those of its rows, where they can be led to."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    anchors: Sequence[str] = ()
 
 
 def numbers(title: str, value: Any, note: str = "") -> Numbers:
@@ -26,9 +27,15 @@ def numbers(title: str, value: Any, note: str = "") -> Numbers:
     """
     if isinstance(value, Mapping):
         parts = dict(_parts(value))
-        rows = [{"": spaced(name), **_distribution(part)} for name, part in parts.items() if _is_distribution(part)]
+        rows = [
+            {"": spaced(name), **_distribution(part, parts.get(_interval_of(name)))}
+            for name, part in parts.items()
+            if _is_distribution(part)
+        ]
         if rows:
-            rest = [f"{spaced(name)}: {cell(part)}" for name, part in parts.items() if not _is_distribution(part)]
+            told = parts.keys() & {_interval_of(name) for name, part in parts.items() if _is_distribution(part)}
+            others = {name: part for name, part in parts.items() if name not in told and not _is_distribution(part)}
+            rest = [f"{spaced(name)}: {cell(part)}" for name, part in others.items()]
             value, note = rows, "; ".join([note, *rest] if note else rest)
         elif value and all(isinstance(part, Mapping) for part in value.values()):
             value = [{"": spaced(name), **part} for name, part in value.items()]
@@ -54,10 +61,17 @@ def _is_distribution(value: Any) -> bool:
     return isinstance(value, Mapping) and "quantiles" in value
 
 
-def _distribution(value: Mapping[str, Any]) -> dict[str, Cell]:
+def _distribution(value: Mapping[str, Any], interval: Cell) -> dict[str, Cell]:
     quantiles = value["quantiles"] or {}
     named = {f"{100 * float(name):g} %": quantile for name, quantile in quantiles.items()}
-    return {name: part for name, part in value.items() if name != "quantiles"} | named
+    own = {name: part for name, part in value.items() if name != "quantiles"}
+    return own | named | ({} if interval is None else {"95 % interval of the mean": interval})
+
+
+def _interval_of(name: str) -> str:
+    """Return what the interval of a distribution's mean is called beside it: `shift` → `mean_shift_interval`."""
+    home, comma, own = name.rpartition(", ")
+    return f"{home}{comma}mean_{own}_interval"
 
 
 def _heading(name: str) -> str:

@@ -18,16 +18,21 @@ from pathlib import Path
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from pipelines.report import charts, formats, sections
+from pipelines.report import charts, formats, overview, sections
+from pipelines.report.conflicts import conflicts_section
 from pipelines.report.corpus import Corpus, columns_of, summarise
+from pipelines.report.evaluations import evaluation_section, judged_by
+from pipelines.report.graph_chart import graph_chart
 from pipelines.report.numbers import numbers
+from pipelines.report.parts import links_of
+from pipelines.report.sections import Alignment
 from pipelines.report.trajectories import FOLLOWED, Trajectories, follow, give_steps
-from pipelines.report.views import views
+from pipelines.report.views import browser_of
 from pipelines.runtime import entrypoint
 from pipelines.runtime.runs import RecordedStage, Run, open_run
-from schemas.command_line import DONE, setting
+from schemas.command_line import DONE
 from schemas.console import results
-from schemas.tables import DECISIONS
+from schemas.fields import setting
 from transforms.tables import storage
 
 PARTS = Path(__file__).parent
@@ -45,22 +50,21 @@ class Config:
 
 def page(run: Run, samples: int) -> str:
     """Return the whole report as HTML."""
-    align = run.first_of("align")
-    corpus, trajectories = read_aligned(align, samples)
+    finished = [stage for stage in run.of_kind("align") if stage.manifest is not None]
+    alignments = [read_aligned(stage, samples // max(1, len(finished))) for stage in leading_first(run)]
     every_section = [
         sections.rows_section(run),
-        sections.coverage_section(run),
+        sections.coverage_section(run, alignments),
         sections.duplicates_section(run),
         sections.training_section(run),
-        sections.change_section(align, corpus),
-        sections.steps_section(align, trajectories),
-        sections.evaluation_section(run),
+        sections.change_section(alignments),
+        sections.steps_section(alignments),
+        conflicts_section(run),
+        evaluation_section(run),
     ]
-    shown = [section for section in every_section if section.charts or section.tables or section.missing]
-    drawn = {chart.name: chart.figure for section in shown for chart in section.charts}
-    views_of_samples = views(align, corpus.samples)
-    turns = [comparison.step for view in views_of_samples for comparison in view.comparisons if comparison.step]
-    lists = (("Models", run.models), ("Versions", run.versions))
+    shown = [section for section in every_section if section.parts]
+    drawn = {chart.name: chart.figure for section in shown for part in section.parts for chart in part.charts}
+    tables = [overview.models_table(run), numbers("Versions", run.versions) if run.versions else None]
     plotly, script = get_plotlyjs(), (PARTS / "report.js").read_text(encoding="utf-8")
     return (
         environment()
@@ -68,17 +72,14 @@ def page(run: Run, samples: int) -> str:
         .render(
             run=run,
             directory=run.path.rstrip("/").rpartition("/")[2],
-            facts=facts(run),
-            warnings=sections.warnings(run),
-            figures=sections.key_figures(run, corpus),
+            facts=overview.facts(run),
+            warnings=overview.warnings(run),
+            figures=overview.key_figures(run, alignments),
+            graph=graph_chart(run.stages, links_of(shown, [stage.name for stage in run.stages])),
             sections=shown,
-            views=views_of_samples,
-            members=sorted({step.member for step in turns if step.member}),
-            reasons=sorted({step.reason for step in turns if step.reason and step.decision == "refused"}),
-            rows=corpus.rows,
-            decisions=[decision for decision in DECISIONS if corpus.decisions[decision]],
-            stages=sections.stages_table(run),
-            versions=[numbers(title, named) for title, named in lists if named],
+            browser=browser_of(alignments),
+            steps=overview.steps_table(run),
+            tables=[table for table in tables if table],
             plots=charts.to_json(drawn),
             plotly=packed_plotly(),
             style=(PARTS / "report.css").read_text(encoding="utf-8"),
@@ -88,26 +89,32 @@ def page(run: Run, samples: int) -> str:
     )
 
 
+def leading_first(run: Run) -> list[RecordedStage]:
+    """Return the align steps, those that the last evaluation judged before the others."""
+    judged = [align for stage in run.of_kind("evaluate")[-1:] for align in judged_by(run, stage)]
+    return judged + [align for align in run.of_kind("align") if align not in judged]
+
+
 @cache
 def packed_plotly() -> str:
-    """Return plotly's script compressed, as base64; a run of several criteria writes a report for each."""
+    """Return plotly's script compressed, as base64; a process may write several reports."""
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
-def read_aligned(align: RecordedStage | None, samples: int) -> tuple[Corpus, Trajectories]:
-    """Return an aligned corpus, its samples with all their steps, and its trajectories.
+def read_aligned(stage: RecordedStage, samples: int) -> Alignment:
+    """Return an align step with its corpus, its samples with all their steps, and its trajectories.
 
-    They are empty where there is none.
+    They are empty where it has not finished.
     """
-    steps = align.table("trajectories") if align else None
+    steps = stage.table("trajectories")
     trajectories = follow(steps.batches(FOLLOWED), samples) if steps else Trajectories()
-    table = align.table("aligned") if align else None
+    table = stage.table("aligned")
     if table is None:
-        return Corpus(), trajectories
+        return Alignment(stage, Corpus(), trajectories)
     corpus = summarise(table.batches(columns_of(table.schema)), samples, trajectories.queues)
     if steps and corpus.samples:
         give_steps(steps.batches(), corpus.samples)
-    return corpus, trajectories
+    return Alignment(stage, corpus, trajectories)
 
 
 def environment() -> jinja2.Environment:
@@ -119,17 +126,6 @@ def environment() -> jinja2.Environment:
     made.filters |= {"cell": formats.cell, "spaced": formats.spaced}
     made.tests["numeric"] = formats.is_numeric
     return made
-
-
-def facts(run: Run) -> list[tuple[str, str]]:
-    """Return what stands under the title."""
-    return [
-        ("Criterion", formats.cell(run.criterion)),
-        ("Started", formats.date(run.started)),
-        ("Time in stages", formats.duration(sum(stage.seconds or 0 for stage in run.stages))),
-        ("Seed", "–" if run.seed is None else str(run.seed)),
-        *((formats.spaced(name).capitalize(), formats.cell(model)) for name, model in run.models.items()),
-    ]
 
 
 def policy(scripts: Sequence[str]) -> str:
@@ -158,7 +154,8 @@ def run(config: Config, _: Sequence[str] = ()) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return entrypoint.command_main(argv, Config, run, program="alignbeam report", description=__doc__)
+    about = {"program": "alignbeam report", "description": __doc__ or ""}
+    return entrypoint.command_main(argv, Config, run, **about, runs_pipelines=False)
 
 
 if __name__ == "__main__":

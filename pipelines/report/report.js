@@ -79,9 +79,10 @@ function browseSamples() {
   }
 
   function select() {
-    const { decision, member, reason, search, order } = tools.elements;
+    const { alignment, decision, member, reason, search, order } = tools.elements;
     const words = search.value.toLowerCase().trim();
     found = articles
+      .filter((article) => !alignment?.value || article.dataset.alignment === alignment.value)
       .filter((article) => !decision.value || article.dataset.decision === decision.value)
       .filter((article) => hasTurn(article, member?.value, reason?.value) && texts.get(article).includes(words))
       .sort(orders[order.value]);

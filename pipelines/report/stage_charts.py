@@ -12,6 +12,8 @@ from pipelines.runtime.runs import RecordedStage
 
 MOST_TOPICS = 40
 MOST_REASONS = 20
+REASON_CHARACTERS = 44  # of a step and a reason
+WIDE_BARS = 8  # steps whose bars have all the room they like
 MOST = 1 << 60
 GROUPS = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 99), (100, 999), (1000, MOST))  # sizes drawn together
 
@@ -35,17 +37,17 @@ def funnel(stages: Sequence[RecordedStage]) -> Chart | None:
     ]
     return Chart(
         "funnel",
-        "Rows through the stages",
-        "How many rows each stage kept, dropped by a rule, or rejected because something failed.",
+        "Rows through the steps",
+        "How many rows each step kept, dropped by a rule, or rejected because something failed.",
         figure(
             traces,
-            90 + 44 * len(stage_names),
+            90 + (44 if len(stage_names) <= WIDE_BARS else 30) * len(stage_names),
             barmode="stack",
             bargap=0.35,
             xaxis=axis("rows"),
             yaxis=axis(None, autorange="reversed", showgrid=False, **names(stage_names)),
         ),
-        ("stage", "rows in", "kept", "dropped", "rejected", "share kept"),
+        ("step", "rows in", "kept", "dropped", "rejected", "share kept"),
         [
             (name, rows.going_in, rows.kept, rows.dropped, rows.rejected, share(rows.kept, rows.going_in))
             for name, rows in counted
@@ -57,7 +59,7 @@ def reasons(stages: Sequence[RecordedStage]) -> Chart | None:
     """Draw why rows were dropped or rejected, by the commonest reasons of all stages."""
     every: list[tuple[str, str, str, int, int]] = []  # stage, reason, dropped or rejected, rows, rows going in
     for stage in stages:
-        counts = (stage.manifest or {}).get("counts", {})
+        counts = stage.counts or {}
         for kind in ("drops", "rejects"):
             for reason, rows in counts.get(kind, {}).items():
                 every.append((stage.name, reason, "dropped" if kind == "drops" else "rejected", rows, counts["in"]))
@@ -91,11 +93,15 @@ def reasons(stages: Sequence[RecordedStage]) -> Chart | None:
             traces,
             90 + 26 * len(drawn),
             xaxis=axis("rows", dtick=1 if drawn[0][3] < 5 else None),
-            yaxis=axis(None, autorange="reversed", showgrid=False, **names(reason_names)),
+            yaxis=axis(None, autorange="reversed", showgrid=False, **names(reason_names, reason_label)),
         ),
-        ("stage", "reason", "kind", "rows", "share"),
+        ("step", "reason", "kind", "rows", "share"),
         [(stage, reason, kind, rows, share(rows, rows_in)) for stage, reason, kind, rows, rows_in in every],
     )
+
+
+def reason_label(text: object) -> str:
+    return label(text, REASON_CHARACTERS)
 
 
 def group_sizes(sizes: Counter[int]) -> Chart | None:
@@ -148,12 +154,14 @@ def coverage(questions: Counter[tuple[str, str]]) -> Chart | None:
     topics.sort(key=lambda topic: (types.index(home[topic]), -by_topic[topic], topic))
     cells = [[questions[question_type, topic] or None for topic in topics] for question_type in types]
     named = [[f"{label(question_type)} × {label(topic)}" for topic in topics] for question_type in types]
+    most_questions = max(questions[question_type, topic] for question_type in types for topic in topics)
     trace = go.Heatmap(
         z=cells,
         customdata=named,
         xgap=1,
         ygap=1,
         zmin=0,
+        zmax=most_questions,
         hoverongaps=False,
         colorscale=[[0, "rgba(47,127,193,0.12)"], [1, "rgba(47,127,193,1)"]],
         colorbar={
@@ -161,6 +169,7 @@ def coverage(questions: Counter[tuple[str, str]]) -> Chart | None:
             "thickness": 10,
             "outlinewidth": 0,
             "tickformat": ",d",
+            "dtick": 1 if most_questions < 6 else None,
         },
         hovertemplate="%{customdata}: %{z:,} questions<extra></extra>",
     )

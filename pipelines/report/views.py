@@ -1,5 +1,6 @@
 """Samples as a reader compares them: each text beside what an aligner made of it, with the scores of both."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -10,7 +11,9 @@ import pyarrow.compute as pc
 from pipelines.report.corpus import Sample, Scores, Shown, ShownStep
 from pipelines.report.diff import DiffSpan, diff
 from pipelines.report.formats import change
+from pipelines.report.sections import Alignment
 from pipelines.runtime.runs import RecordedStage
+from schemas.tables import DECISIONS
 
 
 class Side(NamedTuple):
@@ -58,10 +61,37 @@ class View:
         return f"{self.sample.gain:.6f}"
 
 
-def views(align: RecordedStage | None, samples: Sequence[Sample]) -> list[View]:
+@dataclass(frozen=True)
+class Browser:
+    """The samples of every alignment, and what they can be chosen by; `rows` of all corpora together."""
+
+    views: list[tuple[str, View]]
+    rows: int
+    alignments: list[str]
+    decisions: list[str]
+    members: list[str]
+    reasons: list[str]
+
+
+def browser_of(alignments: Sequence[Alignment]) -> Browser:
+    """Return the views of all samples, each with the name of its align step."""
+    shown = [(each.stage.name, view) for each in alignments for view in views(each.stage, each.corpus.samples)]
+    turns = [comparison.step for _, view in shown for comparison in view.comparisons if comparison.step]
+    decisions = sum((each.corpus.decisions for each in alignments), Counter[str]())
+    return Browser(
+        views=shown,
+        rows=sum(each.corpus.rows for each in alignments),
+        alignments=list(dict.fromkeys(name for name, _ in shown)),
+        decisions=[decision for decision in DECISIONS if decisions[decision]],
+        members=sorted({step.member for step in turns if step.member}),
+        reasons=sorted({step.reason for step in turns if step.reason and step.decision == "refused"}),
+    )
+
+
+def views(align: RecordedStage, samples: Sequence[Sample]) -> list[View]:
     """Return views of samples of an align stage, with what went wrong where a row failed."""
     errors: dict[str, str] = {}
-    table = align.table("rejects") if align else None
+    table = align.table("rejects")
     failed = pa.array([sample.id for sample in samples if sample.decision == "failed"], pa.string())
     if table and len(failed):
         for batch in table.batches(["id", "error"]):

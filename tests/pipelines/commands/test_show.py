@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from example_run import align_stage, aligned_rows, write_about, write_align_run
+from example_run import align_stage, aligned_rows, entry, write_about, write_align_run
 
 from pipelines.commands import show
 from pipelines.report.corpus import SHOWN_CHARACTERS
@@ -118,6 +118,52 @@ def test_long_texts_are_cut(tmp_path, capsys):
     assert "1,000,000 characters in all" in out
     assert out.count("x") < SHOWN_CHARACTERS + 100
     assert len(shown(capsys, run)) < 3000
+
+
+@pytest.fixture
+def several(tmp_path, monkeypatch):
+    """A run with two align steps that are done, and one that is not."""
+    monkeypatch.setenv("COLUMNS", "160")
+    stages = []
+    for name in ("bold", "careful"):
+        rows, steps = aligned_rows(random.Random(0), 1)
+        rows[0] |= {"question": f"What of {name}?"}
+        stages.append(align_stage(tmp_path, rows, steps, name))
+    return write_about(tmp_path, [*stages, entry("late", "align", "1", status="failed")])
+
+
+def test_the_last_alignment_that_is_done_is_shown_and_named(several, capsys):
+    assert show.main([str(several)]) == DONE
+    out, err = capsys.readouterr()
+    assert "What of careful?" in out
+    assert err == "step careful; --step shows another: bold\n"
+
+
+def test_an_alignment_is_shown_by_its_name(several, capsys):
+    assert show.main([str(several), "--step", "bold"]) == DONE
+    out, err = capsys.readouterr()
+    assert ("What of bold?" in out, err) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("late", "late has not finished there; `alignbeam status "),
+        ("bald", "has no align step 'bald'; it has bold, careful, late"),
+    ],
+)
+def test_a_step_that_cannot_be_shown_is_an_error(several, capsys, step, told):
+    assert show.main([str(several), "--step", step]) == WRONG_USE
+    assert told in capsys.readouterr().err
+
+
+def test_rows_without_scores_are_shown(tmp_path, capsys):
+    """A member without an inspector has a column of nulls, a squad without inspectors no scores at all."""
+    rows, steps = aligned_rows(random.Random(0), 1)
+    rows[0] |= {"scores_before": None, "scores_after": {"ethical": None}}
+    run = write_about(tmp_path, [align_stage(tmp_path, rows, steps)])
+    assert "– → –" in shown(capsys, run)
+    assert "–" in shown(capsys, run, "--diff")
 
 
 def test_wrong_use(run, tmp_path, capsys):

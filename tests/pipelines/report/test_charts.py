@@ -52,7 +52,7 @@ def test_charts_of_nothing_are_left_out():
     assert stage_charts.losses("train_aligner", [{"step": 1, "learning_rate": 0.1}]) is None
     assert corpus_charts.scores("kind", counted(np.nan), counted(np.nan), 0.5) is None
     assert corpus_charts.lengths(Corpus()) is None
-    assert corpus_charts.win_rates([], "") is None
+    assert corpus_charts.win_rates({}, "") is None
 
 
 def test_coverage_counts_questions_by_type_and_topic():
@@ -95,16 +95,40 @@ def test_one_long_text_does_not_squeeze_the_others():
 def test_win_rates_have_their_intervals():
     counts = {"n": 4, "wins": 2, "losses": 1, "ties": 1, "wins_over_decided": 2 / 3}
     chart = corpus_charts.win_rates(
-        [
-            {"judge": "strict", "win_rate": 0.5, "ci95": [0.25, 1.0], **counts},
-            {"judge": "short", "win_rate": None, "ci95": None, **counts},
-        ],
+        {
+            "aligned": [
+                {"judge": "strict", "win_rate": 0.5, "ci95": [0.25, 1.0], **counts},
+                {"judge": "short", "win_rate": None, "ci95": None, **counts},
+            ]
+        },
         "How it was made.",
     )
     assert chart.rows[0] == ["strict", 4, 2, 1, 1, 0.5, [0.25, 1.0], 2 / 3]
     assert chart.rows[1][5:7] == [None, None]
     assert chart.figure.data[0].error_x.array == (0.5, None)
     assert chart.note.endswith("How it was made.")
+    assert not chart.figure.data[0].showlegend
+
+
+def test_win_rates_of_several_labels_stand_around_their_judge():
+    counts = {"n": 4, "wins": 2, "losses": 1, "ties": 1, "wins_over_decided": 2 / 3, "ci95": None}
+    rate = {"judge": "strict", "win_rate": 0.5, **counts}
+    chart = corpus_charts.win_rates(
+        {"off": [rate, {**rate, "judge": "<b>"}], "on": [{**rate, "judge": "<b>"}], "%{x}": [rate]}, ""
+    )
+    assert [row[:2] for row in chart.rows] == [["off", "strict"], ["off", "<b>"], ["on", "<b>"], ["%{x}", "strict"]]
+    assert chart.columns[:2] == ("label", "judge")
+    assert [trace.name for trace in chart.figure.data] == ["off", "on", "%{x}"]
+    assert [trace.y for trace in chart.figure.data] == [(-0.22, 0.78), (1.0,), (0.22,)]
+    assert len({trace.marker.symbol for trace in chart.figure.data}) == 3
+    assert all(
+        trace.hovertemplate == "%{fullData.name}: win rate %{x:.3f}<extra></extra>" for trace in chart.figure.data
+    )
+
+
+def test_few_questions_have_whole_ticks():
+    assert stage_charts.coverage(Counter({("advice", "tea"): 1})).figure.data[0].colorbar.dtick == 1
+    assert stage_charts.coverage(Counter({("advice", "tea"): 6})).figure.data[0].colorbar.dtick is None
 
 
 def test_labels_are_one_short_line_without_markup():

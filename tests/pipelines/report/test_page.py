@@ -11,7 +11,16 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
-from example_run import CORPUS, align_stage, aligned_rows, write_about, write_align_run, write_full_run, write_stage
+from example_run import (
+    CORPUS,
+    align_stage,
+    aligned_rows,
+    entry,
+    write_about,
+    write_align_run,
+    write_full_run,
+    write_stage,
+)
 
 from pipelines.commands import align
 from pipelines.report.corpus import SHOWN_CHARACTERS
@@ -103,19 +112,25 @@ def hostile(tmp_path_factory):
         "ci95": None,
         "wins_over_decided": 1.0,
     }
-    metrics = {"judges": [judge], HOSTILE[1]: {HOSTILE[2]: HOSTILE[3]}}
+    by = {HOSTILE[3]: {HOSTILE[4]: {"judges": [judge]}}}
+    figures = {"judges": [judge], "by": by, HOSTILE[1]: {HOSTILE[2]: HOSTILE[3]}}
+    metrics = {"labels": {HOSTILE[2]: figures, HOSTILE[0]: figures}, HOSTILE[5]: {HOSTILE[2]: HOSTILE[3]}}
     (run / evaluate["directory"] / "metrics.json").write_text(json.dumps(metrics))
     (run / evaluate["directory"] / "controls.json").write_text(json.dumps({HOSTILE[0]: [{HOSTILE[1]: HOSTILE[2]}]}))
+    conflict = {"aligner": HOSTILE[0], "criterion": HOSTILE[6], "change": 0.5}
     stages = [
         write_stage(run, "questions", tables, rows_in=len(questions) * 2),
         align_stage(run, rows, steps),
         evaluate,
+        entry(HOSTILE[1], HOSTILE[0], "1", directory="x", status=HOSTILE[2], inputs=(HOSTILE[0], "align")),
+        entry(HOSTILE[0], HOSTILE[3], "2", directory="y", because=[HOSTILE[5]], status="stale", inputs=(HOSTILE[1],)),
+        write_stage(run, "conflicts", {"conflicts": pa.Table.from_pylist([conflict])}),
     ]
+    (run / stages[-1]["directory"] / "conflicts.json").write_text(json.dumps({"order": [HOSTILE[3]]}))
     write_about(
         run,
         stages,
         name=HOSTILE[0],
-        criterion=HOSTILE[1],
         started=HOSTILE[3],
         models={HOSTILE[0]: HOSTILE[1]},
         versions={HOSTILE[1]: HOSTILE[0]},
@@ -181,14 +196,14 @@ def test_every_aligner_and_reason_has_a_sample_with_what_was_refused(squad):
 def test_full_run_has_every_section_in_order(full):
     page = Page((full / "report.html").read_text(encoding="utf-8"))
     sections = [attributes["id"] for attributes in page.all("section")]
-    assert sections == ["rows", "coverage", "training", "change", "steps", "evaluation", "samples", "made"]
+    assert sections == ["graph", "rows", "coverage", "training", "change", "steps", "evaluation", "samples", "made"]
     drawn = [attributes["data-figure"] for attributes in page.all("div") if "data-figure" in attributes]
     assert drawn == [
         "funnel",
         "reasons",
         "coverage",
-        "losses-train_inspector",
-        "losses-train_aligner",
+        "inspector losses-inspector",
+        "aligner losses-aligner",
         "scores-ethical",
         "lengths",
         "trajectories",
@@ -209,7 +224,7 @@ def test_full_run_has_every_section_in_order(full):
 def test_align_alone_has_what_it_needs(tmp_path):
     page = Page(written(write_align_run(tmp_path)))
     sections = [attributes["id"] for attributes in page.all("section")]
-    assert sections == ["rows", "coverage", "change", "steps", "samples", "made"]
+    assert sections == ["graph", "rows", "coverage", "change", "steps", "samples", "made"]
     assert "toy" not in page.text
     assert len(page.all("article")) == 60
 
@@ -230,19 +245,73 @@ def test_page_is_the_same_each_time(tmp_path):
 
 def test_unfinished_stage_is_said_to_be(tmp_path):
     stages = [
-        {"stage": "questions", "directory": "questions/1234", "status": "failed", "seconds": 3.0},
-        {"stage": "align", "directory": "align/1234", "status": "running", "seconds": 0.0},
+        entry("questions", "questions", "1234", status="failed", seconds=3.0),
+        entry("align", "align", "1234", status="running"),
     ]
     page = Page(written(write_about(tmp_path, stages)))
-    assert "The stage questions has not finished (failed)." in page.text
-    assert "The stage align has not finished (running)." in page.text
-    assert [attributes["id"] for attributes in page.all("section")] == ["coverage", "change", "made"]
+    assert "The step questions has not finished (failed)." in page.text
+    assert "The step align has not finished (running)." in page.text
+    assert [attributes["id"] for attributes in page.all("section")] == ["graph", "coverage", "change", "made"]
 
 
 def test_run_without_stages_or_names(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     page = Page(written(tmp_path))
     assert [attributes["id"] for attributes in page.all("section")] == ["made"]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A run with two align steps that its last evaluation judged in another order, and a third one that is not done."""
+    run = tmp_path_factory.mktemp("several")
+    stages = []
+    for number, name in enumerate(("bold", "careful")):
+        rows, steps = aligned_rows(random.Random(number), 30)
+        for row in rows:
+            row["question"] = f"{name}: {row['question']}"
+        stages.append(align_stage(run, rows, steps, name))
+    stages.append(entry("late", "align", "9", status="interrupted", inputs=("bold",)))
+    table = {"win_rates": pa.table({"id": ["a"]})}
+    stages.append(write_stage(run, "evaluate", table, inputs=("careful", "bold")))
+    write_about(run, stages)
+    written(run)
+    return run
+
+
+def test_every_alignment_has_its_charts_and_samples(several):
+    page = Page((several / "report.html").read_text(encoding="utf-8"))
+    drawn = [attributes["data-figure"] for attributes in page.all("div") if "data-figure" in attributes]
+    assert [name for name in drawn if name.endswith("lengths")] == ["careful lengths", "bold lengths"]
+    assert [name for name in drawn if name.endswith("trajectories")] == ["careful trajectories", "bold trajectories"]
+    assert "The step late has not finished (interrupted)." in page.text
+    assert Counter(article["data-alignment"] for article in page.all("article")) == {"careful": 30, "bold": 30}
+    assert page.all("article")[0]["data-alignment"] == "careful"
+
+
+def test_every_box_leads_to_a_part_of_the_page(several, full):
+    for run in (several, full):
+        page = Page((run / "report.html").read_text(encoding="utf-8"))
+        ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        boxes = {box["data-step"]: box["href"] for box in page.all("a") if "data-step" in box}
+        assert boxes.keys() == {entry["stage"] for entry in json.loads((run / "run.json").read_text())["stages"]}
+        assert {link.removeprefix("#") for link in boxes.values()} <= set(ids)
+    assert boxes["triples"] == "#step-triples"
+    assert boxes["aligned"] == "#change-aligned"
+    assert boxes["aligner"] == "#training-aligner"
+
+
+def test_a_run_whose_members_score_nothing(tmp_path):
+    """A member without an inspector has nulls for scores."""
+    rows, steps = aligned_rows(random.Random(0), 4)
+    for row in rows:
+        row |= {"scores_before": {"ethical": None}, "scores_after": {"ethical": None}}
+    for step in steps:
+        step |= {"scores": [("ethical", None)], "candidate_scores": None}
+    identity = {"members": [{"criterion": "ethical", "inspector": None, "threshold": 0.5}], "every_row": True}
+    page = Page(written(write_about(tmp_path, [align_stage(tmp_path, rows, steps, identity=identity)])))
+    assert len(page.all("article")) == 4
+    assert [div["data-figure"] for div in page.all("div") if "data-figure" in div][-1] == "lengths"
 
 
 def test_empty_tables(tmp_path):
@@ -253,7 +322,7 @@ def test_empty_tables(tmp_path):
         write_stage(tmp_path, "align", tables),
     ]
     page = Page(written(write_about(tmp_path, stages)))
-    assert [attributes["id"] for attributes in page.all("section")] == ["made"]
+    assert [attributes["id"] for attributes in page.all("section")] == ["graph", "made"]
 
 
 def test_null_and_long_texts(tmp_path):
@@ -295,7 +364,10 @@ def test_page_asks_for_nothing(hostile):
 
 def test_hostile_text_is_text(hostile):
     page = Page((hostile / "report.html").read_text(encoding="utf-8"))
-    assert [tag for tag, _ in page.elements if tag in ("img", "svg", "iframe", "object")] == []
+    assert [tag for tag, _ in page.elements if tag in ("img", "iframe", "object", "foreignobject")] == []
+    graph, *marks = page.all("svg")  # what of the legend is hidden has no text
+    assert graph["aria-hidden"] == "true" or graph["class"] == "graph"
+    assert {mark.get("class", "") for mark in [graph, *marks]} == {"", "graph"}
     assert [name for _, attributes in page.elements for name in attributes if name.startswith("on")] == []
     assert len(page.all("script")) == 3
     for attack in HOSTILE:
@@ -379,7 +451,7 @@ def test_visit_notices_scripts_and_requests(chromium, tmp_path):
     assert any("seen" in line for line in visit.console)
 
 
-@pytest.mark.parametrize("name", ["full", "hostile", "squad"])
+@pytest.mark.parametrize("name", ["full", "hostile", "squad", "several"])
 def test_page_opens_from_disk_without_errors_or_requests(chromium, name, request, tmp_path):
     run = request.getfixturevalue(name)
     visit = Visit(chromium, run / "report.html", tmp_path)
@@ -435,6 +507,23 @@ def test_samples_are_filtered_by_aligner_and_reason(chromium, squad, tmp_path):
         fits = fits if member or reason else ids
         assert total == len([row_id for row_id in fits if decision in ("", rows[row_id])]), (decision, member, reason)
     assert len({total for *_, total in told}) > 4
+
+
+def test_samples_are_those_of_the_chosen_alignment(chromium, several, tmp_path):
+    script = """
+      const tools = document.getElementById("tools"), told = [];
+      const tell = () => told.push([document.getElementById("place").textContent,
+        new Set([...document.querySelectorAll("article")].map((article) => article.dataset.alignment)).size]);
+      tell();
+      for (const { value } of [...tools.elements.alignment.options]) {
+        tools.elements.alignment.value = value;
+        tools.dispatchEvent(new Event("input"));
+        tell();
+      }
+      document.title = JSON.stringify(told);
+    """
+    told = json.loads(Visit(chromium, scripted(several, script, tmp_path), tmp_path).title)
+    assert told == [["1–10 of 30", 1], ["1–10 of 30", 1], ["1–10 of 30", 1], ["1–10 of 60", 1]]
 
 
 def test_samples_can_be_filtered_searched_sorted_and_paged(chromium, full, tmp_path):

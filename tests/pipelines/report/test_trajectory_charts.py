@@ -149,8 +149,3 @@ def test_the_order_of_aligners_is_known_where_all_rows_have_one(routing, order):
 def test_thresholds_are_the_members_own_and_none_where_every_row_is_rewritten():
     assert thresholds(squad()) == {"kind": 0.5, "true": 0.6}
     assert thresholds(squad(every_row=True)) == {}
-    old = RecordedStage(
-        "align", "align", "complete", 1.0, {"identity": {"members": [{"criterion": "kind"}], "threshold": 0.4}}
-    )
-    assert thresholds(old) == {"kind": 0.4}
-    assert thresholds(None) == {}
