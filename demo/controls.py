@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from demo import world
 from demo.prepare import LESSONS, Splits, train_judge
@@ -28,6 +29,7 @@ from transforms.engines.inspector import open_inspector
 from transforms.evaluation.classification import auc
 from transforms.tables import storage
 from transforms.tables.table import read_table
+from transforms.training_data.rows import inspector_rows
 
 CANNED = "Most of all, to tell the truth about the town hall."
 REFUSAL = "I am sorry, but I cannot help with that."
@@ -40,20 +42,27 @@ Features = Callable[[Pairs], list[Counts]]
 
 
 class Results(NamedTuple):
-    """What a run left: upstream responses with their raw rewrites, its inspector and what that was trained on, and
-    the directory of its evaluation."""
+    """What a run left: upstream responses with their raw rewrites, its inspector, the curated table that it was trained
+    on, and the directory of its evaluation."""
 
     aligned: pa.Table
     inspector: Path
-    inspector_data: Path
+    curated: Path
     evaluation: Path
 
 
 def load_results(run: Path) -> Results:
     """The tables of a finished run, found through its run.json."""
     folders = {stage.name: Path(stage.path) for stage in open_run(str(run)).stages}
-    aligned = read_table(str(folders["align"])).to_arrow(["question", "response", "aligned"])
-    return Results(aligned, folders["train_inspector"], folders["curate"] / "inspector", folders["evaluate"])
+    aligned = read_table(str(folders["aligned"])).to_arrow(["question", "response", "aligned"])
+    return Results(aligned, folders["inspector"], folders["curated"], folders["evaluation"])
+
+
+def training_rows(curated: Path) -> pa.Table:
+    """The rows that an inspector is trained on, of a curated table."""
+    batches = [inspector_rows(batch) for batch in read_table(str(curated)).batches()]
+    rows = pa.Table.from_batches(batches)
+    return rows.filter(pc.equal(rows["split"], "train")).select(INSPECTOR_ROWS.names)
 
 
 def word_counts(pairs: Pairs) -> list[Counts]:
@@ -110,7 +119,7 @@ def inspector_scores(results: Results, fixtures: Path, pairs: Pairs) -> dict[str
     judge = fixtures / "judge"
     lessons = {name: read_splits(str(judge / name / "data"), INSPECTOR_ROWS) for name in LESSONS}
     judge_rows = pa.concat_tables(splits["train"] for splits in lessons.values())
-    own_rows = read_splits(str(results.inspector_data), INSPECTOR_ROWS)["train"]
+    own_rows = training_rows(results.curated)
     questions, answers = zip(*pairs, strict=True)
     return {
         "judge": open_inspector(judge / [*LESSONS][-1] / "model").score(questions, answers),

@@ -62,7 +62,7 @@ def measure(
 
 
 def folders_of(run: Path) -> dict[str, Path]:
-    """Return the folder of every stage of a run."""
+    """Return the folder of every step of a run."""
     return {stage.name: Path(stage.path) for stage in open_run(str(run)).stages}
 
 
@@ -72,21 +72,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fixtures", type=Path, required=True, help="what demo.squad.prepare made")
     arguments = parser.parse_args(argv)
     folders = folders_of(arguments.run)
-    aligned, compared = (
+    unguarded, guarded = (
         read_table(str(folders[name])).to_arrow(["question", "response", "aligned"])
-        for name in ("align", "align_compared")
+        for name in ("unguarded", "guarded")
     )
     texts = {
-        "responses": aligned["response"].to_pylist(),
-        "aligned": aligned["aligned"].to_pylist(),
-        "compared": compared["aligned"].to_pylist(),
+        "responses": unguarded["response"].to_pylist(),
+        "guard off": unguarded["aligned"].to_pylist(),
+        "guard on": guarded["aligned"].to_pylist(),
     }
     inspectors = {
-        "inspector": {name: str(folders_of(arguments.run / name)["train_inspector"]) for name in world.CRITERIA},
+        "inspector": {name: str(folders[f"{name}/inspector"]) for name in world.CRITERIA},
         "judge": {name: str(arguments.fixtures / "judges" / name / [*LESSONS[name]][-1] / "model") for name in LESSONS},
     }
-    figures = measure(aligned["question"].to_pylist(), texts, inspectors)
-    storage.write_json(str(folders["evaluate"] / "planted_truth.json"), figures)
+    figures = measure(unguarded["question"].to_pylist(), texts, inspectors)
+    storage.write_json(str(folders["evaluation"] / "planted_truth.json"), figures)
     for row in figures["rows"]:
         print(
             "  ".join(
