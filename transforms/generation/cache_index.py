@@ -227,6 +227,16 @@ def _size(path: str) -> int:
     return fs.size(local)
 
 
+def dead_segments(directory: str) -> list[str]:
+    """Return the segments that answer nothing.
+
+    They cannot be read, or every key of theirs is in a segment of a lower name.
+    """
+    names = segment_names(directory)
+    living = set((index_array(directory, names)[2] >> np.uint64(40)).tolist())
+    return [name for number, name in enumerate(names) if number not in living]
+
+
 def save_index(directory: str, index: Index) -> None:
     name = f"index-{uuid.uuid4().hex[:12]}.npy"
     with storage.open_output(storage.join(directory, name)) as file:
