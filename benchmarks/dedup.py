@@ -168,17 +168,19 @@ def run_near(corpus: Path, output: Path) -> Callable[[], None]:
 
 def run_curate(corpus: Path, output: Path) -> Callable[[], None]:
     from pipelines import curate
+    from pipelines.runtime.runs import Record
+    from pipelines.runtime.step import Place, PlannedStep
+    from pipelines.runtime.steps import alone, do_steps
     from transforms.texts.near_duplicates import Similarity
 
     config = curate.Config(
-        input=str(corpus / "*.parquet"),
-        output=str(output),
+        table=str(corpus / "*.parquet"),
         similarity=Similarity(words=NGRAM, jaccard=JACCARD),
-        heldout=(str(corpus.parent / "held_out.parquet"),),
+        heldout_files=(str(corpus.parent / "held_out.parquet"),),
     )
 
     def run() -> None:
-        curate.run(config)
+        do_steps([alone(PlannedStep("curate", curate.KIND, config))], Record(str(output)), Place(str(output)))
 
     return run
 

@@ -13,18 +13,22 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from benchmarks.record import record
-from pipelines import respond, triples
-from pipelines.commands import align
+from pipelines import align, respond, triples
+from pipelines.runtime.runs import Record
+from pipelines.runtime.step import Place, PlannedStep
+from pipelines.runtime.steps import alone, do_steps
+from schemas.squads import AlignMember
 from transforms.engines.engine import Completion, Request
 from transforms.tables.identity import content_id
 from transforms.tables.write import write_tables
 
 SIZES = (20_000, 200_000)
-STAGES = ("respond", "triples", "align")
+KINDS = {"respond": respond.KIND, "triples": triples.KIND, "align": align.KIND}
 ENGINE = {"engine": "scripted", "args": {"function": "benchmarks.memory:answer"}}
 
 
@@ -62,17 +66,17 @@ def write_inspector(folder: Path) -> None:
 
 def run_stage(stage: str, questions: str, output: str) -> None:
     """The stage over the table of questions; `align` over their responses, every row rewritten."""
-    if stage == "triples":
-        triples.run(triples.Config(questions=questions, output=output, engine=ENGINE, criterion="ethical"))
-    elif stage == "respond":
-        respond.run(respond.Config(questions=questions, output=output, engine=ENGINE))
-    else:
+    if stage == "align":
         model = str(Path(output).parent / "inspector")
         write_inspector(Path(model))
-        config = align.Config(
-            corpus=questions, output=output, aligner=(model,), inspector=(model,), engine=ENGINE, every_row=True
-        )
-        align.align_corpus(config)
+        members = (AlignMember(criterion="tiny", inspector=model, aligner=model),)
+        config: Any = align.Config(responses=questions, members=members, every_row=True)
+    elif stage == "triples":
+        config = triples.Config(questions=questions, model="scripted", pack="ethical")
+    else:
+        config = respond.Config(questions=questions, model="scripted")
+    planned = alone(PlannedStep(stage, KINDS[stage], config), ENGINE)
+    do_steps([planned], Record(output), Place(output))
     print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
@@ -87,14 +91,14 @@ def measure(stage: str, rows: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--stage", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stage:
         run_stage(arguments.stage, *arguments.paths)
         return
     rows = []
-    for stage in STAGES:
+    for stage in KINDS:
         peaks = [measure(stage, size) for size in SIZES]
         rows.append([stage, *(f"{peak:,.0f} MB" for peak in peaks), f"{peaks[1] / peaks[0]:.2f}"])
     record("Peak memory", __doc__, ["stage", *(f"{size:,} rows" for size in SIZES), "ratio"], rows)

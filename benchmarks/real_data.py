@@ -89,6 +89,7 @@ def main() -> None:
                 command("align", corpus, *models, "--guard-margin", str(MARGIN), "-o", run)
                 command("evaluate", run, "--inspector", f"inspector={model}", *judge, "-o", run)
                 metrics = json.loads((results(run, "evaluate") / "metrics.json").read_text())
+                metrics |= metrics["labels"]["aligned"]
                 decisions = pq.read_table(results(run, "align") / "aligned")["decision"].to_pylist()
                 found = metrics | {"decisions": {name: decisions.count(name) for name in set(decisions)}}
                 two_way[kind] += found["two_way"] if system == SYSTEMS[0] else []

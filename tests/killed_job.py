@@ -8,9 +8,7 @@ Every request that vLLM is sent, and every answer, is written to LOG at once, so
 import os
 import sys
 
-from pipelines.recipe.job import Job
-from pipelines.recipe.recipe import Config
-from schemas.settings import Layer, resolve
+from pipelines.commands.run import Config, run
 from transforms.engines.engine import Request
 from transforms.engines.vllm_engine import VllmEngine
 from transforms.generation import generate, response_cache
@@ -18,14 +16,28 @@ from transforms.tables.identity import content_id
 
 FLUSH_ROWS = 24
 WINDOW_ROWS = 48
-SETTINGS = {
+RECIPE = {
     "name": "killed",
-    "criterion": "demo/pack.yaml",
     "seed": 3,
-    "models": {"teacher": {"model": "demo/teacher", "args": {"dtype": "float32"}}, "upstream": {"model": "unused"}},
-    "stages": {
-        "questions": {"count": 160, "topic_rounds": 1, "question_rounds": 2, "examples": 3, "hints": 6},
-        "triples": {"sampling": {"max_tokens": 160, "temperature": 1.0, "stop": ["\nInput:"]}},
+    "models": {"teacher": {"model": "demo/teacher", "args": {"dtype": "float32"}}},
+    "steps": {
+        "questions": {
+            "stage": "questions",
+            "model": "teacher",
+            "pack": "demo/pack.yaml",
+            "count": 160,
+            "topic_rounds": 1,
+            "question_rounds": 2,
+            "examples": 3,
+            "hints": 6,
+        },
+        "triples": {
+            "stage": "triples",
+            "questions": "questions",
+            "model": "teacher",
+            "pack": "demo/pack.yaml",
+            "sampling": {"max_tokens": 160, "temperature": 1.0, "stop": ["\nInput:"]},
+        },
     },
 }
 
@@ -44,10 +56,7 @@ def main(output: str, log_path: str) -> None:
     VllmEngine.submit = logged
     response_cache.FLUSH_ROWS = FLUSH_ROWS
     generate.WINDOW_ROWS, generate.WINDOW_REQUESTS = WINDOW_ROWS, 0  # not as many as the engine could take at once
-    config = resolve(Config, [Layer("test", SETTINGS), Layer("output", {"output": output})]).config
-    job = Job(config, ())
-    for name in ("questions", "triples"):
-        job.results[name] = getattr(job, name)()
+    run(Config(recipe="killed", output=output), recipe=RECIPE)
 
 
 if __name__ == "__main__":

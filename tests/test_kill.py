@@ -1,5 +1,6 @@
 """`kill -9` of the whole process tree at random moments loses nothing, leaves nothing behind, and asks little twice."""
 
+import json
 import os
 import random
 import subprocess
@@ -11,16 +12,21 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests import killed_job
+from tests import killed_job, tiny_models
 
 ROOT = Path(__file__).parent.parent
 KILLS = 10
 MARK = "ALIGNBEAM_TEST_KILL"
+PLACES = ["harbour", "library", "market", "garden", "bridge", "school", "station", "museum", "theatre", "bakery"]
 
 
 def start(output, log, mark):
+    return start_command([sys.executable, "-m", "tests.killed_job", str(output), str(log)], mark)
+
+
+def start_command(command, mark):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.killed_job", str(output), str(log)],
+        command,
         cwd=ROOT,
         env=os.environ | {MARK: mark},
         stdout=subprocess.DEVNULL,
@@ -90,3 +96,44 @@ def test_kill_at_random_moments(tmp_path, teacher):
     again = sum(times.values()) - len(times)
     assert again <= KILLS * (killed_job.WINDOW_ROWS + killed_job.FLUSH_ROWS)
     assert max(Counter(sent(tmp_path / "undisturbed.log")).values()) == 1
+
+
+def start_graph(output, home, mark):
+    sets = [f"values.encoder={home / 'encoder'}", f"values.heldout={home / 'heldout.jsonl'}"]
+    flags = [part for setting in sets for part in ("--set", setting)]
+    recipe = str(ROOT / "tests" / "killed_graph.yaml")
+    return start_command([sys.executable, "-m", "alignbeam", "run", recipe, "-o", str(output), *flags], mark)
+
+
+def results(output):
+    """The bytes of every table and every model of a run, by name."""
+    kinds = [path for path in output.iterdir() if path.is_dir() and path.name not in ("cache", "steps")]
+    files = [path for kind in kinds for path in kind.rglob("*") if path.suffix in (".parquet", ".safetensors")]
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_a_whole_graph_killed_at_random_moments(tmp_path):
+    tiny_models.encoder(tmp_path / "encoder")
+    questions = [f"What should we do about the {place} near the old mill?" for place in PLACES]
+    lines = "".join(json.dumps({"question": question}) + "\n" for question in questions)
+    (tmp_path / "heldout.jsonl").write_text(lines, encoding="utf-8")
+    started = time.monotonic()
+    undisturbed = start_graph(tmp_path / "undisturbed", tmp_path, "undisturbed")
+    _, errors = undisturbed.communicate()
+    assert undisturbed.returncode == 0, errors.decode()[-2000:]
+    seconds = time.monotonic() - started
+    moments = random.Random(1)
+    output = tmp_path / "killed"
+    for kill in range(KILLS):
+        process = start_graph(output, tmp_path, f"graph-{kill}")
+        time.sleep(moments.uniform(0.1, 0.4) * seconds)
+        kill_tree(process)
+        assert left_behind(f"graph-{kill}") == []
+    last = start_graph(output, tmp_path, "last")
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors.decode()[-2000:]
+    whole = results(tmp_path / "undisturbed")
+    assert sum(name.endswith(".safetensors") for name in whole) == 6
+    assert results(output) == whole

@@ -2,7 +2,7 @@
 
     python -m benchmarks.align DATA --part inspect --write
 
-(pipeline) the stage pipelines.score, Parquet in and out; (bare) the same encoding and the same batches, sorted by
+(pipeline) the stage kind `score`, Parquet in and out; (bare) the same encoding and the same batches, sorted by
 length within 1,024 rows, in a loop of transformers alone; (file order) 64 rows at a time as they come, padded to the
 longest; (bfloat16) alignbeam's inspector under bfloat16 autocast, without the pipeline. Loading is left out.
 """
@@ -34,10 +34,15 @@ BARS = {"bare": 0.95, "file order": 2.0}
 
 def score_in_pipeline(inspector: "Inspector", corpus: pa.Table, path: str) -> np.ndarray:
     from pipelines import score
+    from pipelines.runtime.runs import Record
+    from pipelines.runtime.step import Place, PlannedStep
+    from pipelines.runtime.steps import alone, do_steps
 
     with tempfile.TemporaryDirectory(prefix="alignbeam-inspect-") as output:
-        config = score.Config(corpus=path, output=output, inspectors={"score": str(inspector.folder)})
-        scores = score.run(config).table("scores").to_arrow(["scores"])["scores"]
+        config = score.Config(responses=path, inspectors={"score": str(inspector.folder)})
+        planned = alone(PlannedStep("score", score.KIND, config))
+        stage = do_steps([planned], Record(output), Place(output))["score"]
+        scores = stage.table("scores").to_arrow(["scores"])["scores"]
     return scores.combine_chunks().field("score").to_numpy()
 
 

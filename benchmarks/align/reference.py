@@ -183,8 +183,8 @@ def run_reference(squad: str, corpus: str, output: str) -> Result:
 def run_alignbeam(
     squad: str, corpus: str, output: str, *, every_row: bool = False, bf16: bool = False, **engine_args: Any
 ) -> Result:
-    from pipelines.align import transform_of
     from pipelines.commands import align
+    from transforms.alignment.members import members_of
     from transforms.engines.engine import Sampling
     from transforms.engines.inspector import open_inspector
     from transforms.engines.running import open_engine
@@ -206,7 +206,8 @@ def run_alignbeam(
             engine={"args": ENGINE_ARGS | engine_args},
         )
         started = time.monotonic()
-        for member in transform_of(align.stage_settings(config)).members:
+        aligning = align.plan_steps(config, align.find_squad(config))[-1]
+        for member in members_of(aligning.config.members, align.models_of(aligning), sampling):
             open_engine(member.model.engine)
             open_inspector(member.inspector, bf16)
         loaded = time.monotonic()
