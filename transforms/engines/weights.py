@@ -51,8 +51,8 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
     folder = Path(os.path.expanduser(model))
     if str(folder).startswith("~"):  # `./~`: a folder of that name, which nobody after us shall expand
         folder = folder.absolute()
-    if not folder.exists():
-        if not HUB_ID.fullmatch(model):
+    if not os.path.exists(folder):  # a Path raises where a name is too long
+        if model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
             raise UsageError(f"{model}: no such model folder")
         return Weights(model, None, digest_of(model, revision))
     refuse_code(folder)

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
 
 from pipelines import evaluate
+from pipelines.runtime.step import Place, PlannedStep
+from pipelines.runtime.steps import alone, check_outside
 from schemas.errors import UsageError
-from schemas.squads import SquadMember
 from training.fit import load as load_base
 from training.run_folder import base_digest
 from transforms.alignment.members import adapter_of
@@ -59,15 +61,20 @@ def evil(model, tmp_path, monkeypatch):
     assert not (tmp_path / "modules").exists()
 
 
+def check_judges(**judges: Any) -> None:
+    planned = PlannedStep("evaluation", evaluate.KIND, evaluate.Config(aligned="", **judges))
+    check_outside([alone(planned)], Place(""))
+
+
 DOORS = {
-    "evaluate": lambda folder: evaluate.judges_of(evaluate.Config(aligned="", output="", inspector=(folder,))),
-    "judge": lambda folder: evaluate.judges_of(evaluate.Config(aligned="", output="", pair_ranker=folder)),
+    "evaluate": lambda folder: check_judges(inspectors=(folder,)),
+    "judge": lambda folder: check_judges(pair_ranker=folder),
     "align": check_inspector,
     "inspector": Inspector,
     "embedder": Embedder,
     "pair-ranker": PairRanker,
     "digest": find_weights,
-    "aligner of a squad": lambda folder: adapter_of(SquadMember(criterion="c", inspector="", aligner=folder), {}),
+    "aligner of a squad": adapter_of,
     "trainers": base_digest,
     "vLLM": lambda folder: open_engine(EngineConfig(model=folder)),
 }
