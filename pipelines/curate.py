@@ -22,7 +22,7 @@ from pipelines.runtime.estimates import Outlook, Prospect, no_cost
 from pipelines.runtime.stage import complete
 from pipelines.runtime.step import Outside, StageKind, Step
 from schemas.errors import UsageError
-from schemas.fields import setting, takes, uses
+from schemas.fields import Seed, setting, takes, uses
 from schemas.tables import DROP_COLUMNS, SPLIT_COLUMNS, SPLITS, name_by_columns, with_texts
 from transforms.curation import steps
 from transforms.curation.decisions import OpenShards
@@ -61,7 +61,7 @@ class Rules:
     max_pair_similarity: float | None = setting("leave pairs as alike as this (cosine) to the aligner alone", None)
     embedder: str = uses("encoder", "folder of the encoder of max_cosine and max_pair_similarity", "")
     minimum_yield: float = setting("stop if a smaller share of the rows survives", 0.1, decides=False)
-    seed: int = setting("integer seed of the splits and of the draw for quotas", 0)
+    seed: Seed = setting("integer seed of the splits and of the draw for quotas", 0)
 
     def __post_init__(self) -> None:
         if self.overlap_words < 1:

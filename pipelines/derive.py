@@ -25,7 +25,7 @@ from pipelines.runtime.stage import complete
 from pipelines.runtime.step import StageKind, Step
 from schemas.command_line import check_limit
 from schemas.errors import UsageError
-from schemas.fields import edges, setting, takes
+from schemas.fields import Seed, edges, setting, takes
 from schemas.tables import SPLIT_COLUMNS, name_by_columns
 from transforms.curation.selection import Smallest, check_where, find_smallest, select_rows
 from transforms.tables.chunks import HASHED_ROWS, Chunk, MapBatches
@@ -54,7 +54,7 @@ class Config:
     where: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     sample: float | None = setting("only this share of the rows; every split keeps one", None)
     limit: int | None = setting("only so many rows; every split keeps one", None, rows=True)
-    seed: int = setting("integer seed of the hashes by which rows are chosen", 0)
+    seed: Seed = setting("integer seed of the hashes by which rows are chosen", 0)
 
     def __post_init__(self) -> None:
         check_limit(self.limit)

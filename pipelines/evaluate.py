@@ -24,7 +24,7 @@ from pipelines.runtime.stage import Stage, complete, identity_digest
 from pipelines.runtime.step import Schemas, StageKind, Step, always
 from schemas.console import messages
 from schemas.errors import StageError, UsageError
-from schemas.fields import Edge, edges, setting, takes, uses
+from schemas.fields import Edge, Seed, edges, setting, takes, uses
 from schemas.tables import WIN_RATES
 from schemas.urls import without_query
 from transforms.evaluation.figures import Figures, by_category, figures, two_way, win_rates_table
@@ -70,7 +70,7 @@ class Config:
     minimum_shared: float = setting(
         "stop if a smaller share of the rows is judged under every label", 0.5, decides=False
     )
-    seed: int = setting("seed of the bootstrap intervals", 0)
+    seed: Seed = setting("seed of the bootstrap intervals", 0)
 
     def __post_init__(self) -> None:
         # By name, so that names count in the identity, and are the paths of the edges.

@@ -25,7 +25,7 @@ from pipelines.runtime.step import Outside, StageKind, Step, always
 from schemas.console import messages
 from schemas.criteria.pack import Pack, load_pack
 from schemas.errors import StageError
-from schemas.fields import pack, setting, uses
+from schemas.fields import Seed, pack, setting, uses
 from schemas.tables import QUESTIONS, TOPICS, with_drop_reason, with_error
 from transforms.engines.engine import Sampling
 from transforms.generation.generate import Generate, Model
@@ -87,7 +87,7 @@ class Config:
     always_drop_last: bool = setting("drop the last line of a completion even if it ended by itself", False)
     minimum_yield: float = setting("stop if a smaller share of the candidates survives", 0.05, decides=False)
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=300, temperature=1.0))
-    seed: int = setting("integer seed of everything that is sampled", 0)
+    seed: Seed = setting("integer seed of everything that is sampled", 0)
 
     def __post_init__(self) -> None:
         for name in ("count", "topics_per_prompt", "examples", "hints"):

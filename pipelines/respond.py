@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipelines.runtime import entrypoint
 from pipelines.runtime.estimates import Outlook, Prospect, one_prompt_a_row, with_answers
 from pipelines.runtime.step import Outside, Schemas, StageKind, Step, always, complete_step
-from schemas.fields import setting, takes, uses
+from schemas.fields import Seed, setting, takes, uses
 from schemas.tables import QUESTIONS, RESPONSES, with_drop_reason, with_error
 from transforms.engines.engine import EngineConfig, PromptStyle, Sampling
 from transforms.generation.generate import Generate, Model
@@ -38,7 +38,7 @@ class Config:
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=256, stop=ANSWER_STOP))
     limit: int | None = setting("only the first N questions", None, limits="questions")
     minimum_yield: float = setting("stop if a smaller share of the rows survives", 0.1, decides=False)
-    seed: int = setting("integer seed of everything that is sampled", 0)
+    seed: Seed = setting("integer seed of everything that is sampled", 0)
 
 
 def answer_prompts(batch: pa.RecordBatch, style: PromptStyle) -> pa.RecordBatch:

@@ -16,7 +16,7 @@ from pipelines.runtime import entrypoint
 from pipelines.runtime.estimates import Outlook, Prospect, Sample, one_prompt_a_row
 from pipelines.runtime.step import Outside, StageKind, Step, always, complete_step
 from schemas.criteria.pack import Pack, load_pack
-from schemas.fields import pack, setting, takes, uses
+from schemas.fields import Seed, pack, setting, takes, uses
 from schemas.tables import QUESTIONS, TRIPLES, with_drop_reason, with_error
 from transforms.engines.engine import Sampling
 from transforms.generation.generate import Generate, Model
@@ -43,7 +43,7 @@ class Config:
     english: bool = setting("also drop what only makes no sense in plain English text (the paper's rules)", False)
     limit: int | None = setting("only the first N questions", None, limits="questions")
     minimum_yield: float = setting("stop if a smaller share of the rows survives", 0.1, decides=False)
-    seed: int = setting("integer seed of everything that is sampled", 0)
+    seed: Seed = setting("integer seed of everything that is sampled", 0)
 
 
 def build(config: Config, step: Step, root: beam.Pipeline, skip: frozenset[int]) -> None:

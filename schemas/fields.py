@@ -14,13 +14,17 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from schemas.criteria.pack import load_pack, pack_digest
 
 Role = Literal["generator", "inspector", "pair-ranker", "encoder", "base"]
 ROLES: tuple[Role, ...] = get_args(Role)
 REQUIRED = dataclasses.MISSING
+SEEDS = 2**32  # what numpy, torch and transformers take alike
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 TABLE_AND_ANSWER = {"table", "answer"}  # the keys of an input that chooses its answer column
 
 
@@ -138,8 +142,12 @@ def unnamed(config: Any, prefix: str = "") -> Iterator[str]:
     for item in dataclasses.fields(config):
         value, path = getattr(config, item.name), prefix + item.name
         if "edge" in item.metadata:
-            if item.default is REQUIRED and not value:
+            if item.default and not value:  # a default that is empty stands for none
                 yield path
+            elif isinstance(value, Mapping) and value.keys() != TABLE_AND_ANSWER:
+                yield from (f"{path}.{label}" for label, part in value.items() if not part)
+            elif isinstance(value, tuple | list):
+                yield from (f"{path}.{number}" for number, part in enumerate(value) if not part)
         elif dataclasses.is_dataclass(value):
             yield from unnamed(value, f"{path}.")
         elif isinstance(value, tuple):

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from schemas.fields import setting, takes, uses
+from schemas.fields import Seed, setting, takes, uses
 from schemas.tables import ALIGNER_ROWS
 from training import command_line
 from training.card import Card
@@ -68,7 +68,7 @@ class Config(CausalSettings):
     eval_rows: int = setting("validation rows, the first ones by id, that choose the checkpoint", 1000)
     warmup_steps: int = setting("steps of linear warm-up", 100)
     max_tokens: int = setting("tokens of question, response and correction together; longer pairs are left out", 1024)
-    seed: int = setting("of dropout, adapters and row order", 42)
+    seed: Seed = setting("of dropout, adapters and row order", 42)
     adapter: bool = setting("keep the LoRA adapter apart, as a squad shares its base among several", False)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from schemas.console import results
 from schemas.errors import StageError, UsageError
-from schemas.fields import setting, takes, uses
+from schemas.fields import Seed, setting, takes, uses
 from training.card import Card, model_card
 from training.reporting import ReportTo, put_logs_beside
 from training.run_folder import TrainingRun, is_main_process, processes, versions
@@ -51,7 +51,7 @@ class TrainerSettings:
     warmup_steps: int = setting("steps of linear warm-up", 0)
     max_tokens: int = setting("tokens of a row")
     bf16: bool | None = setting("bfloat16 autocast (default: where a GPU supports it)", None)
-    seed: int = setting("of dropout and row order", 42)
+    seed: Seed = setting("of dropout and row order", 42)
     report_to: ReportTo = setting("where losses are sent: none, tensorboard or wandb", "none", decides=False)
 
     def __post_init__(self) -> None:

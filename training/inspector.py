@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import StageError, UsageError
-from schemas.fields import setting, takes, uses
+from schemas.fields import Seed, setting, takes, uses
 from schemas.tables import INSPECTOR_ROWS
 from training import command_line
 from training.card import Card
@@ -60,7 +60,7 @@ class Config(TrainerSettings):
     eval_batch_size: int = setting("rows per device when evaluating", 32)
     epochs: float = setting("passes over the training rows", 4.0)
     max_tokens: int = setting("tokens of question and answer; the longer of the two is cut", 512)
-    seed: int = setting("of the head's weights, dropout and row order", 42)
+    seed: Seed = setting("of the head's weights, dropout and row order", 42)
 
     def __post_init__(self) -> None:
         super().__post_init__()

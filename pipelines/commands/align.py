@@ -26,7 +26,7 @@ from pipelines.runtime.steps import ANSWER, check_outside, do_steps, open_step
 from schemas.command_line import DONE, DONE_WITH_REJECTS, check_limit
 from schemas.console import messages
 from schemas.errors import UsageError
-from schemas.fields import setting
+from schemas.fields import Seed, setting
 from schemas.settings import validated
 from schemas.squads import PROMPTED, AlignMember, Rules, Squad, SquadMember, load_squad, rules_of, squad_of
 from schemas.urls import without_query
@@ -57,7 +57,7 @@ class Config(ingest.ResponseFlags, Rules):
     sampling: Sampling = field(default_factory=Sampling)
     bf16: bool = setting("inspectors score in bfloat16: faster, and within 0.01 of float32", False)
     limit: int | None = setting("align only the first N rows", None)
-    seed: int = setting("integer seed of everything that is sampled", 0)
+    seed: Seed = setting("integer seed of everything that is sampled", 0)
     cache: str = setting("directory of the response cache (default: OUTPUT/cache)", "")
     retry_failed: bool = setting("ask again for the rows that failed", False)
     shard: str | None = setting("I/N: do only every N-th input shard, from the I-th (1-based)", None)

@@ -21,7 +21,7 @@ from pipelines.runtime.step import Place, PlannedStep, TableSource
 from pipelines.runtime.steps import alone, check_outside, do_steps, open_step
 from schemas.console import messages
 from schemas.errors import UsageError
-from schemas.fields import setting
+from schemas.fields import Seed, setting
 from schemas.names import check_name
 from schemas.settings import validated
 from schemas.urls import without_query
@@ -39,7 +39,7 @@ class Config:
     two_way: tuple[str, ...] = setting("file of items with columns prompt, chosen, rejected; may be repeated", ())
     by: tuple[str, ...] = setting("column whose categories get figures of their own; may be repeated", ())
     minimum_shared: float = setting("stop if a smaller share of the rows is judged in every alignment", 0.5)
-    seed: int = setting("seed of the bootstrap intervals", 0)
+    seed: Seed = setting("seed of the bootstrap intervals", 0)
 
     def __post_init__(self) -> None:
         if not self.inspector and not self.pair_ranker:

@@ -158,7 +158,8 @@ class Planner:
         self.note_models()
         configs = {raw.name: self.config(raw) for raw in self.unrolled.steps.values()}
         self.configs = {name: config for name, config in configs.items() if config is not None}
-        planned = [self.planned(self.unrolled.steps[name], config) for name, config in self.configs.items()]
+        steps = [self.planned(self.unrolled.steps[name], config) for name, config in self.configs.items()]
+        planned = [step for step in steps if step]
         try:
             ordered = in_order(planned)
         except ValueError as error:
@@ -204,7 +205,8 @@ class Planner:
     def origin(self, step: str, path: str) -> str:
         return self.unrolled.origin_of(("steps", step, *path.split(".")))
 
-    def planned(self, raw: RawStep, config: Any) -> PlannedStep:
+    def planned(self, raw: RawStep, config: Any) -> PlannedStep | None:
+        """Return a step with its sources, None where a reference has no form that there is."""
         kind = self.kinds[raw.stage]
         sources = {}
         try:
@@ -212,7 +214,7 @@ class Planner:
         except ValueError as error:
             path, _, message = str(error).partition(": ")
             self.note(raw.name, path, message)
-            references = []
+            return None
         for edge in references:
             if source := self.source(raw, edge):
                 sources[edge.path] = source

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipelines.recipe.placeholders import Placeholders
 from pipelines.recipe.read import merged
+from schemas.fields import SEEDS
 from schemas.file_settings import settings_problems
 from schemas.recipe import Path, Place, Places, Problem, Written, near, place_of
 
@@ -188,7 +189,11 @@ class _Unrolling:
             word = {str: "a text", int: "a whole number", bool: "true or false"}[kind]
             self.note(written or self.recipe, (key,), f"expected {word}")
             return default
-        return written.value
+        value: Any = written.value
+        if key == "seed" and not 0 <= value < SEEDS:
+            self.note(written, (key,), f"expected a whole number from 0 to {SEEDS - 1:,}, not {value}")
+            return default
+        return value
 
     def add_entry(self, name: str) -> bool:
         """Add a step or a group; return whether the entry is one."""

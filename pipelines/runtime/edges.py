@@ -42,7 +42,7 @@ class EdgeChecker:
             inputs: dict[str, pa.Schema] = {}
             for path in unnamed(step.config):
                 self.note(step.name, path, UNNAMED)
-            for edge in references_of(step):
+            for edge in edges(step.config):
                 source = step.sources.get(edge.path)
                 if isinstance(source, TableSource):
                     schema = self.schema(step, edge, source)
@@ -143,14 +143,6 @@ def revision_of(source: ModelSource) -> str:
     arguments = source.settings.get("args")
     revision = arguments.get("revision") if isinstance(arguments, Mapping) else None
     return str(revision) if revision and not storage.exists(str(source.settings.get("model", ""))) else ""
-
-
-def references_of(step: PlannedStep) -> list[Edge]:
-    """Return the edges of a step, none where one has a form that was noted already."""
-    try:
-        return list(edges(step.config))
-    except ValueError:
-        return []
 
 
 def check_edges(steps: Sequence[PlannedStep], place: Place) -> None:

@@ -13,7 +13,7 @@ from pipelines.runtime.estimates import Estimate, Prospect, Sample, estimated, p
 from pipelines.runtime.step import Outside, Step
 from schemas.command_line import check_limit
 from schemas.criteria.pack import load_pack, pack_names
-from schemas.fields import setting, takes
+from schemas.fields import Seed, setting, takes
 from schemas.settings import to_dict
 from schemas.squads import PROMPTED, AlignMember, Squad, SquadMember, SquadRules, check_members, squad_of
 from transforms.alignment.layers import guess_answer
@@ -35,7 +35,7 @@ class SquadConfig(SquadRules):
     bf16: bool = setting("inspectors score in bfloat16: faster, and within 0.01 of float32", False)
     sampling: Sampling = field(default_factory=Sampling)
     limit: int | None = setting("only the first N rows", None, limits="responses")
-    seed: int = setting("integer seed of everything that is sampled", 0)
+    seed: Seed = setting("integer seed of everything that is sampled", 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

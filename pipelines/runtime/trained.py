@@ -41,7 +41,8 @@ def check_local(place: Place) -> None:
 def trained_folder(stage: Stage, place: Place) -> str:
     """Return the local folder of a trained model, where its trainer writes; UsageError where there is none."""
     if not is_store(place.output):
-        return storage.filesystem(stage.directory)[1] if "://" in stage.directory else stage.directory
+        is_plain = "://" not in stage.directory and not stage.directory.startswith("~")
+        return stage.directory if is_plain else storage.filesystem(stage.directory)[1]
     check_local(place)
     return storage.join(place.work, stage.kind, stage.digest)
 

@@ -290,6 +290,17 @@ def test_a_model_on_a_store_is_fetched_once(tmp_path, curated, base, trainer, st
     assert [told[0] for told in trainer.told] == ["inspector", "inspector"]
 
 
+def test_a_run_below_home_is_trained_there(tmp_path, curated, base, trainer, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = inspector.Config(data=curated, output="", base=base)
+    stage = do_steps([planned("model", train.INSPECTOR, config, curated, base)], Record("~/run"), Place("~/run"))[
+        "model"
+    ]
+    folder = tmp_path / "run" / "train_inspector" / stage.digest
+    assert (folder / "config.json").is_file()
+    assert yaml.safe_load(Path(f"{folder}.yaml").read_text())["output"] == str(folder)
+
+
 def test_a_file_url_is_a_local_disk(tmp_path, curated, base, trainer):
     config = inspector.Config(data=curated, output="", base=base)
     stage = do(train.INSPECTOR, config, f"file://{tmp_path}/run")

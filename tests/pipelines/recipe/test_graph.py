@@ -267,6 +267,36 @@ MISTAKES = {
         "{model: teacher-1B, args: [1], revision: abc}",
         "models.teacher.args: Input should be a valid dictionary",
     ),
+    "the answer of a two-way table": (
+        "inspectors: {judge: judge}}",
+        "inspectors: {judge: judge}, two_way: {table: civic/curated, answer: correction}}",
+        "steps.evaluation.two_way.answer: no answer is read here; name the table alone",
+    ),
+    "a seed that numpy takes not": (
+        "inspectors: {judge: judge}}",
+        "inspectors: {judge: judge}, seed: -1}",
+        "steps.evaluation.seed: Input should be greater than or equal to 0",
+    ),
+    "a trainer's seed that is too large": (
+        "data: curated, base: encoder}",
+        "data: curated, base: encoder, seed: 4294967296}",
+        "seed: Input should be less than 4294967296",
+    ),
+    "a base that is empty": (
+        "data: curated, base: encoder}",
+        'data: curated, base: ""}',
+        "steps.civic/inspector.base: names nothing",
+    ),
+    "a judge that is empty": (
+        "inspectors: {judge: judge}}",
+        'inspectors: {judge: judge, strict: ""}}',
+        "steps.evaluation.inspectors.strict: names nothing",
+    ),
+    "held-out questions that are empty": (
+        "heldout: [heldout]}",
+        'heldout: [heldout, ""]}',
+        "steps.civic/curated.heldout.1: names nothing",
+    ),
     "an input that is empty": (
         "questions: heldout, model: teacher}",
         'questions: "", model: teacher}',
@@ -365,6 +395,13 @@ def test_a_model_whose_name_is_too_long_for_a_file_is_told_by_key(recipe):
         name = "x" * 300
         lines = complaints(recipe((old, f"{old.partition(':')[0]}: {{model: ./{name}}}")))
         assert any(f"{name}: no such model folder" in line for line in lines), lines
+
+
+def test_a_reference_of_no_form_is_told_with_what_is_wrong_outside(recipe):
+    edit = ("inspectors: {judge: judge}}", "inspectors: {judge: judge}, two_way: {table: heldout, answer: question}}")
+    with pytest.raises(UsageError) as caught:
+        read_graph(recipe(edit), STAGES, looks_outside=True)
+    assert "steps.evaluation.two_way.answer: no answer is read here; name the table alone" in str(caught.value)
 
 
 def test_a_typed_setting_is_named_as_one(recipe):

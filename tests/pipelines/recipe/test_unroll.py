@@ -277,6 +277,8 @@ def test_first_says_what_is_used_and_no_more(problems_of, old, new, problem):
             f"steps: {{g: {{each: {{a: [{'a' * 40}], b: [{'b' * 40}]}}, steps: {{c: {{stage: x}}}}}}}}",
             f"2: steps.g.each: item '{'a' * 40}-{'b' * 40}' has more than 80 characters; shorten its labels",
         ),
+        ("seed: -1", "2: seed: expected a whole number from 0 to 4,294,967,295, not -1"),
+        ("seed: 4294967296", "2: seed: expected a whole number from 0 to 4,294,967,295, not 4294967296"),
         ("models: {a: x}", "2: models.a: expected settings by name"),
         ("models: {a: {}}\nsteps: {a: {stage: x}}", "2: models.a: steps.a is called so too; rename one of the two"),
         ("models: [a]", "2: models: expected settings by name"),
