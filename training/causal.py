@@ -148,7 +148,8 @@ def lora_config(settings: CausalSettings, model: Any, *, train_embeddings: bool)
 def model_to_publish(settings: CausalSettings, model: Any, *, adapter: bool) -> Any:
     """Return the whole model, LoRA merged into it.
 
-    With `adapter` it is the adapter alone, naming where its base lies.
+    With `adapter` it is the adapter alone, naming where its base lies. Sets among its settings are put in order: PEFT
+    would write them in one that changes from process to process, and the adapter's digest would change with it.
     """
     if not settings.lora_rank:
         return model
@@ -157,6 +158,9 @@ def model_to_publish(settings: CausalSettings, model: Any, *, adapter: bool) -> 
     base = Path(settings.base)
     for peft_settings in model.peft_config.values():
         peft_settings.base_model_name_or_path = str(base.resolve()) if base.is_dir() else settings.base
+        for name, value in vars(peft_settings).items():
+            if isinstance(value, set):
+                setattr(peft_settings, name, sorted(value))
     return model
 
 

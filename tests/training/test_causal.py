@@ -1,5 +1,7 @@
 """What the trainers of causal models share: encoded completions, what ends them, and adapters."""
 
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -13,6 +15,7 @@ from training.causal import (
     encode_splits,
     end_mark,
     lora_config,
+    model_to_publish,
     rows_with_too_long,
 )
 
@@ -71,3 +74,13 @@ def test_embeddings_are_trained_in_full_only_where_asked(bases, base, tied):
     names = {"gpt2": ["lm_head", "wte"], "llama": ["embed_tokens", "lm_head"]}[base]
     assert (whole.modules_to_save, whole.ensure_weight_tying) == (names, tied)
     assert lora_config(Config(data="d", output="o"), model, train_embeddings=True) is None
+
+
+def test_an_adapters_settings_are_written_in_one_order():
+    written = SimpleNamespace(
+        target_modules={f"{letter}_proj" for letter in "kqvoabcdefgh"}, base_model_name_or_path=""
+    )
+    model = SimpleNamespace(peft_config={"default": written})
+    model_to_publish(SimpleNamespace(lora_rank=4, base="some/base"), model, adapter=True)
+    assert written.target_modules == [f"{letter}_proj" for letter in "abcdefghkoqv"]
+    assert written.base_model_name_or_path == "some/base"
