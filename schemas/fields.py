@@ -14,14 +14,13 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from schemas.criteria.pack import load_pack, pack_digest
 
 Role = Literal["generator", "inspector", "pair-ranker", "encoder", "base"]
-ROLES: tuple[Role, ...] = get_args(Role)
 REQUIRED = dataclasses.MISSING
 SEEDS = 2**32  # what numpy, torch and transformers take alike
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
@@ -134,39 +133,33 @@ def edges(config: Any) -> Iterator[Edge]:
 
     Raises ValueError, naming the field, for a reference of another form.
     """
-    yield from _edges(config, "")
+    for item, path, value in _edge_fields(config, ""):
+        yield from _references(item.metadata["edge"], path, value)
 
 
-def unnamed(config: Any, prefix: str = "") -> Iterator[str]:
+def unnamed(config: Any) -> Iterator[str]:
     """Yield the paths of what a Config must take or use, and names nothing for."""
+    for item, path, value in _edge_fields(config, ""):
+        if item.default and not value:  # a default that is empty stands for none
+            yield path
+        elif isinstance(value, Mapping) and value.keys() != TABLE_AND_ANSWER:
+            yield from (f"{path}.{label}" for label, part in value.items() if not part)
+        elif isinstance(value, tuple | list):
+            yield from (f"{path}.{number}" for number, part in enumerate(value) if not part)
+
+
+def _edge_fields(config: Any, prefix: str) -> Iterator[tuple[dataclasses.Field, str, Any]]:
+    """Yield every field at any depth that takes or uses something, with its path and value."""
     for item in dataclasses.fields(config):
         value, path = getattr(config, item.name), prefix + item.name
         if "edge" in item.metadata:
-            if item.default and not value:  # a default that is empty stands for none
-                yield path
-            elif isinstance(value, Mapping) and value.keys() != TABLE_AND_ANSWER:
-                yield from (f"{path}.{label}" for label, part in value.items() if not part)
-            elif isinstance(value, tuple | list):
-                yield from (f"{path}.{number}" for number, part in enumerate(value) if not part)
+            yield item, path, value
         elif dataclasses.is_dataclass(value):
-            yield from unnamed(value, f"{path}.")
+            yield from _edge_fields(value, f"{path}.")
         elif isinstance(value, tuple):
             for number, part in enumerate(value):
                 if dataclasses.is_dataclass(part):
-                    yield from unnamed(part, f"{path}.{number}.")
-
-
-def _edges(config: Any, prefix: str) -> Iterator[Edge]:
-    for item in dataclasses.fields(config):
-        value, path = getattr(config, item.name), prefix + item.name
-        if edge := item.metadata.get("edge"):
-            yield from _references(edge, path, value)
-        elif dataclasses.is_dataclass(value):
-            yield from _edges(value, f"{path}.")
-        elif isinstance(value, tuple):
-            for number, part in enumerate(value):
-                if dataclasses.is_dataclass(part):
-                    yield from _edges(part, f"{path}.{number}.")
+                    yield from _edge_fields(part, f"{path}.{number}.")
 
 
 def _references(edge: Takes | Uses, path: str, value: Any) -> Iterator[Edge]:

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from pipelines.recipe.graph import Told, named_already, print_steps, read_graph
+from pipelines.recipe.graph import Told, print_steps, read_graph
+from pipelines.recipe.models import named_already
 from pipelines.recipe.old_form import OLD_KEYS
 from pipelines.recipe.read import NEW_KEYS, recipe_names
 from pipelines.recipe.registry import STAGES

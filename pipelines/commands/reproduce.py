@@ -18,12 +18,10 @@ from pipelines.commands import run
 from pipelines.commands.paper_formats import csv_text, grid_of, latex_text
 from pipelines.commands.paper_tables import PaperTable, fill, find_table, missing_cells, read_tables
 from pipelines.recipe.graph import Told
-from pipelines.runtime import entrypoint
 from pipelines.runtime.runs import is_run, open_run
-from schemas.command_line import DONE, config_parser, exit_code, flag_values
+from schemas.command_line import DONE
 from schemas.console import messages, results
 from schemas.fields import setting
-from schemas.settings import parse_assignments, validated
 from transforms.tables import storage
 
 
@@ -84,21 +82,14 @@ def print_targets(tables: Mapping[str, PaperTable]) -> int:
     return DONE
 
 
+def do(config: Config, told: Told) -> int:
+    """Make the table that is named, or list them all; return the exit code."""
+    tables = read_tables()
+    return reproduce(config.recipe, config, told, tables) if config.recipe else print_targets(tables)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    own, beam_arguments = entrypoint.split_beam_arguments(list(sys.argv[1:] if argv is None else argv))
-    about = {"program": "alignbeam reproduce", "description": __doc__ or "", "epilog": entrypoint.FLAGS_OF_BEAM}
-    parser = config_parser(Config, **about, file_flag=None)
-
-    def command() -> int:
-        parsed = parser.parse_args(own)
-        config = validated(Config, "flags", flag_values(Config, parsed))
-        tables = read_tables()
-        if not config.recipe:
-            return print_targets(tables)
-        told = run.told_by(config, parse_assignments(parsed.set), beam_arguments)
-        return reproduce(config.recipe, config, told, tables)
-
-    return exit_code(command)
+    return run.recipe_main(argv, Config, do, program="alignbeam reproduce", description=__doc__)
 
 
 if __name__ == "__main__":

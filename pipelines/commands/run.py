@@ -12,7 +12,7 @@ each step that it touches says why and is done again, with every completion that
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,17 +181,29 @@ def finish(graph: Graph, record: Record, place: Place) -> None:
     messages.print(f"report: {write(place.output)}", soft_wrap=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def recipe_main(
+    argv: Sequence[str] | None,
+    config_class: type[Config],
+    do: Callable[[Any, Told], int],
+    *,
+    program: str,
+    description: str | None,
+) -> int:
+    """Parse the command line of a command that runs a recipe, whose settings --set gives; return the exit code."""
     own, beam_arguments = entrypoint.split_beam_arguments(list(sys.argv[1:] if argv is None else argv))
-    about = {"program": "alignbeam run", "description": __doc__ or "", "epilog": entrypoint.FLAGS_OF_BEAM}
-    parser = config_parser(Config, **about, file_flag=None)
+    about = {"program": program, "description": description or "", "epilog": entrypoint.FLAGS_OF_BEAM}
+    parser = config_parser(config_class, **about, file_flag=None)
 
     def command() -> int:
         parsed = parser.parse_args(own)
-        config = validated(Config, "flags", flag_values(Config, parsed))
-        return run(config, told_by(config, parse_assignments(parsed.set), beam_arguments))
+        config = validated(config_class, "flags", flag_values(config_class, parsed))
+        return do(config, told_by(config, parse_assignments(parsed.set), beam_arguments))
 
     return exit_code(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return recipe_main(argv, Config, run, program="alignbeam run", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
-from pipelines.recipe.models import TRAINED, engine_settings, entry_problems, named
+from pipelines.recipe.models import TRAINED, engine_settings, entry_problems, named, named_already
 from pipelines.recipe.read import read_recipe, with_settings
 from pipelines.recipe.unroll import RawStep, Reference, Unrolled, unroll
 from pipelines.runtime.edges import EdgeChecker
@@ -297,10 +297,6 @@ class Planner:
             filled = {"model": TRAINED} | entry if self.told.is_look and not named_already(entry) else entry
             for key, message in entry_problems(filled, self.unrolled):
                 self.note_at(("models", name, *(key.split(".") if key else ())), message)
-
-
-def named_already(entry: Mapping[str, Any]) -> bool:
-    return bool(entry.get("model") or entry.get("step") or entry.get("engine") == "scripted")
 
 
 def beside_file(origin: str, path: str) -> str:

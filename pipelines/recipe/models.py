@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.recipe.unroll import Unrolled
+from pipelines.runtime.steps import is_named
 from schemas.settings import look_over
 from transforms.engines.engine import EngineConfig
 
@@ -29,6 +30,11 @@ def named(entry: Mapping[str, Any], model: str) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name != "step"} | {"model": model}
 
 
+def named_already(entry: Mapping[str, Any]) -> bool:
+    """Return whether an entry says which model it is: its name, or the step that trains it."""
+    return bool(entry.get("step")) or is_named(entry)
+
+
 def entry_problems(entry: Mapping[str, Any], unrolled: Unrolled) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with an entry: the key, "" for the entry as a whole, and the message."""
     settings, step = engine_settings(entry), entry.get("step")
@@ -36,7 +42,7 @@ def entry_problems(entry: Mapping[str, Any], unrolled: Unrolled) -> Iterator[tup
         yield "adapters", "unknown setting (an adapter is a model of its own: model: FOLDER)"
     elif step and settings.get("model"):
         yield "step", "has a model too; give one or the other"
-    elif not (step or settings.get("model") or settings.get("engine") == "scripted"):
+    elif not named_already(entry):
         yield "model", "names no model; give one here or with --model NAME=ID"
     else:
         try:

@@ -142,9 +142,6 @@ class Run:
         """Return the steps of a kind in the run's order."""
         return [stage for stage in self.stages if stage.kind == kind]
 
-    def first_of(self, kind: str) -> RecordedStage | None:
-        return next(iter(self.of_kind(kind)), None)
-
 
 def is_run(path: str) -> bool:
     """Return whether a directory is that of a run."""

@@ -7,7 +7,7 @@ what is made, with the content of tables, models and packs in place of their nam
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -244,10 +244,6 @@ class PlannedStep:
     def needs(self) -> tuple[str, ...]:
         """Return the names of the steps that come before."""
         return tuple(dict.fromkeys([*(source.step for source in self.sources.values() if source.step), *self.after]))
-
-
-def with_config(planned: PlannedStep, **changes: Any) -> PlannedStep:
-    return replace(planned, config=replace(planned.config, **changes))
 
 
 def in_order(steps: Sequence[PlannedStep]) -> list[PlannedStep]:

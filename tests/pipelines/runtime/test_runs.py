@@ -74,7 +74,7 @@ def test_a_step_is_recorded_with_its_kind_and_what_it_needs(tmp_path):
         RecordedStage("aligned", stage.directory, "done", 2.5, manifest, "align", ("answers",), (), identity),
     )
     assert opened.stages[0].rows == Rows(3, 3, 0, 0)
-    assert opened.first_of("align") == opened.stages[0]
+    assert opened.of_kind("align")[0] == opened.stages[0]
     pointer = {"kind": "align", "directory": f"align/{stage.digest}", "digest": stage.digest}
     assert storage.read_json(f"{run}/steps/aligned.json") == pointer
 
@@ -137,8 +137,8 @@ def test_steps_are_found_by_kind_in_the_runs_order(tmp_path):
     entries = [("bold", "align"), ("align", "align"), ("inspector", "train_inspector")]
     opened = open_run(write_file(tmp_path, stages=[{"stage": name, "kind": kind} for name, kind in entries]))
     assert [stage.name for stage in opened.of_kind("align")] == ["bold", "align"]
-    assert opened.stage("inspector") == opened.first_of("train_inspector")
-    assert opened.first_of("curate") is None
+    assert [opened.stage("inspector")] == opened.of_kind("train_inspector")
+    assert opened.of_kind("curate") == []
 
 
 DAMAGED = [
